@@ -1,0 +1,56 @@
+"""Measurements that need a fresh process each time: cold start and peak memory."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+from .rounds import ROOT, Worker
+from .workloads import SIDES, WORKLOADS
+
+ONE_STEP = """
+from benchmarks.workloads.{module} import {function} as build
+build()()
+"""
+START = {"ours": ("digit_net", "ours"), "torch": ("digit_net", "pytorch"), "numpy": ("digit_net", "by_hand")}
+
+
+def seconds_of(code: str) -> float | None:
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    return time.perf_counter() - start if done.returncode == 0 else None
+
+
+def cold_start(rounds: int = 7) -> dict[str, float | None]:
+    """Seconds from nothing to the end of the digit net's first step; "python" is the bare interpreter."""
+    codes = {"python": ""} | {s: ONE_STEP.format(module=m, function=f) for s, (m, f) in START.items()}
+    times: dict[str, list[float | None]] = {key: [] for key in codes}
+    for _ in range(rounds + 1):
+        for key, code in codes.items():
+            times[key].append(seconds_of(code))
+    return {key: None if None in line else statistics.median(line[1:]) for key, line in times.items()}
+
+
+def import_cost(rounds: int = 7) -> dict[str, float | None]:
+    """Seconds that the imports alone take, the interpreter's own start included."""
+    codes = {"import numpy": "import numpy", "import mtorch": "import mtorch", "import torch": "import torch"}
+    times: dict[str, list[float | None]] = {key: [] for key in codes}
+    for _ in range(rounds + 1):
+        for key, code in codes.items():
+            times[key].append(seconds_of(code))
+    return {key: None if None in line else statistics.median(line[1:]) for key, line in times.items()}
+
+
+def peak_memory(name: str = "cnn", rounds: int = 3) -> dict[str, dict]:
+    """Peak of five steps over the memory after import, and of the whole process, in MiB."""
+    found = {}
+    for side in (side for side in SIDES if side in WORKLOADS[name].sides):
+        replies = []
+        for _ in range(rounds):
+            worker = Worker(side)
+            replies.append(worker.ask(do="memory", workload=name))
+            worker.close()
+        if all("growth_kb" in reply for reply in replies):
+            found[side] = {key: statistics.median(reply[f"{key}_kb"] for reply in replies) / 1024
+                           for key in ("growth", "peak")}
+    return found

@@ -1,0 +1,86 @@
+"""The results as a table for people (plain or Markdown) and as a dictionary for machines."""
+
+import datetime
+
+from .rounds import QUIET, Row
+from .workloads import WORKLOADS
+
+HEAD = ["workload", "ours", "PyTorch", "by hand", "ours / PyTorch", "goal", "ours / by hand", "goal"]
+
+
+def time_text(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for unit, scale in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * scale >= 1 or unit == "µs":
+            value = seconds * scale
+            return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
+def cell(row: Row, side: str) -> str:
+    if side not in WORKLOADS[row.name].sides:
+        return "–"
+    if side not in row.times:
+        return "missing" if side == "ours" else ""
+    return f"{time_text(row.median(side))} ±{100 * row.spread(side):.0f} %"
+
+
+def cells(row: Row) -> list[str]:
+    workload = WORKLOADS[row.name]
+    line = [workload.title, *(cell(row, side) for side in ("ours", "torch", "numpy"))]
+    for side in ("torch", "numpy"):
+        ratio, goal = row.ratio(side), workload.goals.get(side)
+        missed = ratio is not None and goal is not None and ratio > goal
+        line += ["" if ratio is None else f"{ratio:.2f}{' !' if missed else ''}", "" if goal is None else f"≤ {goal:.2f}"]
+    return line
+
+
+def table(head: list[str], lines: list[list[str]], markdown: bool = False) -> str:
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+
+    def join(line: list[str]) -> str:
+        padded = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths))]
+        return "| " + " | ".join(padded) + " |" if markdown else "  ".join(padded).rstrip()
+
+    rule = [("-" * (w - 1) + ":") if markdown and i else "-" * w for i, w in enumerate(widths)]
+    return "\n".join(map(join, [head, rule, *lines]))
+
+
+def notes(rows: list[Row]) -> list[str]:
+    """One line for everything that has no number, and one for the company that the numbers had."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for side, reason in row.notes.items():
+            reasons.setdefault(f"{side}: {reason}", []).append(row.name)
+    lines = [f"{reason} ({', '.join(names)})" for reason, names in reasons.items()]
+    shares = [share for row in rows for turns in row.disturbed.values() for share in turns]
+    loud = sum(share >= QUIET for share in shares)
+    if loud:
+        lines.append(f"other processes had {QUIET:.0%} of the machine or more in {loud} of {len(shares)} turns "
+                     f"({max(shares):.0%} at worst): run again on an idle machine before you trust a ratio")
+    return lines
+
+
+def machine_lines(machine: dict) -> list[str]:
+    lines = [", ".join(f"{key} {value}" for key, value in machine["machine"].items())]
+    for side, found in machine["versions"].items():
+        if found:
+            lines.append(f"{side}: " + ", ".join(f"{key} {value}" for key, value in found.items()))
+    return lines
+
+
+def as_dict(machine: dict, rows: list[Row], scaling: dict[str, list[tuple[int, Row]]], extras: dict) -> dict:
+    def one(row: Row) -> dict:
+        workload = WORKLOADS[row.name]
+        return {
+            "name": row.name, "title": workload.title, "goals": workload.goals, "notes": row.notes,
+            "seconds": {side: row.median(side) for side in row.times}, "spread": {s: row.spread(s) for s in row.times},
+            "ratio": {side: row.ratio(side) for side in workload.sides if side != "ours"},
+            "rounds": row.times, "disturbed": row.disturbed,
+        }
+
+    return {
+        "date": datetime.date.today().isoformat(), **machine, "rows": [one(row) for row in rows],
+        "scaling": {axis: [{"size": size, **one(row)} for size, row in line] for axis, line in scaling.items()},
+        **extras,
+    }

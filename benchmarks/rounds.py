@@ -1,0 +1,131 @@
+"""Long-lived workers, one for each library, that take turns: A B C, A B C, … until each has had its rounds."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .machine import busy_seconds, cores, process_seconds
+from .workloads import SIDES, WORKLOADS
+
+ROOT = Path(__file__).resolve().parent.parent
+QUIET = 0.05   # a turn counts as undisturbed when other processes had less than this share of the machine
+
+
+class Worker:
+    """The process of one side. Its environment is the caller's: nothing is set that would slow it."""
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        self.process = subprocess.Popen([sys.executable, "-m", "benchmarks.worker", side], cwd=ROOT, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, **request) -> dict:
+        try:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            return {"error": f"the {self.side} process ended with code {self.process.wait()}"}
+        return json.loads(line)
+
+    def settle(self) -> None:
+        """Wait until threads that spin after a parallel region have gone to sleep."""
+        for _ in range(50):
+            before = process_seconds(self.process.pid)
+            time.sleep(0.02)
+            if process_seconds(self.process.pid) - before < 0.0005:
+                return
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@dataclass
+class Row:
+    """The times of one workload, seconds a step, round by round and side by side."""
+
+    name: str
+    times: dict[str, list[float]] = field(default_factory=dict)
+    disturbed: dict[str, list[float]] = field(default_factory=dict)   # share of the machine that others had
+    notes: dict[str, str] = field(default_factory=dict)   # side -> why there is no time
+
+    def median(self, side: str) -> float | None:
+        return statistics.median(self.times[side]) if self.times.get(side) else None
+
+    def spread(self, side: str) -> float:
+        """Half the range between the quartiles as a share of the median."""
+        if len(self.times[side]) < 2:
+            return 0.0
+        low, middle, high = statistics.quantiles(self.times[side], n=4, method="inclusive")
+        return (high - low) / 2 / middle
+
+    def ratio(self, side: str) -> float | None:
+        mine, other = self.median("ours"), self.median(side)
+        return mine / other if mine and other else None
+
+
+class Bench:
+    def __init__(self, rounds: int = 9, seconds: float = 0.2, retries: int = 3) -> None:
+        self.rounds, self.seconds, self.retries = rounds, seconds, retries
+        self.workers = {side: Worker(side) for side in SIDES}
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+    def versions(self) -> dict[str, dict]:
+        return {side: worker.ask(do="versions").get("versions", {}) for side, worker in self.workers.items()}
+
+    def losses(self, name: str, steps: int = 4) -> dict[str, dict]:
+        return {side: self.workers[side].ask(do="losses", workload=name, steps=steps) for side in WORKLOADS[name].sides}
+
+    def row(self, name: str, sides: Iterable[str] = SIDES) -> Row:
+        row, steps = Row(name), {}
+        for side in (side for side in sides if side in WORKLOADS[name].sides):
+            reply = self.workers[side].ask(do="time", workload=name, steps=None, seconds=self.seconds)
+            self.workers[side].settle()
+            if "steps" in reply:
+                steps[side] = reply["steps"]
+                row.times[side], row.disturbed[side] = [], []
+            else:
+                row.notes[side] = reply.get("missing") or reply["error"]
+        for _ in range(self.rounds):
+            for side in steps:
+                each, others = self.turn(side, name, steps[side])
+                row.times[side].append(each)
+                row.disturbed[side].append(others)
+        return row
+
+    def turn(self, side: str, name: str, steps: int) -> tuple[float, float]:
+        """One turn; repeated when others used the machine, and then the least disturbed one counts."""
+        tries = []
+        for _ in range(1 + self.retries):
+            others, each = self.watched(side, name, steps)
+            tries.append((others, each))
+            if others < QUIET:
+                break
+        others, each = min(tries)
+        return each, others
+
+    def watched(self, side: str, name: str, steps: int) -> tuple[float, float]:
+        worker = self.workers[side]
+        pid, start = worker.process.pid, time.perf_counter()
+        mine, busy = process_seconds(pid), busy_seconds()
+        reply = worker.ask(do="time", workload=name, steps=steps, seconds=self.seconds)
+        mine, busy = process_seconds(pid) - mine, busy_seconds() - busy
+        wall = time.perf_counter() - start
+        worker.settle()
+        if "seconds" not in reply:
+            raise RuntimeError(f"{side}, {name}: {reply}")
+        return max(0.0, busy - mine) / (wall * cores()), reply["seconds"]

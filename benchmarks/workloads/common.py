@@ -1,0 +1,70 @@
+"""What all workloads share: the record, the data and the initial values that every side starts from."""
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+SIDES = ("ours", "torch", "numpy")
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One step, written for up to three sides.
+
+    A side is a function that builds net, loss, optimizer and batch, and returns `step()`; a step does forward, loss
+    value, backward and update, and returns the loss as a float (inference: the output). `goals` are upper bounds of
+    the ratio of our time to the other side's.
+    """
+
+    name: str
+    title: str
+    sides: dict[str, Callable[[], Step]]
+    goals: dict[str, float] = field(default_factory=dict)
+
+
+def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Initial values by name and shape alone, so that every side draws the same ones without knowing the others."""
+    values = {}
+    for name, shape in shapes.items():
+        draw = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+        if len(shape) > 1:
+            gain = 1 / 3 if "_ih_" in name or "_hh_" in name else 2   # torch's for recurrent weights, else He's
+            draw *= math.sqrt(gain / math.prod(shape[1:]))
+        else:
+            draw = 0.1 * draw + (1.0 if name.rpartition(".")[2] == "weight" else 0.0)
+        values[name] = draw.astype(np.float32)
+    return values
+
+
+def fill_ours(module):
+    """Give an mtorch module the common values."""
+    state = module.state_dict()
+    state.update(fill({name: parameter.value.shape for name, parameter in module.parameters().items()}))
+    module.load_state_dict(state)
+    return module
+
+
+def fill_torch(net, rename: Callable[[str], str] = str):
+    """Give a torch net the common values; `rename` turns a name of torch's into ours where they differ."""
+    import torch
+
+    named = dict(net.named_parameters())
+    values = fill({rename(name): tuple(parameter.shape) for name, parameter in named.items()})
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(torch.from_numpy(values[rename(name)]))
+    return net
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """A float32 input like a standardised image or sequence."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def labels(count: int, classes: int = 10) -> np.ndarray:
+    """Random class labels."""
+    return np.random.default_rng(1).integers(0, classes, count)

@@ -1,0 +1,105 @@
+"""RNN, GRU and LSTM with a Linear on every step, mean squared error, SGD: T=50 N=32 D=1 H=32 and T=64 N=64 D=64 H=256."""
+
+from functools import partial
+
+import numpy as np
+
+from .common import Workload, fill, fill_ours, fill_torch, normal
+
+LR = 0.01
+SMALL, LARGE = (50, 32, 1, 32), (64, 64, 64, 256)   # T, N, D, H
+
+
+def ours(kind, size):
+    from mtorch import SGD, Module, MSELoss, Sequential, layers
+
+    t, n, d, h = size
+    module = fill_ours(Module(Sequential([getattr(layers, kind)(d, h), layers.Linear(h, d)])))
+    loss_func, optimizer = MSELoss(module), SGD(module, lr=LR)
+    x, target = normal(t, n, d), normal(t, n, d, seed=1)
+
+    def step():
+        loss = loss_func(module(x), target)
+        loss.backward()
+        optimizer.step()
+        return loss.value
+
+    return step
+
+
+def pytorch(kind, size):
+    import torch
+    from torch import nn
+
+    t, n, d, h = size
+    net = fill_torch(nn.Sequential(getattr(nn, kind)(d, h), nn.Linear(h, d)))
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    x, target = torch.from_numpy(normal(t, n, d)), torch.from_numpy(normal(t, n, d, seed=1))
+
+    def step():
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(net[1](net[0](x)[0]), target)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def rnn_by_hand(size):
+    t, n, d, h = size
+    values = list(fill({"0.weight_ih_l0": (h, d), "0.weight_hh_l0": (h, h), "0.bias_ih_l0": (h,), "0.bias_hh_l0": (h,),
+                        "1.weight": (d, h), "1.bias": (d,)}).values())
+    w, u, b, b2, v, c = values
+    x, target = normal(t, n, d), normal(t, n, d, seed=1)
+    states = np.zeros((t + 1, n, h), np.float32)   # states[0] is h0
+
+    def step():
+        pre = x.reshape(-1, d) @ w.T
+        pre += b + b2
+        pre = pre.reshape(t, n, h)
+        transposed = u.T.copy()
+        for i in range(t):
+            a = states[i] @ transposed
+            a += pre[i]
+            np.tanh(a, out=states[i + 1])
+        y = states[1:].reshape(-1, h)
+        g = y @ v.T
+        g += c
+        g -= target.reshape(-1, d)
+        loss = float(np.vdot(g, g)) / g.size
+
+        g *= 2 / g.size
+        dv, dc = g.T @ y, g.sum(axis=0)
+        slopes = y * y
+        np.subtract(1, slopes, out=slopes)
+        slopes = slopes.reshape(t, n, h)
+        dpre = (g @ v).reshape(t, n, h)
+        dpre[-1] *= slopes[-1]
+        for i in range(t - 2, -1, -1):
+            dpre[i] += dpre[i + 1] @ u
+            dpre[i] *= slopes[i]
+        dpre = dpre.reshape(-1, h)
+        db = dpre.sum(axis=0)
+        grads = dpre.T @ x.reshape(-1, d), dpre.T @ states[:-1].reshape(-1, h), db, db, dv, dc
+        for value, grad in zip(values, grads):
+            value -= LR * grad
+        return loss
+
+    return step
+
+
+def rows(kind, small, large, by_hand=None):
+    for name, size, goal in (("small", SMALL, small), ("large", LARGE, large)):
+        sides = {"ours": partial(ours, kind, size), "torch": partial(pytorch, kind, size)}
+        goals = {"torch": goal}
+        if by_hand:
+            sides["numpy"] = partial(by_hand, size)
+            if name == "small":
+                goals["numpy"] = 1.2
+        t, n, d, h = size
+        yield Workload(f"{kind.lower()}-{name}", f"{kind}, T={t} N={n} D={d} H={h}, SGD", sides, goals)
+
+
+WORKLOADS = [*rows("RNN", 0.50, 1.0, rnn_by_hand), *rows("GRU", 0.35, 0.85), *rows("LSTM", 1.0, 0.90)]
+WORKLOADS.sort(key=lambda workload: workload.name.endswith("large"))

@@ -1,0 +1,22 @@
+"""mtorch: a neural-network library in which every layer carries its own hand-written derivative."""
+
+from mtorch import layers, losses, optim
+from mtorch.containers import Fork, Parallel, Residual, Sequential
+from mtorch.errors import BackwardError, ShapeMismatchError
+from mtorch.initializers import seed
+from mtorch.layer import Layer
+from mtorch.losses import *  # noqa: F403
+from mtorch.losses import __all__ as _losses
+from mtorch.module import Module
+from mtorch.optim import SGD
+from mtorch.parameter import Buffer, Parameter
+
+__version__ = "0.1.0"
+
+# The original mtorch's name.
+ShapeNotMatchException = ShapeMismatchError
+
+__all__ = [
+    "BackwardError", "Buffer", "Fork", "Layer", "Module", "Parallel", "Parameter", "Residual", "SGD", "Sequential",
+    "ShapeMismatchError", "ShapeNotMatchException", "layers", "losses", "optim", "seed", *_losses,
+]  # fmt: skip

@@ -1,0 +1,154 @@
+"""What differs between array modules, in one place: where an array lives, how it reaches the host, what values look like.
+
+A *value* is an array or a tuple of values; the helpers named `..._value` walk that structure.
+With the kernels this is the only file that branches on the array module, and none of it imports CuPy.
+"""
+
+import importlib
+import math
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+Array = Any  # numpy.ndarray, cupy.ndarray, or the strict fake's array
+Value = Any  # Array | tuple[Value, ...]
+
+BLOCK = 16384  # elements that several passes can share while they stay in cache
+
+
+def is_numpy(xp: ModuleType) -> bool:
+    """True where the fast host bodies of the kernels apply."""
+    return xp is numpy
+
+
+def is_array(x: object) -> bool:
+    """True for an array of any array module."""
+    return isinstance(x, numpy.ndarray) or array_module(x) is not None
+
+
+def array_module(x: object) -> ModuleType | None:
+    """The module an array belongs to (None for what is no array)."""
+    if isinstance(x, numpy.ndarray | numpy.generic):
+        return numpy
+    kind = type(x)
+    module = sys.modules.get("cupy" if kind.__module__.startswith("cupy") else kind.__module__)
+    return module if getattr(module, "ndarray", None) is kind else None
+
+
+def module_named(name: str) -> ModuleType:
+    """The array module of that name; the inverse of `xp.__name__` in pickles and checkpoints."""
+    return importlib.import_module(name)
+
+
+def as_numpy(x: Array) -> numpy.ndarray:
+    """The array on the host (a NumPy array itself, a copy of any other)."""
+    return numpy.asarray(x) if array_module(x) in (numpy, None) else x.get()
+
+
+def float_dtype(xp: ModuleType, dtype: Any) -> numpy.dtype:
+    """The native real floating dtype of that name; ValueError for any other, TypeError for what names no dtype."""
+    try:
+        found = numpy.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype must name a floating type such as 'float32', got {dtype!r}") from error
+    if found.kind != "f" or dtype is None:
+        raise ValueError(f"dtype must be a real floating type such as 'float32', got {dtype!r}")
+    if not is_numpy(xp) and found.itemsize > 8:
+        raise ValueError(f"dtype {found} exists on NumPy only, not on {xp.__name__}")
+    return found.newbyteorder("=")
+
+
+def host_array(x: object, who: object) -> numpy.ndarray:
+    """Array data given as a list, a number or a NumPy array, as a NumPy array of numbers."""
+    try:
+        array = numpy.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{who!r} expected an array, got a ragged list: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{who!r} expected real numbers, got an array of dtype {array.dtype}")
+    return array
+
+
+def admit_array(xp: ModuleType, x: object, who: object) -> Array:
+    """`x` as a numeric array of `xp`, its kind kept; TypeError when it lives on another array module."""
+    home = array_module(x)
+    if home is xp and x.__class__ is xp.ndarray:
+        if x.dtype.kind not in "fiub":
+            raise TypeError(f"{who!r} expected real numbers, got an array of dtype {x.dtype}")
+        return x
+    if home is None or home is xp:
+        return xp.asarray(host_array(x, who))
+    fix = "x.get()" if is_numpy(xp) else f"{xp.__name__}.asarray(x)"
+    raise TypeError(f"{who!r} lives on {xp.__name__}, got an array of {home.__name__}: convert it with {fix}")
+
+
+def admit_real(xp: ModuleType, dtype: numpy.dtype, x: object, who: object) -> Array:
+    """`x` as an array of `xp` in a floating dtype (cast once when it has another)."""
+    array = admit_array(xp, x, who)
+    return array if array.dtype == dtype and array.dtype.isnative else array.astype(dtype)
+
+
+def admit_ids(xp: ModuleType, x: object, who: object, what: str = "integer ids") -> Array:
+    """`x` as integers of any width on `xp`. Host integers are the one kind of host array that a device accepts."""
+    home = array_module(x)
+    array = x if home is xp and x.__class__ is xp.ndarray else None
+    if array is None:
+        array = host_array(x, who) if home in (None, numpy) else admit_array(xp, x, who)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{who!r} expected {what}, got dtype {array.dtype}")
+    return array if home is xp else xp.asarray(array)
+
+
+def map_value(function: Callable[[Array], Any], value: Value) -> Value:
+    """The same structure with `function` applied to every array (None stays None)."""
+    if isinstance(value, tuple):
+        return tuple(map_value(function, part) for part in value)
+    return None if value is None else function(value)
+
+
+def shape_value(value: Value) -> Any:
+    """The shapes of a value, for error texts."""
+    return map_value(lambda array: tuple(getattr(array, "shape", ("?",))), value)
+
+
+def add_values(a: Value, b: Value) -> Value:
+    """The sum of two gradients of one value; None counts as zero. Neither argument is written to."""
+    if a is None or b is None:
+        return b if a is None else a
+    if isinstance(a, tuple):
+        return tuple(add_values(x, y) for x, y in zip(a, b, strict=True))
+    return a + b
+
+
+def flat_rows(x: Array) -> Array:
+    """(..., D) as (M, D) without a copy where strides allow."""
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
+    """The adjoint of broadcasting: sums `grad` down to `shape`."""
+    if grad.shape == shape:
+        return grad
+    lead = grad.ndim - len(shape)
+    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and grad.shape[lead + i] != 1)
+    return grad.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> None:
+    """target[index] += values with repeated indices accumulating."""
+    xp.add.at(target, index, values)
+
+
+def descend(value: Array, direction: Array, lr: float) -> None:
+    """value -= lr * direction, in place. Large host arrays go block by block, so that the product stays in cache."""
+    if value.size <= 2 * BLOCK or type(value) is not numpy.ndarray:
+        value -= direction * lr
+        return
+    value, direction = value.reshape(-1), direction.reshape(-1)
+    scratch = numpy.empty(BLOCK, value.dtype)
+    for start in range(0, value.size, BLOCK):
+        part = value[start : start + BLOCK]
+        part -= numpy.multiply(direction[start : start + BLOCK], lr, out=scratch[: part.size])

@@ -1,0 +1,110 @@
+"""One value to several branches, and several values to one branch each."""
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any
+
+from mtorch import arrays
+from mtorch.arrays import Value
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+from mtorch.tape import Container, Tape
+
+
+class _Branches(Container):
+    """Layers side by side, named by position."""
+
+
+    def __init__(self, *branches: Layer):
+        if not branches:
+            raise ValueError(f"{type(self).__name__} needs at least one branch")
+        self.branches = self.bare(branches)
+        super().__init__(self.branches)
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        return ((str(i), branch) for i, branch in enumerate(self.branches))
+
+    def step(self, lr: float) -> None:
+        for branch in self.branches:
+            branch.step(lr)
+
+    def place(self, layer: Layer, position: int) -> str:
+        return f"branch {position} of {type(self).__name__}"
+
+    def details(self) -> str:
+        return ", ".join(map(repr, self.branches))
+
+
+class Fork(_Branches):
+    """y = (f_1(x), ..., f_n(x)): one value to every branch, a tuple comes back.
+
+    Backward: x feeds every branch, so their input gradients add.
+    """
+
+    def admit(self, x: Value) -> Value:
+        return next((branch for branch in self.branches if not branch.moves_data), self.branches[0]).admit(x)
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        for branch in self.branches:
+            branch.flow(known)
+        return {}
+
+    def forward(self, x: Value) -> tuple[Value, ...]:
+        tape = Tape(self)
+        y = tuple(tape.call(branch, x) for branch in self.branches)
+        self.remember(tape)
+        return y
+
+    def backward(self, output_grad: tuple[Value, ...]) -> Value:
+        tape = self.recall()
+        return reduce(arrays.add_values, [tape.pull(grad) for grad in reversed(output_grad)])
+
+    def backward_parameters(self, output_grad: tuple[Value, ...]) -> None:
+        tape = self.recall()
+        for grad in reversed(output_grad):
+            tape.pull_parameters(grad)
+
+    @classmethod
+    def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        from mtorch import layers
+
+        nn = layers.on(xp, dtype=dtype, rng=rng)
+        yield cls(nn.Linear(3, 2), nn.Identity(), nn.Tanh()), (4, 3)
+
+
+class Parallel(_Branches):
+    """y = (f_1(x_1), ..., f_n(x_n)): a tuple of as many values as branches, each to its own.
+
+    Backward: each branch answers for its own value, dx_i = f_i'(output_grad_i).
+    """
+
+    def _parts(self, x: Value) -> tuple[Value, ...]:
+        if not isinstance(x, tuple) or len(x) != len(self.branches):
+            got = f"a tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
+            raise ShapeMismatchError(self, f"expected a tuple of {len(self.branches)}, got {got}")
+        return x
+
+    def admit(self, x: Value) -> Value:
+        return tuple(branch.admit(part) for branch, part in zip(self.branches, self._parts(x), strict=True))
+
+    def forward(self, x: tuple[Value, ...]) -> tuple[Value, ...]:
+        tape = Tape(self)
+        y = tuple(tape.call(branch, part) for branch, part in zip(self.branches, self._parts(x), strict=True))
+        self.remember(tape)
+        return y
+
+    def backward(self, output_grad: tuple[Value, ...]) -> tuple[Value, ...]:
+        tape = self.recall()
+        return tuple([tape.pull(grad) for grad in reversed(output_grad)][::-1])
+
+    def backward_parameters(self, output_grad: tuple[Value, ...]) -> None:
+        tape = self.recall()
+        for grad in reversed(output_grad):
+            tape.pull_parameters(grad)
+
+    @classmethod
+    def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        from mtorch import layers
+
+        nn = layers.on(xp, dtype=dtype, rng=rng)
+        yield cls(nn.Linear(3, 2), nn.Tanh()), ((4, 3), (2, 5))

@@ -1,0 +1,69 @@
+"""A body with a way around it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mtorch import arrays
+from mtorch.arrays import Value
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+from mtorch.tape import Container, Tape
+
+
+class Residual(Container):
+    """y = body(x) + shortcut(x); without a shortcut, y = body(x) + x.
+
+    Shapes: those of the body; both branches must return the same shape, nothing broadcasts.
+
+    Backward: x feeds both branches, so their input gradients add: dx = body'(output_grad) + shortcut'(output_grad).
+
+    He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None):
+        branches = self.bare((body,) if shortcut is None else (body, shortcut))
+        super().__init__(branches)
+        self.body = branches[0]
+        self.shortcut = None if shortcut is None else branches[1]
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        out = self.body.flow(known)
+        around = known if self.shortcut is None else self.shortcut.flow(known)
+        for axis, size in out.items():
+            self.expect(around, axis, size)
+        return around | out
+
+    def admit(self, x: Value) -> Value:
+        return self.body.admit(x)
+
+    def forward(self, x: Value) -> Value:
+        tape = Tape(self)
+        around = x if self.shortcut is None else tape.call(self.shortcut, x)
+        y = tape.call(self.body, x)
+        if arrays.shape_value(y) != arrays.shape_value(around):
+            got = f"{arrays.shape_value(y)} and {arrays.shape_value(around)}"
+            raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
+        self.remember(tape)
+        return arrays.add_values(y, around)
+
+    def backward(self, output_grad: Value) -> Value:
+        tape = self.recall()
+        through = tape.pull(output_grad)
+        return arrays.add_values(through, output_grad if self.shortcut is None else tape.pull(output_grad))
+
+    def backward_parameters(self, output_grad: Value) -> None:
+        tape = self.recall()
+        while tape.calls:
+            tape.pull_parameters(output_grad)
+
+    def details(self) -> str:
+        return f"{self.body!r}" + ("" if self.shortcut is None else f", {self.shortcut!r}")
+
+    @classmethod
+    def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        from mtorch import layers
+
+        nn = layers.on(xp, dtype=dtype, rng=rng)
+        yield cls(nn.Linear(3, 3)), (4, 3)
+        yield cls(nn.Linear(3, 2), shortcut=nn.Linear(3, 2, bias=False)), (2, 5, 3)
+        yield cls(nn.Identity()), (2, 3)

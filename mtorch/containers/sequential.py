@@ -1,0 +1,106 @@
+"""A chain of layers."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mtorch.arrays import Value
+from mtorch.layer import Layer
+from mtorch.tape import Container, Tape
+
+
+class Sequential(Container):
+    """y = f_n(... f_2(f_1(x))), from a list of layers or from layers as arguments.
+
+    Shapes: what the first layer takes -> what the last returns.
+
+    Backward is the chain rule read from right to left: each layer turns the gradient of its output into the gradient
+    of its input, dx = f_1'(f_2'(... f_n'(output_grad))). Neighbours that cannot fit are refused at construction.
+    """
+
+    def __init__(self, *layers: Layer | Iterable[Layer]):
+        if len(layers) == 1 and not isinstance(layers[0], Layer):
+            if not isinstance(layers[0], Iterable):
+                raise TypeError(f"Sequential is made of layers, got {type(layers[0]).__name__}")
+            layers = tuple(layers[0])
+        if not layers:
+            raise ValueError("Sequential needs at least one layer")
+        layers = self.bare(layers)
+        super().__init__(layers)
+        self.layers: tuple[Layer, ...] = layers
+        self.flow({})
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        return ((str(i), layer) for i, layer in enumerate(self.layers))
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        for i, layer in enumerate(self.layers):
+            try:
+                known = layer.flow(known)
+            except ValueError as error:
+                error.add_note(f"in layer {i} of Sequential")
+                raise
+        return known
+
+    @property
+    def moves_data(self) -> bool:
+        return all(layer.moves_data for layer in self.layers)
+
+    def admit(self, x: Value) -> Value:
+        return next((layer for layer in self.layers if not layer.moves_data), self.layers[0]).admit(x)
+
+    def forward(self, x: Value) -> Value:
+        tape = Tape(self)
+        for layer in self.layers:
+            x = tape.call(layer, x)
+        self.remember(tape)
+        return x
+
+    def backward(self, output_grad: Value) -> Value:
+        tape = self.recall()
+        for _ in self.layers:
+            output_grad = tape.pull(output_grad)
+        return output_grad
+
+    def backward_parameters(self, output_grad: Value) -> None:
+        tape = self.recall()
+        for _ in self.layers[1:]:
+            output_grad = tape.pull(output_grad)
+        tape.pull_parameters(output_grad)
+
+    def infer(self, x: Value) -> Value:
+        for i, layer in enumerate(self.layers):
+            try:
+                x = layer.infer(x)
+            except Exception as error:
+                error.add_note(f"in {self.place(layer, i)}")
+                raise
+        return x
+
+    def step(self, lr: float) -> None:
+        for layer in self.layers:
+            layer.step(lr)
+
+    def place(self, layer: Layer, position: int) -> str:
+        return f"layer {position} of Sequential"
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Layer:
+        return self.layers[index]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def details(self) -> str:
+        return ", ".join(map(repr, self.layers)) if len(self.layers) <= 8 else f"{len(self.layers)} layers"
+
+    @classmethod
+    def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        from mtorch import layers
+
+        nn = layers.on(xp, dtype=dtype, rng=rng)
+        yield cls([nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2), nn.Sigmoid(2)]), (5, 4)
+        yield cls(cls(nn.Linear(3, 3), nn.Sigmoid()), nn.Linear(3, 2)), (2, 6, 3)
+        twice = nn.Linear(3, 3)
+        yield cls(twice, nn.Tanh(), twice), (4, 3)

@@ -1,0 +1,16 @@
+"""The two errors of the library's own; everything else a user can get wrong is a plain TypeError or ValueError."""
+
+
+class ShapeMismatchError(ValueError):
+    """A value has another structure or shape than a layer needs: `ShapeMismatchError(layer, "expected …, got …")`."""
+
+    def __init__(self, layer: object, text: str = ""):
+        self.layer, self.text = layer, text
+        super().__init__(f"{layer if isinstance(layer, str) else repr(layer)} {text}".rstrip())
+
+    def __reduce__(self):
+        return type(self), (str(self),)
+
+
+class BackwardError(RuntimeError):
+    """A backward that no forward waits for: it came first, or it came twice."""

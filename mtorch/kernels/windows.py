@@ -1,0 +1,96 @@
+"""Windows out, windows back: the pair of moves under every convolution and pooling.
+
+A window slides over the last two axes of an image x (N, C, H, W).  Output position (i, j) sees, at kernel position
+(k, l), the input element
+
+    x[n, c, i * stride - padding + k * dilation, j * stride - padding + l * dilation]        (per axis)
+
+or padding where that lies outside.  `windows_out` copies what every window sees into columns
+(C, KH, KW, OH, OW, N); `windows_back` is its transpose: it adds every column entry to the element it was copied from.
+One-dimensional data are images of height 1.
+
+The batch is the last axis of the columns, and the arrays made here lie in memory as (.., W, N) and are handed on as
+(N, C, H, W) views: the innermost runs are then long whatever the stride, and elementwise layers keep the order.
+"""
+
+import threading
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy
+
+Array = Any
+Pair = tuple[int, int]
+
+
+class Window(NamedTuple):
+    """The geometry of a sliding window, each a pair (along H, along W)."""
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+    def out_size(self, size: Pair) -> Pair:
+        """The number of positions of the window on an image of `size`."""
+        return tuple(
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        )
+
+
+@cache
+def spans(window: Window, size: int, axis: int) -> tuple[tuple[slice, slice], ...]:
+    """For each kernel position along one axis: which outputs see a real element there, and which elements those are."""
+    kernel, stride, padding, dilation = (pair[axis] for pair in window)
+    out = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    result = []
+    for k in range(kernel):
+        offset = k * dilation - padding
+        low = max(0, -(offset // stride))
+        high = max(low, min(out, (size - 1 - offset) // stride + 1))
+        start = low * stride + offset
+        result.append((slice(low, high), slice(start, start + (high - low - 1) * stride + 1 if high > low else start, stride)))
+    return tuple(result)
+
+
+def windows_out(xp: ModuleType, x: Array, window: Window, fill: float = 0.0) -> Array:
+    """(N, C, H, W) -> (C, KH, KW, OH, OW, N): what every window sees, `fill` where it sees padding."""
+    n, c, h, w = x.shape
+    shape = (c, *window.kernel, *window.out_size((h, w)), n)
+    cols = xp.full(shape, fill, dtype=x.dtype) if any(window.padding) else xp.empty(shape, dtype=x.dtype)
+    image = x.transpose(1, 2, 3, 0)
+    for k, (out_rows, rows) in enumerate(spans(window, h, 0)):
+        for l, (out_columns, columns) in enumerate(spans(window, w, 1)):
+            cols[:, k, l, out_rows, out_columns] = image[:, rows, columns]
+    return cols
+
+
+def windows_back(xp: ModuleType, cols: Array, size: Pair, window: Window) -> Array:
+    """(C, KH, KW, OH, OW, N) -> (N, C, H, W): the sum of everything that was copied from each element."""
+    c, n = cols.shape[0], cols.shape[-1]
+    image = xp.zeros((c, *size, n), dtype=cols.dtype)
+    for k, (out_rows, rows) in enumerate(spans(window, size[0], 0)):
+        for l, (out_columns, columns) in enumerate(spans(window, size[1], 1)):
+            image[:, rows, columns] += cols[:, k, l, out_rows, out_columns]
+    return image.transpose(3, 0, 1, 2)
+
+
+_local = threading.local()
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype) -> Array:
+    """An uninitialised NumPy array out of a private buffer of this thread, kept under `name` and grown when needed.
+
+    Fresh pages cost as much as a copy, so kernels that need large room for the length of one call take it from here.
+    What it returns is valid until the next request for the same name, and never leaves the kernel that asked.
+    """
+    dtype = numpy.dtype(dtype)
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    buffers = _local.__dict__
+    if name not in buffers or buffers[name].nbytes < size:
+        buffers[name] = numpy.empty(size, dtype=numpy.uint8)
+    return buffers[name][:size].view(dtype).reshape(shape)

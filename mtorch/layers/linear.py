@@ -1,0 +1,97 @@
+"""The linear map."""
+
+import math
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch import initializers
+from mtorch.arrays import Array, flat_rows
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+from mtorch.parameter import Parameter
+
+
+def check_size(layer: str, name: str, size: Any, least: int = 1) -> int:
+    """The size as an int; TypeError when it is none, ValueError when it is below `least`."""
+    if isinstance(size, bool) or not isinstance(size, int | numpy.integer):
+        raise TypeError(f"{layer} expected an integer {name}, got {size!r}")
+    if size < least:
+        raise ValueError(f"{layer} expected {name} >= {least}, got {size}")
+    return int(size)
+
+
+class Linear(Layer):
+    """y = x W^T + b over the last axis.
+
+    Shapes: x (..., D), W (H, D), b (H,) -> y (..., H).  W ~ N(0, coe / D) and b = 0, or what `init` draws for W.
+
+    Backward: y_nh = sum_d x_nd W_hd + b_h, so with g = output_grad
+        dW = g^T x,   db = sum_n g,   dx = g W.
+
+    Remembers x.  Errors: ShapeMismatchError when the last axis of x is not D.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        coe: float = 1,
+        bias: bool = True,
+        init: Callable[..., numpy.ndarray] | None = None,
+        *,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
+    ):
+        super().__init__(xp=xp, dtype=dtype)
+        self.in_dim = check_size("Linear", "in_dim", in_dim)
+        self.out_dim = check_size("Linear", "out_dim", out_dim)
+        if init is None:
+            if not 0 < coe < math.inf:
+                raise ValueError(f"Linear expected a finite coe > 0, got {coe!r}")
+            init = initializers.coe(coe)
+        weight = init(initializers.as_generator(rng), (out_dim, in_dim), in_dim, out_dim)
+        self.weight = Parameter(xp.asarray(weight, dtype=self.dtype))
+        self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if bias else None
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        self.expect(known, -1, self.in_dim)
+        return {-1: self.out_dim}
+
+    def forward(self, x: Array) -> Array:
+        if x.__class__ is tuple or x.shape[-1:] != (self.in_dim,):
+            got = "a tuple" if x.__class__ is tuple else x.shape
+            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {got}")
+        self.remember(x)
+        y = flat_rows(x).dot(self.weight.value.T)
+        if self.bias is not None:
+            y += self.bias.value
+        return y if x.ndim == 2 else y.reshape(x.shape[:-1] + (self.out_dim,))
+
+    def backward(self, output_grad: Array) -> Array:
+        x = self.recall()
+        g = self._parameter_grads(x, output_grad)
+        dx = g.dot(self.weight.value)
+        return dx if x.ndim == 2 else dx.reshape(x.shape)
+
+    def backward_parameters(self, output_grad: Array) -> None:
+        self._parameter_grads(self.recall(), output_grad)
+
+    def _parameter_grads(self, x: Array, output_grad: Array) -> Array:
+        xp, g = self.xp, flat_rows(output_grad)
+        self.weight.accumulate_result(xp.dot, g.T, flat_rows(x))
+        if self.bias is not None:
+            self.bias.accumulate_result(xp.add.reduce, g, 0, None)
+        return g
+
+    def details(self) -> str:
+        return f"{self.in_dim} -> {self.out_dim}" + ("" if self.bias is not None else ", bias=False")
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield cls(3, 2, xp=xp, dtype=dtype, rng=rng), (4, 3)
+        yield cls(4, 3, coe=2, bias=False, xp=xp, dtype=dtype, rng=rng), (2, 3, 4)
+        yield cls(5, 1, init=initializers.xavier_uniform(), xp=xp, dtype=dtype, rng=rng), (5,)

@@ -1,0 +1,23 @@
+"""The rectifier."""
+
+from mtorch.arrays import Array
+from mtorch.layers.activation import Activation
+
+
+class ReLU(Activation):
+    """y = max(x, 0), elementwise.
+
+    Shapes: any -> the same.  Remembers y.
+
+    Backward: y grows with x where it is positive and rests elsewhere: dx = output_grad * [y > 0]; 0 at the kink.
+
+    Nair & Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", 2010.
+    """
+
+    def forward(self, x: Array) -> Array:
+        y = self.xp.maximum(x, 0.0)
+        self.remember(y)
+        return y
+
+    def backward(self, output_grad: Array) -> Array:
+        return output_grad * (self.recall() > 0)

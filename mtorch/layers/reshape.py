@@ -1,0 +1,83 @@
+"""Layers that give each sample another shape."""
+
+import math
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch.arrays import Array
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+from mtorch.layers.linear import check_size
+
+
+class Reshape(Layer):
+    """The entries of each sample in another shape; the batch axis stays. At most one entry of `shape` may be -1.
+
+    Shapes: (N, ...) -> (N, *shape).  Backward: the same entries in the shape they came in.
+    """
+
+    moves_data = True
+
+    def __init__(
+        self, shape: int | tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
+    ):
+        super().__init__(xp=xp, dtype=dtype)
+        shape = (shape,) if isinstance(shape, int | numpy.integer) else tuple(shape)
+        self.shape = tuple(n if n == -1 else check_size("Reshape", "shape", n) for n in shape)
+        if self.shape.count(-1) > 1:
+            raise ValueError(f"Reshape expected at most one -1 in shape, got {shape}")
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        sizes = {axis + 1: n for axis, n in enumerate(self.shape) if n != -1}
+        return sizes | {axis - len(self.shape): n for axis, n in enumerate(self.shape) if n != -1}
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim == 0:
+            raise ShapeMismatchError(self, "expected input of shape (N, ...), got ()")
+        inner, fixed = math.prod(x.shape[1:]), math.prod(n for n in self.shape if n != -1)
+        fits = inner == fixed if -1 not in self.shape else inner % fixed == 0
+        if not fits:
+            raise ShapeMismatchError(self, f"expected {fixed} entries a sample, got input of shape {x.shape}")
+        self.remember(x.shape)
+        return x.reshape((x.shape[0],) + tuple(inner // fixed if n == -1 else n for n in self.shape))
+
+    def backward(self, output_grad: Array) -> Array:
+        return output_grad.reshape(self.recall())
+
+    def details(self) -> str:
+        return str(self.shape)
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield cls((2, 3), xp=xp, dtype=dtype), (4, 6)
+        yield cls((-1, 2), xp=xp, dtype=dtype), (2, 3, 4)
+        yield cls(6, xp=xp, dtype=dtype), (2, 3, 2)
+
+
+class Flatten(Layer):
+    """Each sample as one row.
+
+    Shapes: (N, ...) -> (N, D).  Backward: the same entries in the shape they came in.
+    """
+
+    moves_data = True
+
+    def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
+        super().__init__(xp=xp, dtype=dtype)
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim == 0:
+            raise ShapeMismatchError(self, "expected input of shape (N, ...), got ()")
+        self.remember(x.shape)
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+    def backward(self, output_grad: Array) -> Array:
+        return output_grad.reshape(self.recall())
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield cls(xp=xp, dtype=dtype), (2, 3, 4)
+        yield cls(xp=xp, dtype=dtype), (3,)

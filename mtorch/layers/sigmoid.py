@@ -1,0 +1,26 @@
+"""The logistic function."""
+
+from mtorch.arrays import Array
+from mtorch.kernels.sigmoid import sigmoid
+from mtorch.layers.activation import Activation
+
+
+class Sigmoid(Activation):
+    """y = 1 / (1 + exp(-x)), elementwise, without overflow for any x.
+
+    Shapes: any -> the same.  Remembers y.
+
+    Backward: dy/dx = exp(-x) / (1 + exp(-x))^2 = y (1 - y), so dx = output_grad * y (1 - y).
+    """
+
+    def forward(self, x: Array) -> Array:
+        y = sigmoid(self.xp, x)
+        self.remember(y)
+        return y
+
+    def backward(self, output_grad: Array) -> Array:
+        y = self.recall()
+        dx = 1 - y
+        dx *= y
+        dx *= output_grad
+        return dx

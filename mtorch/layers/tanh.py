@@ -1,0 +1,25 @@
+"""The hyperbolic tangent."""
+
+from mtorch.arrays import Array
+from mtorch.layers.activation import Activation
+
+
+class Tanh(Activation):
+    """y = tanh(x), elementwise.
+
+    Shapes: any -> the same.  Remembers y.
+
+    Backward: dy/dx = 1 - tanh(x)^2, so dx = output_grad * (1 - y^2).
+    """
+
+    def forward(self, x: Array) -> Array:
+        y = self.xp.tanh(x)
+        self.remember(y)
+        return y
+
+    def backward(self, output_grad: Array) -> Array:
+        y = self.recall()
+        dx = y * y
+        self.xp.subtract(1, dx, out=dx)
+        dx *= output_grad
+        return dx

@@ -1,0 +1,85 @@
+"""Parameters, which training moves, and buffers, which layers keep and training does not."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mtorch.arrays import Array, descend
+
+
+class Parameter:
+    """An array that training moves, and the gradient it has collected since the last step.
+
+    `grad` has the shape and dtype of `value`; it reads as zeros when nothing was contributed. The first contribution
+    after a step is written, later ones are added, so that accumulation costs no pass for zeroing. `direction` is what
+    an optimizer wants followed instead of the gradient, for one step. With `trainable = False` the value stays.
+    """
+
+    __slots__ = ("value", "trainable", "contributed", "direction", "_grad")
+
+    def __init__(self, value: Array, *, trainable: bool = True):
+        self.value = value
+        self.trainable = trainable
+        self.contributed = False
+        self.direction: Array | None = None
+        self._grad: Array | None = None
+
+    @property
+    def grad(self) -> Array:
+        if not self.contributed:
+            self._workspace()[...] = 0
+        return self._grad
+
+    def _workspace(self) -> Array:
+        value, grad = self.value, self._grad
+        if grad is None or grad.shape != value.shape or grad.dtype != value.dtype:
+            grad = self._grad = value.copy()
+        return grad
+
+    def accumulate(self, contribution: Array) -> None:
+        """grad += contribution, for an array that already exists (it is read, not kept)."""
+        if self.contributed:
+            self._grad += contribution
+        else:
+            self._workspace()[...] = contribution
+            self.contributed = True
+
+    def accumulate_result(self, function: Callable[..., Any], *args: Any) -> None:
+        """grad += function(*args), for a function with `out=`: the first contribution is computed in place."""
+        if self.contributed:
+            self._grad += function(*args)
+        else:
+            function(*args, out=self._grad if self._grad is not None else self._workspace())
+            self.contributed = True
+
+    def step(self, lr: float) -> None:
+        """value -= lr * (direction, or else grad); the gradient then counts as zero."""
+        if self.contributed:
+            if self.trainable:
+                descend(self.value, self._grad if self.direction is None else self.direction, lr)
+            self.contributed = False
+        self.direction = None
+
+    def zero_grad(self) -> None:
+        """Discards the gradient without moving."""
+        self.contributed = False
+        self.direction = None
+
+    def __repr__(self) -> str:
+        frozen = "" if self.trainable else ", trainable=False"
+        return f"Parameter({self.value.shape}, {self.value.dtype}{frozen})"
+
+
+class Buffer:
+    """An array that belongs to a layer's state but is not trained (running statistics, a fixed table).
+
+    Forward replaces `value`, never writes into it, so that a pass that fails can put the old one back.
+    """
+
+    __slots__ = ("value", "persistent")
+
+    def __init__(self, value: Array, *, persistent: bool = True):
+        self.value = value
+        self.persistent = persistent
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.value.shape}, {self.value.dtype})"

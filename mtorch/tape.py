@@ -1,0 +1,103 @@
+"""How a layer calls layers: each call's memory is kept in order, so that one layer may stand in many places."""
+
+from collections.abc import Iterable
+
+from mtorch.arrays import Value
+from mtorch.layer import EMPTY, TRUSTED, Layer
+from mtorch.parameter import Buffer
+
+
+class Tape:
+    """The calls that one forward made, each with what it remembered; backward pulls them in reverse.
+
+    Because the memory moves from the layer to the tape, a layer that stands twice in a net, a cell unrolled over time
+    and a net called twice all work. When a call raises, buffers get back the values they had when the tape was made.
+    """
+
+    __slots__ = ("owner", "calls", "buffers")
+
+    def __init__(self, owner: "Container"):
+        self.owner = owner
+        self.calls: list = []
+        self.buffers = [(buffer, buffer.value) for buffer in owner.buffers_below] if owner.buffers_below else ()
+
+    def call(self, layer: Layer, x: Value) -> Value:
+        """layer.forward(x), its memory kept here."""
+        try:
+            y = layer.forward(x)
+        except BaseException as error:
+            for buffer, value in self.buffers:
+                buffer.value = value
+            error.add_note(f"in {self.owner.place(layer, len(self.calls))}")
+            raise
+        self.calls.append((layer, layer._memory))
+        layer._memory, layer._returned = EMPTY, None
+        return y
+
+    def pull(self, output_grad: Value) -> Value:
+        """The last call's backward."""
+        layer, layer._memory = self.calls.pop()
+        layer._returned = TRUSTED
+        try:
+            return layer.backward(output_grad)
+        except BaseException as error:
+            error.add_note(f"in {self.owner.place(layer, len(self.calls))}")
+            raise
+
+    def pull_parameters(self, output_grad: Value) -> None:
+        """The last call's backward_parameters."""
+        layer, layer._memory = self.calls.pop()
+        layer._returned = TRUSTED
+        try:
+            layer.backward_parameters(output_grad)
+        except BaseException as error:
+            error.add_note(f"in {self.owner.place(layer, len(self.calls))}")
+            raise
+
+
+class Container(Layer):
+    """A layer that calls layers. It takes its array module and dtype from those that have parameters.
+
+    `children()` names the layers; subclasses whose layers are not plain attributes override it.
+    """
+
+    def __init__(self, layers: tuple[Layer, ...]):
+        firm = [layer for layer in layers if layer.parameters()]
+        lead = (firm or layers)[0]
+        for layer in firm:
+            if layer.xp is not lead.xp or layer.dtype != lead.dtype:
+                raise ValueError(
+                    f"{type(self).__name__} needs layers of one array module and dtype, got "
+                    f"{lead!r} ({lead.xp.__name__}, {lead.dtype}) and {layer!r} ({layer.xp.__name__}, {layer.dtype})"
+                )
+        super().__init__(xp=lead.xp, dtype=lead.dtype)
+        below = [(layer, each) for layer in layers for _, each in layer.walk()]
+        for layer, each in below:
+            if layer not in firm and (each.xp is not lead.xp or each.dtype != lead.dtype):
+                each._adopt(lead.xp, lead.dtype)
+        self.buffers_below = tuple({id(b): b for _, each in below for _, b in each.own(Buffer)}.values())
+
+    @classmethod
+    def bare(cls, layers: Iterable[Layer]) -> tuple[Layer, ...]:
+        """The layers to hold: a `Module` is replaced by its net, what is no layer is a TypeError."""
+        found = tuple(layers)
+        for layer in found:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"{cls.__name__} is made of layers, got {layer!r}")
+        return tuple(layer.core() for layer in found)
+
+    def infer(self, x: Value) -> Value:
+        below = [layer for _, layer in self.walk()]
+        before = [(layer._memory, layer._returned, layer.training) for layer in below]
+        for layer in below:
+            layer.training = False
+        try:
+            return self.forward(x)
+        finally:
+            for layer, (layer._memory, layer._returned, layer.training) in zip(below, before, strict=True):
+                pass
+
+    def place(self, layer: Layer, position: int) -> str:
+        """Where the layer of that call stands, for the notes of errors."""
+        name = next((name for name, child in self.children() if child is layer), str(position))
+        return f"{name} of {type(self).__name__}"

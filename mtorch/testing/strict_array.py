@@ -1,0 +1,501 @@
+"""The array of `mtorch.testing.strict`: NumPy values behind the walls that CuPy has.
+
+What CuPy lets through by accident is refused here as well, because a leak that works on one machine is still a leak:
+`np.exp(x)`, host arrays as indices, integer indices out of range (CuPy wraps them silently) and duplicate indices in
+`a[i] = v` (CuPy leaves open which value stays).
+"""
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy
+
+DTYPES = "?bBhHiIlLqQefdFD"  # CuPy has no others: no longdouble, no objects, no text
+SCALARS = (bool, int, float, complex, numpy.generic)
+HERE = __file__.rpartition("strict_array")[0] + "strict"  # the files whose frames are not the user's
+
+
+# ---------------------------------------------------------------------- host synchronisations
+
+
+class Synchronisations:
+    """How often the host has waited for the device, and who is listening."""
+
+    total = 0
+    listeners: list[list[str]] = []
+
+
+def synchronise(what: str) -> None:
+    """Counts one wait of the host, and tells listeners where in the caller's code it was."""
+    Synchronisations.total += 1
+    if Synchronisations.listeners:
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
+            frame = frame.f_back
+        place = f"{what} at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        for places in Synchronisations.listeners:
+            places.append(place)
+
+
+# ---------------------------------------------------------------------- in and out of the fake
+
+
+def wrap(result: Any) -> Any:
+    """A NumPy result as this module's arrays; tuples and lists part by part."""
+    if isinstance(result, numpy.ndarray | numpy.generic):
+        if result.dtype.char not in DTYPES or not result.dtype.isnative:
+            raise TypeError(f"CuPy has no arrays of dtype {result.dtype}")
+        array = object.__new__(ndarray)
+        array._values = result if isinstance(result, numpy.ndarray) else numpy.array(result)
+        array._original = None
+        return array
+    if isinstance(result, tuple):
+        parts = [wrap(part) for part in result]
+        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+    if isinstance(result, list):
+        return [wrap(part) for part in result]
+    return result
+
+
+def unwrap(argument: Any, what: str) -> Any:
+    """The NumPy side of an argument; host arrays, alone or in a tuple or list, are refused."""
+    if argument.__class__ is ndarray:
+        return argument._values
+    if isinstance(argument, numpy.ndarray):
+        raise TypeError(f"{what} got a NumPy array of shape {argument.shape}: convert it with asarray first")
+    if argument.__class__ in (tuple, list):
+        return type(argument)(unwrap(part, what) for part in argument)
+    return argument
+
+
+def operand(argument: Any, what: str) -> Any:
+    """The NumPy side of an operand: an array of this module or a number; NotImplemented for anything else."""
+    if argument.__class__ is ndarray:
+        return argument._values
+    if isinstance(argument, numpy.ndarray):
+        return unwrap(argument, what)
+    return argument if isinstance(argument, SCALARS) else NotImplemented
+
+
+def needs_array(argument: Any, what: str) -> numpy.ndarray:
+    """The NumPy side of an argument that CuPy takes as an array only, not as a number or a list."""
+    if argument.__class__ is not ndarray:
+        unwrap(argument, what)
+        raise TypeError(f"{what} takes arrays of the module, got {type(argument).__name__}")
+    return argument._values
+
+
+# ---------------------------------------------------------------------- read-only memory
+
+_held: dict[int, list[weakref.ref]] = {}  # by the id of the owner of the memory; a held view keeps its owner alive
+
+
+def _owner(values: Any) -> Any:
+    while (base := getattr(values, "base", None)) is not None:
+        values = base
+    return values
+
+
+def hold(array: "ndarray") -> "ndarray":
+    """A view of the array; while the view lives and is not released, writing to its memory is a ValueError."""
+    view = wrap(array._values.view())
+    view._original = array
+    key = id(_owner(array._values))
+
+    def forget(reference: weakref.ref) -> None:
+        left = [each for each in _held.get(key, ()) if each is not reference]
+        _held.update({key: left}) if left else _held.pop(key, None)
+
+    _held.setdefault(key, []).append(weakref.ref(view, forget))
+    return view
+
+
+def release(view: "ndarray") -> "ndarray":
+    """Ends what `hold` began and gives back the array that was held (an array that is not held, unchanged)."""
+    if view._original is None:
+        return view
+    key = id(_owner(view._values))
+    left = [each for each in _held.get(key, ()) if each() is not view]
+    _held.update({key: left}) if left else _held.pop(key, None)
+    original, view._original = view._original, None
+    return original
+
+
+def target(array: Any, what: str) -> numpy.ndarray:
+    """The NumPy side of an array that is about to be written to; ValueError when it is held."""
+    values = needs_array(array, what)
+    for reference in _held.get(id(_owner(values)), ()):
+        view = reference()
+        if view is not None and overlap(view._values, values):
+            raise ValueError(f"{what} would write into an array that is read-only for now (shape {view.shape})")
+    return values
+
+
+def overlap(a: numpy.ndarray, b: numpy.ndarray) -> bool:
+    """True when the arrays have an entry in common, or when that is too hard to tell."""
+    try:
+        return numpy.shares_memory(a, b, max_work=10_000)
+    except numpy.exceptions.TooHardError:
+        return True
+
+
+@contextmanager
+def read_only(*values: Any) -> Iterator[None]:
+    """Within the block, writing into any of these arrays (or tuples of arrays) is a ValueError."""
+
+    def held(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return [held(part) for part in value]
+        return hold(value) if value.__class__ is ndarray else None
+
+    views = held(values)  # read-only as long as this name lives
+    try:
+        yield
+    finally:
+        del views
+
+
+# ---------------------------------------------------------------------- indices
+
+
+def host_index(index: Any) -> tuple[tuple, bool]:
+    """The NumPy side of an index as a tuple, and whether arrays or lists are in it."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    gathers = False
+    for i, part in enumerate(parts):
+        if part.__class__ is ndarray:
+            parts[i] = part = part._values
+            if part.dtype.kind not in "iub":
+                raise IndexError(f"an index array holds integers or booleans, got dtype {part.dtype}")
+            if part.dtype.kind == "b":
+                synchronise("a boolean mask as index")
+            gathers = True
+        elif isinstance(part, numpy.ndarray):
+            unwrap(part, "an index")
+        elif isinstance(part, list):
+            parts[i] = numpy.array(unwrap_numbers(part), dtype=None if part else "int32")
+            gathers = True
+        elif isinstance(part, bool | numpy.bool):
+            raise TypeError("a single bool as index is not supported by the strict module")
+    if sum(getattr(part, "dtype", None) == bool for part in parts) > 1:
+        raise IndexError("CuPy does not support an index of more than one boolean array")
+    return tuple(parts), gathers
+
+
+def unwrap_numbers(part: Any) -> Any:
+    if isinstance(part, list | tuple):
+        return [unwrap_numbers(each) for each in part]
+    if not isinstance(part, int | numpy.integer):
+        raise TypeError(f"a list as index holds integers or booleans, got {type(part).__name__}")
+    return part
+
+
+def refuse_duplicates(values: numpy.ndarray, index: tuple) -> None:
+    """IndexError when the index names an entry twice: on CuPy it is undefined which of the new values stays."""
+    places = numpy.arange(values.size).reshape(values.shape)[index]
+    if numpy.unique(places).size != numpy.size(places):
+        raise IndexError("duplicate indices in a[i] = v leave open on CuPy which value stays: use xp.add.at")
+
+
+# ---------------------------------------------------------------------- the array
+
+
+class Flags:
+    """CuPy's flags: there is no `writeable`."""
+
+    def __init__(self, flags: Any):
+        self.c_contiguous = flags.c_contiguous
+        self.f_contiguous = flags.f_contiguous
+        self.owndata = flags.owndata
+        self.fnc = flags.fnc
+        self.forc = flags.forc
+
+    def __getitem__(self, name: str) -> bool:
+        return {"C_CONTIGUOUS": self.c_contiguous, "F_CONTIGUOUS": self.f_contiguous, "OWNDATA": self.owndata}[name]
+
+
+class ndarray:
+    """An array that meets only its own kind and numbers. It has CuPy's attributes, operators and methods."""
+
+    __slots__ = ("__weakref__", "_original", "_values")
+    __module__ = "mtorch.testing.strict"
+    __hash__ = None
+    __array_priority__ = 100
+
+    def __init__(self, shape: Any, dtype: Any = float, memptr: None = None, strides: None = None, order: str = "C"):
+        if memptr is not None or strides is not None:
+            raise TypeError("the strict module has no device pointers")
+        fresh = _call("empty", shape, dtype, order)
+        self._values, self._original = fresh._values, None
+
+    # what NumPy would use to get at the values
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> None:
+        raise TypeError("implicit conversion to a NumPy array is not allowed: use x.get()")
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> None:
+        raise TypeError(f"numpy.{function.__name__} was called on an array of another module: use xp.")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        scalar_operator = method == "__call__" and len(inputs) == 2 and isinstance(inputs[0], numpy.generic)
+        if scalar_operator and not kwargs and ufunc in OPERATORS:  # numpy.float32(2) * x
+            return wrap(ufunc(inputs[0], operand(inputs[1], ufunc.__name__)))
+        raise TypeError(f"numpy.{ufunc.__name__} met an array of another module: use xp., and convert host arrays")
+
+    # attributes
+
+    shape = property(lambda self: self._values.shape)
+    dtype = property(lambda self: self._values.dtype)
+    ndim = property(lambda self: self._values.ndim)
+    size = property(lambda self: self._values.size)
+    itemsize = property(lambda self: self._values.itemsize)
+    nbytes = property(lambda self: self._values.nbytes)
+    strides = property(lambda self: self._values.strides)
+    flags = property(lambda self: Flags(self._values.flags))
+    base = property(lambda self: wrap(self._values.base) if isinstance(self._values.base, numpy.ndarray) else None)
+    T = property(lambda self: wrap(self._values.T))
+    mT = property(lambda self: wrap(self._values.mT))
+    real = property(lambda self: wrap(self._values.real))
+    imag = property(lambda self: wrap(self._values.imag))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"CuPy's ndarray has no {name!r}, or the strict module does not provide it")
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator["ndarray"]:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(len(self)))
+
+    # indices
+
+    def __getitem__(self, index: Any) -> "ndarray":
+        parts, gathers = host_index(index)
+        if gathers:
+            return wrap(numpy.array(self._values[parts], order="K"))
+        return wrap(self._values[parts if Ellipsis in parts else (*parts, Ellipsis)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        new = operand(value, "a[i] = v")
+        if new is NotImplemented:
+            raise TypeError(f"a[i] = v takes arrays of the module and numbers, got {type(value).__name__}")
+        parts, gathers = host_index(index)
+        values = target(self, "a[i] = v")
+        if gathers and numpy.size(new) > 1:
+            refuse_duplicates(values, parts)
+        values[parts] = new
+
+    # the host reads
+
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> numpy.ndarray:
+        synchronise("get")
+        if out is None:
+            return numpy.array(self._values, order=order)
+        if out.dtype != self.dtype or out.shape != self.shape:
+            raise TypeError(f"get expected out of shape {self.shape} and {self.dtype}, got {out.shape} and {out.dtype}")
+        out[...] = self._values
+        return out
+
+    def item(self) -> Any:
+        synchronise("item")
+        return self._values.item()
+
+    def tolist(self) -> Any:
+        synchronise("tolist")
+        return self._values.tolist()
+
+    def tobytes(self, order: str = "C") -> bytes:
+        synchronise("tobytes")
+        return self._values.tobytes(order)
+
+    def __bool__(self) -> bool:
+        synchronise("bool")
+        return bool(self._values)
+
+    def __int__(self) -> int:
+        synchronise("int")
+        return int(self._values)
+
+    def __float__(self) -> float:
+        synchronise("float")
+        return float(self._values)
+
+    def __complex__(self) -> complex:
+        synchronise("complex")
+        return complex(self._values)
+
+    def __repr__(self) -> str:
+        synchronise("repr")
+        return repr(self._values)
+
+    def __str__(self) -> str:
+        synchronise("str")
+        return str(self._values)
+
+    def __format__(self, specification: str) -> str:
+        synchronise("format")
+        return format(self._values, specification)
+
+    def __reduce__(self) -> tuple:
+        return _function("array"), (self.get(order="A"),)
+
+    # copies, casts and shapes
+
+    def __copy__(self) -> "ndarray":
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict) -> "ndarray":
+        return self.copy()
+
+    def copy(self, order: str = "C") -> "ndarray":
+        return wrap(self._values.copy(order))
+
+    def astype(self, dtype: Any, order: str = "K", casting: None = None, subok: None = None, copy: bool = True) -> Any:
+        if casting is not None or subok is not None:
+            raise TypeError("CuPy's astype supports neither casting nor subok")
+        cast = self._values.astype(dtype, order=order, copy=bool(copy))
+        return self if cast is self._values else wrap(cast)
+
+    def view(self, dtype: Any = None) -> "ndarray":
+        return wrap(self._values.view() if dtype is None or dtype is ndarray else self._values.view(dtype))
+
+    def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> "ndarray":
+        return wrap(self._values.reshape(*shape, order=order, copy=copy))
+
+    def transpose(self, *axes: Any) -> "ndarray":
+        return wrap(self._values.transpose(*axes))
+
+    def flatten(self, order: str = "C") -> "ndarray":
+        return wrap(self._values.flatten(order))
+
+    def clip(self, min: Any = None, max: Any = None, out: "ndarray | None" = None) -> "ndarray":
+        return _call("clip", self, min, max, out)
+
+    def compress(self, condition: Any, axis: int | None = None, out: "ndarray | None" = None) -> "ndarray":
+        return _call("compress", condition, self, axis, out)
+
+    # in place
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
+
+    def sort(self, axis: int = -1, kind: str | None = None) -> None:
+        target(self, "sort").sort(axis, kind)
+
+    def partition(self, kth: Any, axis: int = -1) -> None:
+        target(self, "partition").partition(kth, axis)
+
+    def put(self, indices: Any, values: Any, mode: str = "wrap") -> None:
+        _call("put", self, indices, values, mode)
+
+    def set(self, arr: numpy.ndarray, stream: Any = None) -> None:
+        """The one door for a host array: copies it here (same shape and dtype)."""
+        if not isinstance(arr, numpy.ndarray) or arr.dtype != self.dtype or arr.shape != self.shape:
+            raise TypeError(f"set expected a NumPy array of shape {self.shape} and dtype {self.dtype}")
+        target(self, "set")[...] = arr
+
+
+def _function(name: str) -> Callable[..., Any]:
+    from mtorch.testing import strict
+
+    return getattr(strict, name)
+
+
+def _call(name: str, *args: Any, **kwargs: Any) -> Any:
+    return _function(name)(*args, **kwargs)
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        return _call(name, self, *args, **kwargs)
+
+    return method
+
+
+# methods that are the functions of the same name with the array first
+FUNCTION_METHODS = (
+    "all any argmax argmin argpartition argsort choose conj conjugate cumprod cumsum diagonal dot max mean min nonzero "
+    "prod ptp ravel repeat round searchsorted squeeze std sum swapaxes take trace var"
+).split()
+for _name in FUNCTION_METHODS:
+    setattr(ndarray, _name, _method(_name))
+
+
+# ---------------------------------------------------------------------- operators
+
+
+def _forward(ufunc: numpy.ufunc) -> Callable[..., Any]:
+    def operator(self: ndarray, other: Any, *modulo: Any) -> Any:
+        y = operand(other, ufunc.__name__)
+        return NotImplemented if y is NotImplemented else wrap(ufunc(self._values, y))
+
+    return operator
+
+
+def _reflected(ufunc: numpy.ufunc) -> Callable[..., Any]:
+    def operator(self: ndarray, other: Any, *modulo: Any) -> Any:
+        x = operand(other, ufunc.__name__)
+        return NotImplemented if x is NotImplemented else wrap(ufunc(x, self._values))
+
+    return operator
+
+
+def _in_place(ufunc: numpy.ufunc) -> Callable[..., Any]:
+    def operator(self: ndarray, other: Any) -> Any:
+        y = operand(other, ufunc.__name__)
+        if y is NotImplemented:
+            raise TypeError(f"{ufunc.__name__} in place takes arrays of the module and numbers, got {type(other)}")
+        values = target(self, ufunc.__name__)
+        ufunc(values, y, out=values)
+        return self
+
+    return operator
+
+
+def _compared(ufunc: numpy.ufunc) -> Callable[..., Any]:
+    def operator(self: ndarray, other: Any) -> Any:
+        y = operand(other, ufunc.__name__)
+        if y is NotImplemented:
+            raise TypeError(f"{ufunc.__name__} takes arrays of the module and numbers, got {type(other).__name__}")
+        return wrap(ufunc(self._values, y))
+
+    return operator
+
+
+def _unary(ufunc: numpy.ufunc) -> Callable[..., Any]:
+    return lambda self: wrap(ufunc(self._values))
+
+
+OPERATORS: set[numpy.ufunc] = set()
+
+
+def _define_operators() -> None:
+    binary = {
+        "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide",
+        "mod": "remainder", "pow": "power", "lshift": "left_shift", "rshift": "right_shift", "and": "bitwise_and",
+        "or": "bitwise_or", "xor": "bitwise_xor", "matmul": "matmul", "divmod": "divmod",
+    }  # fmt: skip
+    compared = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"} | {
+        "eq": "equal",
+        "ne": "not_equal",
+    }
+    unary = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
+    for name, ufunc in ((name, getattr(numpy, ufunc)) for name, ufunc in binary.items()):
+        setattr(ndarray, f"__{name}__", _forward(ufunc))
+        setattr(ndarray, f"__r{name}__", _reflected(ufunc))
+        if name not in ("matmul", "divmod"):  # CuPy has no @= in place
+            setattr(ndarray, f"__i{name}__", _in_place(ufunc))
+        OPERATORS.add(ufunc)
+    for name, ufunc in ((name, getattr(numpy, ufunc)) for name, ufunc in compared.items()):
+        setattr(ndarray, f"__{name}__", _compared(ufunc))
+        OPERATORS.add(ufunc)
+    for name, ufunc in ((name, getattr(numpy, ufunc)) for name, ufunc in unary.items()):
+        setattr(ndarray, f"__{name}__", _unary(ufunc))
+
+
+_define_operators()
