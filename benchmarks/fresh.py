@@ -21,9 +21,8 @@ def seconds_of(code: str) -> float | None:
     return time.perf_counter() - start if done.returncode == 0 else None
 
 
-def cold_start(rounds: int = 7) -> dict[str, float | None]:
-    """Seconds from nothing to the end of the digit net's first step; "python" is the bare interpreter."""
-    codes = {"python": ""} | {s: ONE_STEP.format(module=m, function=f) for s, (m, f) in START.items()}
+def medians(codes: dict[str, str], rounds: int) -> dict[str, float | None]:
+    """Each code in its own process, in turns; the first turn fills the disk cache and does not count."""
     times: dict[str, list[float | None]] = {key: [] for key in codes}
     for _ in range(rounds + 1):
         for key, code in codes.items():
@@ -31,14 +30,15 @@ def cold_start(rounds: int = 7) -> dict[str, float | None]:
     return {key: None if None in line else statistics.median(line[1:]) for key, line in times.items()}
 
 
-def import_cost(rounds: int = 7) -> dict[str, float | None]:
-    """Seconds that the imports alone take, the interpreter's own start included."""
-    codes = {"import numpy": "import numpy", "import mtorch": "import mtorch", "import torch": "import torch"}
-    times: dict[str, list[float | None]] = {key: [] for key in codes}
-    for _ in range(rounds + 1):
-        for key, code in codes.items():
-            times[key].append(seconds_of(code))
-    return {key: None if None in line else statistics.median(line[1:]) for key, line in times.items()}
+def cold_start(rounds: int = 7) -> dict[str, dict[str, float | None]]:
+    """Seconds from nothing to the end of the digit net's first step, and of the imports alone.
+
+    Both include the start of the interpreter, which is given by itself as "python".
+    """
+    steps = {side: ONE_STEP.format(module=m, function=f) for side, (m, f) in START.items()}
+    imports = {"ours": "import mtorch", "torch": "import torch", "numpy": "import numpy"}
+    return {"import and one step": medians({"python": ""} | steps, rounds),
+            "import": medians({"python": ""} | imports, rounds)}
 
 
 def peak_memory(name: str = "cnn", rounds: int = 3) -> dict[str, dict]:

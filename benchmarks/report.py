@@ -31,7 +31,8 @@ def cells(row: Row) -> list[str]:
     for side in ("torch", "numpy"):
         ratio, goal = row.ratio(side), workload.goals.get(side)
         missed = ratio is not None and goal is not None and ratio > goal
-        line += ["" if ratio is None else f"{ratio:.2f}{' !' if missed else ''}", "" if goal is None else f"≤ {goal:.2f}"]
+        line.append("" if ratio is None else f"{ratio:.2f}{' !' if missed else ''}")
+        line.append("" if goal is None else f"≤ {goal:.2f}")
     return line
 
 
@@ -39,7 +40,7 @@ def table(head: list[str], lines: list[list[str]], markdown: bool = False) -> st
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
 
     def join(line: list[str]) -> str:
-        padded = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths))]
+        padded = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))]
         return "| " + " | ".join(padded) + " |" if markdown else "  ".join(padded).rstrip()
 
     rule = [("-" * (w - 1) + ":") if markdown and i else "-" * w for i, w in enumerate(widths)]
@@ -84,3 +85,55 @@ def as_dict(machine: dict, rows: list[Row], scaling: dict[str, list[tuple[int, R
         "scaling": {axis: [{"size": size, **one(row)} for size, row in line] for axis, line in scaling.items()},
         **extras,
     }
+
+
+def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, head and lines of every table after the first."""
+    tables = []
+    sides = ("ours", "torch", "numpy")
+    if found := extras.get("cold_start"):
+        lines = []
+        for what, times in found.items():
+            pair = times["ours"], times["torch"]
+            lines.append([what, *(time_text(times[side]) for side in sides), time_text(times["python"]),
+                          f"{pair[0] / pair[1]:.2f}" if all(pair) else ""])
+        tables.append(("Cold start: seconds of a fresh process (digit net)",
+                       ["until", "ours", "PyTorch", "by hand", "bare python", "ours / PyTorch"], lines))
+    if found := extras.get("memory"):
+        lines = [[what, *(f"{found[s][key]:.0f} MiB" if s in found else "" for s in sides),
+                  f"{found['ours'][key] / found['torch'][key]:.2f}" if {"ours", "torch"} <= set(found) else ""]
+                 for what, key in (("five CNN steps, beyond the imports", "growth"), ("the whole process", "peak"))]
+        tables.append(("Peak memory", ["of", "ours", "PyTorch", "by hand", "ours / PyTorch"], lines))
+    for axis, line in scaling.items():
+        lines = [[str(size), *(time_text(row.median(side)) for side in sides),
+                  *("" if row.ratio(side) is None else f"{row.ratio(side):.2f}" for side in ("torch", "numpy"))]
+                 for size, row in line]
+        tables.append((f"Step time by {axis}", [axis, "ours", "PyTorch", "by hand", "ours / PyTorch", "ours / by hand"],
+                       lines))
+    return tables
+
+
+def text(rows: list[Row], scaling: dict, extras: dict) -> str:
+    parts = [table(HEAD, [cells(row) for row in rows])] if rows else []
+    parts += [f"{title}\n{table(head, lines)}" for title, head, lines in extra_tables(scaling, extras)]
+    parts += ["\n".join(notes([*rows, *(row for line in scaling.values() for _, row in line)]))]
+    return "\n\n".join(filter(None, parts))
+
+
+def markdown(date: str, machine: dict, rows: list[Row], scaling: dict, extras: dict) -> str:
+    parts = [
+        "# Step times",
+        f"Made on {date} by `python -m benchmarks --write`: medians over rounds in which the libraries take turns, "
+        "each in its own process, ± half the range between the quartiles. A step is forward, loss value, backward and "
+        "update in float32; a `!` marks a ratio above its goal.",
+        "\n".join(f"- {line}" for line in machine_lines(machine)),
+    ]
+    if rows:
+        parts.append(table(HEAD, [cells(row) for row in rows], markdown=True))
+    parts += [f"## {title}\n\n{table(head, lines, markdown=True)}"
+              for title, head, lines in extra_tables(scaling, extras)]
+    parts.append("![ratios and scaling](results.png)")
+    remarks = notes([*rows, *(row for line in scaling.values() for _, row in line)])
+    if remarks:
+        parts.append("\n".join(f"- {line}" for line in remarks))
+    return "\n\n".join(parts) + "\n"

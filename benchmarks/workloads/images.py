@@ -171,7 +171,7 @@ def by_hand(net, batch):
             g = layer.backward(g, layer is net[0])
         for layer in net:
             if isinstance(layer, (Conv, Linear)):
-                for value, grad in zip((layer.weight, layer.bias), layer.grads):
+                for value, grad in zip((layer.weight, layer.bias), layer.grads, strict=True):
                     grad *= LR
                     value -= grad
         return loss

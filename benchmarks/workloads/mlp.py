@@ -1,6 +1,7 @@
 """784-512-512-10 with ReLU and cross-entropy, batch 128: SGD and Adam. The same code in other sizes is the scaling."""
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,7 +16,7 @@ def ours(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
     from mtorch import CrossEntropyLoss, Module, Sequential, layers
 
     chain = []
-    for a, b in zip(widths, widths[1:]):
+    for a, b in pairwise(widths):
         chain += [layers.Linear(a, b), layers.ReLU()]
     module = fill_ours(Module(Sequential(chain[:-1])))
     loss_func = CrossEntropyLoss(module)
@@ -36,7 +37,7 @@ def pytorch(widths=WIDTHS, batch=BATCH, optimizer="SGD", **options):
     from torch import nn
 
     chain = []
-    for a, b in zip(widths, widths[1:]):
+    for a, b in pairwise(widths):
         chain += [nn.Linear(a, b), nn.ReLU()]
     net = fill_torch(nn.Sequential(*chain[:-1]))
     optimizer = getattr(torch.optim, optimizer)(net.parameters(), lr=LR[optimizer], **options)
@@ -54,7 +55,7 @@ def pytorch(widths=WIDTHS, batch=BATCH, optimizer="SGD", **options):
 
 def by_hand(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
     shapes = {}
-    for i, (a, b) in enumerate(zip(widths, widths[1:])):
+    for i, (a, b) in enumerate(pairwise(widths)):
         shapes |= {f"{2 * i}.weight": (b, a), f"{2 * i}.bias": (b,)}
     values = list(fill(shapes).values())
     weights, biases = values[::2], values[1::2]
@@ -63,7 +64,7 @@ def by_hand(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
 
     def step():
         inputs = [x]
-        for w, b in zip(weights[:-1], biases[:-1]):
+        for w, b in zip(weights[:-1], biases[:-1], strict=True):
             a = inputs[-1] @ w.T
             a += b
             np.maximum(a, 0, out=a)
@@ -80,7 +81,7 @@ def by_hand(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
         g /= batch
 
         grads = []
-        for w, a in zip(reversed(weights), reversed(inputs)):
+        for w, a in zip(reversed(weights), reversed(inputs), strict=True):
             grads += [g.sum(axis=0), g.T @ a]
             if a is not x:
                 g = g @ w
@@ -93,7 +94,7 @@ def by_hand(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
 
 def sgd(values, lr):
     def update(grads):
-        for value, grad in zip(values, grads):
+        for value, grad in zip(values, grads, strict=True):
             grad *= lr
             value -= grad
 
@@ -108,7 +109,7 @@ def adam(values, lr, beta1=0.9, beta2=0.999, eps=1e-8):
         nonlocal steps
         steps += 1
         rate, root = lr / (1 - beta1**steps), (1 - beta2**steps) ** 0.5
-        for value, grad, m, v in zip(values, grads, means, squares):
+        for value, grad, m, v in zip(values, grads, means, squares, strict=True):
             m *= beta1
             m += (1 - beta1) * grad
             grad *= grad

@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM with a Linear on every step, mean squared error, SGD: T=50 N=32 D=1 H=32 and T=64 N=64 D=64 H=256."""
+"""RNN, GRU and LSTM with a Linear on every step, mean squared error, SGD: (T, N, D) sequences in and out."""
 
 from functools import partial
 
@@ -82,7 +82,7 @@ def rnn_by_hand(size):
         dpre = dpre.reshape(-1, h)
         db = dpre.sum(axis=0)
         grads = dpre.T @ x.reshape(-1, d), dpre.T @ states[:-1].reshape(-1, h), db, db, dv, dc
-        for value, grad in zip(values, grads):
+        for value, grad in zip(values, grads, strict=True):
             value -= LR * grad
         return loss
 

@@ -1,0 +1,110 @@
+"""`python -m benchmarks`: one table of step times, ours beside PyTorch's and beside hand-written NumPy."""
+
+import argparse
+import fnmatch
+import json
+import sys
+from pathlib import Path
+
+from . import fresh, report
+from .machine import describe
+from .rounds import Bench, Row
+from .workloads import SCALING, TABLE, WORKLOADS
+
+HERE = Path(__file__).resolve().parent
+EXTRAS = ("cold-start", "memory", "scaling")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", metavar="PATTERN", action="append",
+                        help=f"names of workloads (shell pattern, repeatable), also of {', '.join(EXTRAS)}")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each library (default 9)")
+    parser.add_argument("--retries", type=int, default=3, metavar="N", help="repeats of a disturbed turn (default 3)")
+    parser.add_argument("--quick", action="store_true", help="3 short rounds and no extras")
+    parser.add_argument("--check", action="store_true", help="compare the losses of the first steps, time nothing")
+    parser.add_argument("--list", action="store_true", help="the names that --only knows")
+    parser.add_argument("--json", metavar="FILE", help="results for machines")
+    parser.add_argument("--figure", metavar="FILE", help="results as a picture, with the scaling (needs matplotlib)")
+    parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md, results.json and results.png")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    wanted = options.only or ["*"]
+    names = [w.name for w in TABLE if any(fnmatch.fnmatch(w.name, pattern) for pattern in wanted)]
+    extras = [e for e in EXTRAS if any(fnmatch.fnmatch(e, pattern) for pattern in wanted)]
+    if options.list:
+        print("\n".join([*(w.name for w in TABLE), *EXTRAS]))
+        return 0
+    if not names and not extras:
+        print(f"nothing is called {', '.join(wanted)}; --list shows the names", file=sys.stderr)
+        return 2
+    if options.check:
+        return check(names)
+    if options.quick:
+        options.rounds, options.retries = 3, 0
+    if not options.only and (options.quick or not (options.figure or options.write or options.json)):
+        extras = [] if options.quick else ["cold-start", "memory"]
+
+    with Bench(options.rounds, 0.05 if options.quick else 0.2, options.retries) as bench:
+        machine = {"machine": describe(), "versions": bench.versions()}
+        print("\n".join(report.machine_lines(machine)), end="\n\n")
+        rows = [progress(bench, name) for name in names]
+        scaling = {axis: [(size, progress(bench, w.name)) for size, w in line] for axis, line in SCALING.items()
+                   } if "scaling" in extras else {}
+    more: dict = {}
+    if "cold-start" in extras:
+        more["cold_start"] = fresh.cold_start()
+    if "memory" in extras:
+        more["memory"] = fresh.peak_memory()
+
+    print(report.text(rows, scaling, more))
+    result = report.as_dict(machine, rows, scaling, more)
+    if options.json or options.write:
+        for path in filter(None, (options.json, HERE / "results.json" if options.write else None)):
+            Path(path).write_text(json.dumps(result, indent=1) + "\n")
+    if options.figure or options.write:
+        from .figure import draw
+
+        caption = f"{result['date']} · " + " · ".join(report.machine_lines(machine))
+        for path in filter(None, (options.figure, HERE / "results.png" if options.write else None)):
+            draw(str(path), rows, scaling, caption)
+    if options.write:
+        (HERE / "RESULTS.md").write_text(report.markdown(result["date"], machine, rows, scaling, more))
+    return 0
+
+
+def progress(bench: Bench, name: str) -> Row:
+    if sys.stderr.isatty():
+        print(f"\r{name:<40}", end="", file=sys.stderr, flush=True)
+    row = bench.row(name)
+    if sys.stderr.isatty():
+        print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+    return row
+
+
+def check(names: list[str], tolerance: float = 2e-4) -> int:
+    """The loss before each of the first four updates must be the same for all sides."""
+    import numpy as np
+
+    wrong = 0
+    with Bench() as bench:
+        for name in names:
+            replies = bench.losses(name)
+            found = {side: np.asarray(reply["losses"]) for side, reply in replies.items() if "losses" in reply}
+            first = next(iter(found.values()), None)
+            errors = {side: float(np.max(np.abs(v - first) / (1e-3 + np.abs(first)))) for side, v in found.items()}
+            bad = [side for side, error in errors.items() if not error <= tolerance]
+            absent = [side for side in WORKLOADS[name].sides if side not in found]
+            broken = [f"{side}: {reply['error']}" for side, reply in replies.items() if "error" in reply]
+            wrong += bool(bad or broken)
+            print(f"{name:<16} {'differs: ' + ', '.join(bad) if bad else 'equal':<10} "
+                  + " ".join(f"{side} {error:.0e}" for side, error in errors.items())
+                  + (f"  missing: {', '.join(absent)}" if absent else "") + "".join(f"  {b}" for b in broken))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
