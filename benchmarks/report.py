@@ -40,7 +40,7 @@ def table(head: list[str], lines: list[list[str]], markdown: bool = False) -> st
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
 
     def join(line: list[str]) -> str:
-        padded = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))]
+        padded = [line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))]
         return "| " + " | ".join(padded) + " |" if markdown else "  ".join(padded).rstrip()
 
     rule = [("-" * (w - 1) + ":") if markdown and i else "-" * w for i, w in enumerate(widths)]
