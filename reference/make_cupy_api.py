@@ -1,9 +1,9 @@
 """Writes the names and keywords of the installed CuPy: `python reference/make_cupy_api.py [FILE ...]`.
 
-CuPy imports without a GPU or a driver, so this runs anywhere. Each name of `cupy` and of the submodules below is listed
-with "ufunc", or with the names of its arguments, or with null where it is no callable or shows no signature; then the
-attributes of `cupy.ndarray`. The strict array module (`mtorch.testing.strict`) refuses what is not in the table. Without
-arguments both copies are written: the one beside this script and the one that the package ships.
+CuPy imports without a GPU or a driver, so this runs anywhere. Each name of `cupy` and of the submodules below is
+listed with "ufunc", or with the names of its arguments, or with null where it is no callable or shows no signature;
+then come the attributes of `cupy.ndarray`. The strict array module (`mtorch.testing.strict`) refuses what is not in
+the table. Without arguments both copies are written: the one beside this script and the one that the package ships.
 """
 
 import inspect

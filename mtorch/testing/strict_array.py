@@ -5,6 +5,7 @@ What CuPy lets through by accident is refused here as well, because a leak that 
 `a[i] = v` (CuPy leaves open which value stays).
 """
 
+import operator
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -180,7 +181,7 @@ def host_index(index: Any) -> tuple[tuple, bool]:
             gathers = True
         elif isinstance(part, bool | numpy.bool):
             raise TypeError("a single bool as index is not supported by the strict module")
-    if sum(getattr(part, "dtype", None) == bool for part in parts) > 1:
+    if sum(getattr(getattr(part, "dtype", None), "kind", "") == "b" for part in parts) > 1:
         raise IndexError("CuPy does not support an index of more than one boolean array")
     return tuple(parts), gathers
 
@@ -390,8 +391,8 @@ class ndarray:
     def partition(self, kth: Any, axis: int = -1) -> None:
         target(self, "partition").partition(kth, axis)
 
-    def put(self, indices: Any, values: Any, mode: str = "wrap") -> None:
-        _call("put", self, indices, values, mode)
+    def put(self, indices: Any, values: Any) -> None:
+        _call("put", self, indices, values)
 
     def set(self, arr: numpy.ndarray, stream: Any = None) -> None:
         """The one door for a host array: copies it here (same shape and dtype)."""
@@ -426,76 +427,65 @@ for _name in FUNCTION_METHODS:
     setattr(ndarray, _name, _method(_name))
 
 
-# ---------------------------------------------------------------------- operators
+# ---------------------------------------------------------------------- operators, with Python's own on the NumPy side
 
 
-def _forward(ufunc: numpy.ufunc) -> Callable[..., Any]:
-    def operator(self: ndarray, other: Any, *modulo: Any) -> Any:
-        y = operand(other, ufunc.__name__)
-        return NotImplemented if y is NotImplemented else wrap(ufunc(self._values, y))
+def _forward(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    def method(self: ndarray, other: Any, *modulo: Any) -> Any:
+        y = operand(other, what)
+        return NotImplemented if y is NotImplemented else wrap(function(self._values, y))
 
-    return operator
-
-
-def _reflected(ufunc: numpy.ufunc) -> Callable[..., Any]:
-    def operator(self: ndarray, other: Any, *modulo: Any) -> Any:
-        x = operand(other, ufunc.__name__)
-        return NotImplemented if x is NotImplemented else wrap(ufunc(x, self._values))
-
-    return operator
+    return method
 
 
-def _in_place(ufunc: numpy.ufunc) -> Callable[..., Any]:
-    def operator(self: ndarray, other: Any) -> Any:
-        y = operand(other, ufunc.__name__)
+def _reflected(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    def method(self: ndarray, other: Any, *modulo: Any) -> Any:
+        x = operand(other, what)
+        return NotImplemented if x is NotImplemented else wrap(function(x, self._values))
+
+    return method
+
+
+def _in_place(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    def method(self: ndarray, other: Any) -> Any:
+        y = operand(other, what)
         if y is NotImplemented:
-            raise TypeError(f"{ufunc.__name__} in place takes arrays of the module and numbers, got {type(other)}")
-        values = target(self, ufunc.__name__)
-        ufunc(values, y, out=values)
+            raise TypeError(f"{what} takes arrays of the module and numbers, got {type(other).__name__}")
+        function(target(self, what), y)
         return self
 
-    return operator
+    return method
 
 
-def _compared(ufunc: numpy.ufunc) -> Callable[..., Any]:
-    def operator(self: ndarray, other: Any) -> Any:
-        y = operand(other, ufunc.__name__)
+def _compared(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    def method(self: ndarray, other: Any) -> Any:
+        y = operand(other, what)
         if y is NotImplemented:
-            raise TypeError(f"{ufunc.__name__} takes arrays of the module and numbers, got {type(other).__name__}")
-        return wrap(ufunc(self._values, y))
+            raise TypeError(f"{what} takes arrays of the module and numbers, got {type(other).__name__}")
+        return wrap(function(self._values, y))
 
-    return operator
-
-
-def _unary(ufunc: numpy.ufunc) -> Callable[..., Any]:
-    return lambda self: wrap(ufunc(self._values))
+    return method
 
 
-OPERATORS: set[numpy.ufunc] = set()
+def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self: wrap(function(self._values))
 
 
-def _define_operators() -> None:
-    binary = {
-        "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide",
-        "mod": "remainder", "pow": "power", "lshift": "left_shift", "rshift": "right_shift", "and": "bitwise_and",
-        "or": "bitwise_or", "xor": "bitwise_xor", "matmul": "matmul", "divmod": "divmod",
-    }  # fmt: skip
-    compared = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"} | {
-        "eq": "equal",
-        "ne": "not_equal",
-    }
-    unary = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
-    for name, ufunc in ((name, getattr(numpy, ufunc)) for name, ufunc in binary.items()):
-        setattr(ndarray, f"__{name}__", _forward(ufunc))
-        setattr(ndarray, f"__r{name}__", _reflected(ufunc))
-        if name not in ("matmul", "divmod"):  # CuPy has no @= in place
-            setattr(ndarray, f"__i{name}__", _in_place(ufunc))
-        OPERATORS.add(ufunc)
-    for name, ufunc in ((name, getattr(numpy, ufunc)) for name, ufunc in compared.items()):
-        setattr(ndarray, f"__{name}__", _compared(ufunc))
-        OPERATORS.add(ufunc)
-    for name, ufunc in ((name, getattr(numpy, ufunc)) for name, ufunc in unary.items()):
-        setattr(ndarray, f"__{name}__", _unary(ufunc))
+BINARY = "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul"
+for _name in BINARY.split():
+    _function_of = getattr(operator, f"__{_name}__")
+    setattr(ndarray, f"__{_name}__", _forward(_function_of, _name))
+    setattr(ndarray, f"__r{_name}__", _reflected(_function_of, _name))
+    if _name != "matmul":  # CuPy has no @= in place
+        setattr(ndarray, f"__i{_name}__", _in_place(getattr(operator, f"__i{_name}__"), f"{_name} in place"))
+ndarray.__divmod__, ndarray.__rdivmod__ = _forward(divmod, "divmod"), _reflected(divmod, "divmod")
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(ndarray, f"__{_name}__", _compared(getattr(operator, f"__{_name}__"), _name))
+for _name in ("neg", "pos", "abs", "invert"):
+    setattr(ndarray, f"__{_name}__", _unary(getattr(operator, f"__{_name}__")))
 
-
-_define_operators()
+OPERATORS = {  # what `numpy.float32(2) * x` and the like call
+    getattr(numpy, name)
+    for name in "add subtract multiply divide floor_divide remainder power less less_equal greater greater_equal equal "
+    "not_equal left_shift right_shift bitwise_and bitwise_or bitwise_xor".split()
+}
