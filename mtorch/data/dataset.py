@@ -1,0 +1,81 @@
+"""Data sets that live in memory: what `DataLoader` reads, and the one made of arrays."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy
+
+from mtorch import arrays
+from mtorch.arrays import Array
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """N samples under the indices 0 … N − 1; your own may derive from this class or just look like it.
+
+    `dataset[index]` takes an integer (one sample), a slice or an integer array (several, stacked along axis 0): the
+    `DataLoader` asks for each batch with one integer array. A sample is an array or a tuple of arrays.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> Any: ...
+
+
+class ArrayDataset(Dataset):
+    """Arrays of equal length, sample i being row i of each: `ArrayDataset(images, labels)`.
+
+    One array gives bare rows, several give tuples. NumPy arrays and lists are kept C-contiguous in native byte order
+    (a copy only where they are not), arrays of another array module as they are. An integer or a slice gives views,
+    an integer array gives new arrays.
+    """
+
+    def __init__(self, *data: Any):
+        if not data:
+            raise TypeError("ArrayDataset expected at least one array, got none")
+        self.arrays = tuple(_admitted(x, i) for i, x in enumerate(data))
+        lengths = [len(x) for x in self.arrays]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"ArrayDataset expected arrays of equal length, got lengths {lengths}")
+        self._length = lengths[0]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        rows = [_rows(x, index) for x in self.arrays]
+        return rows[0] if len(rows) == 1 else tuple(rows)
+
+    def __repr__(self) -> str:
+        return f"ArrayDataset({self._length} samples of {describe_samples(self.arrays)})"
+
+
+def describe_samples(data: tuple[Array, ...]) -> str:
+    """Shape and dtype of one sample, for reprs."""
+    return ", ".join(f"{tuple(x.shape[1:])} {x.dtype}" for x in data)
+
+
+def _rows(array: Array, index: Any) -> Array:
+    if index.__class__ is numpy.ndarray and index.dtype.kind in "iu":
+        if array.__class__ is numpy.ndarray:
+            return array.take(index, 0)
+        if index.size and not -len(array) <= index.min() <= index.max() < len(array):
+            raise IndexError(f"ArrayDataset of {len(array)} samples has no index {index.min()} … {index.max()}")
+        return array[arrays.array_module(array).asarray(index)]
+    if isinstance(index, tuple):
+        raise TypeError(f"ArrayDataset expected an integer, a slice or an integer array as index, got {index!r}")
+    return array[index]
+
+
+def _admitted(x: Any, position: int) -> Array:
+    if arrays.array_module(x) in (None, numpy):
+        try:
+            x = numpy.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"ArrayDataset expected arrays, argument {position} is a ragged list: {error}") from error
+        x = x.astype(x.dtype.newbyteorder("="), copy=False)
+        x = x if x.flags.c_contiguous else numpy.ascontiguousarray(x)
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"ArrayDataset expected arrays of real numbers, argument {position} has dtype {x.dtype}")
+    if x.ndim == 0:
+        raise ValueError(f"ArrayDataset expected arrays of samples, argument {position} has no axes (shape ())")
+    return x

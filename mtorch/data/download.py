@@ -1,0 +1,122 @@
+"""One file from the first of several mirrors that has it whole, given up within seconds where there is no network."""
+
+import http.client
+import os
+import queue
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+
+ANSWER = 3.0  # seconds that a mirror has to answer, and to go on when it has begun
+PATIENCE = 8.0  # seconds of fruitless waiting, all mirrors together
+RATE = 20_000  # bytes a second that a mirror must deliver in the long run
+MAX_BYTES = 1 << 25  # no file here is longer
+PIECE = 1 << 16
+STALE = 3600.0  # seconds after which a .part file belongs to nobody
+
+
+class DownloadError(OSError):
+    """No mirror delivered the file; the text says what each of them did."""
+
+
+def download(name: str, folder: Path, mirrors: Sequence[str], accept: Callable[[Path], T]) -> T:
+    """Puts `name` from a mirror into `folder` and returns `accept(path)`.
+
+    mirrors: addresses of folders, tried in turn.  accept: reads the new file; it raises ValueError for a wrong one,
+    and the next mirror is tried. The file has a name of its own that ends in .part until it was accepted, then it is
+    renamed, so that a broken download never looks like a file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    patience = PATIENCE
+    failures: dict[str, list[str]] = {}
+    for mirror in mirrors:
+        if patience <= 0:
+            break
+        begin = time.monotonic()
+        received = [0]
+        descriptor, part = tempfile.mkstemp(prefix=f"{name}.", suffix=".part", dir=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                _copy(mirror + name, file, min(ANSWER, patience), received)
+            found = accept(Path(part))
+            os.chmod(part, 0o644)
+            os.replace(part, folder / name)
+            return found
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = str(getattr(error, "reason", "") or error or type(error).__name__).replace(part, name)
+            failures.setdefault(reason, []).append(urlsplit(mirror).netloc)
+            if received[0] < PIECE:
+                patience -= time.monotonic() - begin
+        finally:
+            Path(part).unlink(missing_ok=True)
+    reasons = [f"{', '.join(hosts)}: {reason}" for reason, hosts in failures.items()]
+    raise DownloadError(f"no mirror delivered {name} ({'; '.join(reasons) or 'there is none'})")
+
+
+def _copy(url: str, file: Any, seconds: float, received: list[int]) -> None:
+    """Writes what `url` delivers into `file`, with a progress bar on a terminal, and counts it in received[0]."""
+    from tqdm import tqdm
+
+    begin = time.monotonic()
+    request = urllib.request.Request(url, headers={"User-Agent": "mtorch"})
+    response = _within(seconds, lambda: urllib.request.urlopen(request, timeout=seconds))
+    length = response.headers.get("Content-Length") or ""
+    bar = tqdm(
+        desc=url.rpartition("/")[2], total=int(length) if length.isdigit() else None,
+        unit="B", unit_scale=True, disable=None, leave=False,
+    )  # fmt: skip
+    with response, bar:
+        while piece := response.read1(PIECE):
+            file.write(piece)
+            bar.update(len(piece))
+            received[0] += len(piece)
+            if received[0] > MAX_BYTES:
+                raise ValueError(f"sends more than {MAX_BYTES:,} bytes")
+            if time.monotonic() - begin > seconds + received[0] / RATE:
+                raise TimeoutError("is too slow")
+
+
+def _within(seconds: float, function: Callable[[], T]) -> T:
+    """`function()`, or a TimeoutError: a socket's timeout does not cover the look-up of the host's name."""
+    answer: queue.SimpleQueue = queue.SimpleQueue()
+    late = threading.Event()
+
+    def run() -> None:
+        try:
+            result = function()
+        except Exception as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            answer.put((None, error))
+        else:
+            answer.put((result, None))
+            if late.is_set():
+                result.close()
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = answer.get(timeout=seconds + 0.1)
+    except queue.Empty:
+        late.set()
+        raise TimeoutError("does not answer") from None
+    if error is not None:
+        raise error
+    return result
+
+
+def _sweep(folder: Path) -> None:
+    for part in folder.glob("*.part"):
+        try:
+            if time.time() - part.stat().st_mtime > STALE:
+                part.unlink()
+        except OSError:  # another process was faster
+            continue

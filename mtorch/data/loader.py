@@ -1,0 +1,152 @@
+"""Batches of a data set, in order or shuffled, in an order that a resumed run can repeat."""
+
+import json
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy
+
+from mtorch.data.dataset import Dataset
+from mtorch.initializers import as_generator
+
+KEYS = {"rng", "samples", "epoch_seed", "position"}
+BETWEEN = -1  # the position of a loader that is not in the middle of an epoch
+
+
+class _Epoch:
+    """One pass over the data: the seed of its permutation, and how many samples it has handed out."""
+
+    __slots__ = ("seed", "position")
+
+    def __init__(self, seed: int, position: int = 0):
+        self.seed, self.position = seed, position
+
+
+class DataLoader:
+    """Iterates over `dataset` in batches: `for images, labels in DataLoader(data, batch_size=20, shuffle=True, rng=0)`.
+
+    drop_last: leaves out a last batch that is smaller than the others.
+    rng: a Generator or an int, read once for each shuffled epoch; without it `mtorch.seed` rules.
+
+    Each `iter(loader)` is an epoch of its own, so that two can run at once. A batch is `dataset[indices]` with one
+    index array: new arrays, never views of the data. The permutation is drawn on the host.
+
+    `state_dict()` describes the epoch that began last and the generator. A loader made of the same data set that
+    loads it goes on with exactly the batches that would have come; its first epoch holds what was left of the one in
+    the middle of which the state was taken.
+    """
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False, rng: Any = None
+    ):
+        if isinstance(dataset, list | tuple | dict | str) or not isinstance(dataset, Dataset):
+            kind = type(dataset).__name__
+            raise TypeError(f"DataLoader dataset: expected a Dataset such as ArrayDataset(images, labels), got {kind}")
+        if len(dataset) == 0:
+            raise ValueError(f"DataLoader dataset: expected at least one sample, got the empty {dataset!r}")
+        self.dataset = dataset
+        self.batch_size = _batch_size(batch_size)
+        self.shuffle = _flag("shuffle", shuffle)
+        self.drop_last = _flag("drop_last", drop_last)
+        self._rng = rng if rng is None else _generator(rng)
+        self._epoch: _Epoch | None = None  # the one that began last, until it is over
+        self._resumed: _Epoch | None = None  # a loaded one that waits for its iterator
+
+    def __len__(self) -> int:
+        """The batches in one epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, self._resumed = self._resumed, None
+        if epoch is None:
+            epoch = _Epoch(int(self.rng.integers(2**63)) if self.shuffle else 0)
+        self._epoch = epoch
+        return self._batches(epoch)
+
+    def _batches(self, epoch: _Epoch) -> Iterator[Any]:
+        dataset, size, samples = self.dataset, self.batch_size, len(self.dataset)
+        order = numpy.random.default_rng(epoch.seed).permutation(samples) if self.shuffle else numpy.arange(samples)
+        for start in range(epoch.position, samples - size + 1 if self.drop_last else samples, size):
+            batch = dataset[order[start : start + size]]
+            epoch.position = start + size
+            yield batch
+        if self._epoch is epoch:
+            self._epoch = None
+
+    @property
+    def rng(self) -> numpy.random.Generator:
+        """The generator that seeds the shuffled epochs."""
+        return as_generator(self._rng)
+
+    def state_dict(self) -> dict[str, str | int]:
+        """Where the loader is, as numbers and one string (JSON): enough to go on with the same batches."""
+        epoch, samples = self._epoch, len(self.dataset)
+        return {
+            "rng": json.dumps(self.rng.bit_generator.state, default=lambda array: array.tolist()),
+            "samples": samples,
+            "epoch_seed": epoch.seed if epoch else 0,
+            "position": min(epoch.position, samples) if epoch else BETWEEN,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict()` was taken. A state that does not fit is a ValueError and changes nothing."""
+        if set(state) != KEYS:
+            raise ValueError(f"DataLoader state: expected the keys {sorted(KEYS)}, got {sorted(map(str, state))}")
+        samples, seed, position = (_integer(key, state[key]) for key in ("samples", "epoch_seed", "position"))
+        if samples != len(self.dataset):
+            raise ValueError(f"DataLoader state: expected one for {len(self.dataset)} samples, got one for {samples}")
+        if seed < 0 or not BETWEEN <= position <= samples:
+            raise ValueError(f"DataLoader state: epoch_seed {seed} or position {position} is out of range")
+        _set_generator_state(self.rng, str(state["rng"]))
+        self._epoch = self._resumed = None if position == BETWEEN else _Epoch(seed, position)
+
+    def __repr__(self) -> str:
+        return (
+            f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
+            f"drop_last={self.drop_last})"
+        )
+
+
+def _batch_size(value: Any) -> int:
+    try:
+        size = operator.index(value)
+    except TypeError:
+        size = None
+    if size is None or isinstance(value, bool | numpy.bool_):
+        raise TypeError(f"DataLoader batch_size: expected an integer, got {value!r}")
+    if size < 1:
+        raise ValueError(f"DataLoader batch_size: expected at least 1, got {size}")
+    return size
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | numpy.bool_):
+        raise TypeError(f"DataLoader {name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def _generator(rng: Any) -> numpy.random.Generator:
+    if isinstance(rng, bool) or not isinstance(rng, numpy.random.Generator | int | numpy.integer):
+        raise TypeError(f"DataLoader rng: expected a numpy.random.Generator or an int, got {rng!r}")
+    if not isinstance(rng, numpy.random.Generator) and rng < 0:
+        raise ValueError(f"DataLoader rng: expected a seed of at least 0, got {rng}")
+    return as_generator(rng)
+
+
+def _integer(key: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"DataLoader state: expected an integer as {key}, got {value!r}") from error
+
+
+def _set_generator_state(rng: numpy.random.Generator, text: str) -> None:
+    before = rng.bit_generator.state
+    try:
+        rng.bit_generator.state = json.loads(text)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        rng.bit_generator.state = before
+        kind = type(rng.bit_generator).__name__
+        raise ValueError(f"DataLoader state: expected the state of a {kind} generator as rng: {error}") from error

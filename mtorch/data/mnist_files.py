@@ -1,0 +1,144 @@
+"""MNIST: 60,000 and 10,000 handwritten digits of 28 x 28, from where they are to be had.
+
+LeCun, Cortes & Burges, "The MNIST database of handwritten digits", 1998.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy
+
+from mtorch.data.download import DownloadError, download
+from mtorch.data.idx import idx_sha256, read_idx
+from mtorch.data.uci_digits import DigitData, digits
+
+# SHA-256 of the uncompressed bytes: mirrors differ in how they compress.
+FILES = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+MIRRORS = [
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://azureopendatastorage.blob.core.windows.net/mnist/",
+    "https://raw.githubusercontent.com/fgnt/mnist/master/",
+]
+
+
+def say(line: str) -> None:
+    """Tells the person at the terminal, apart from a program's output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def load_digits_data(data: str | os.PathLike = "auto", size: int = 28, say: Callable[[str], None] = say) -> DigitData:
+    """The digits that an app's `--data` asks for: name, train and test images (N, 28, 28) uint8, labels (N,) int64.
+
+    "auto": MNIST; where it cannot be had, the built-in digits, and `say` is told.  "mnist": MNIST or an error.
+    "digits": the built-in ones.  Anything else is a folder with MNIST's files.
+    size: 8 gives the built-in digits, where it comes to them, as their raw scans (N, 8, 8), 0 … 16.
+    """
+    if data == "digits":
+        return digits(size)
+    if data not in ("auto", "mnist"):
+        return mnist(data, say=say)
+    try:
+        return mnist(say=say)
+    except DownloadError as error:
+        if data == "mnist":
+            raise
+        say(f"MNIST IS NOT HERE: going on with the built-in digits instead, 1,797 scans of 8 x 8.\n  Why: {error}")
+        return digits(size)
+
+
+def mnist(root: str | os.PathLike | None = None, say: Callable[[str], None] = say) -> DigitData:
+    """MNIST from the folder `root`, else from the one that MTORCH_DATA names, else from the cache or a mirror.
+
+    The folder holds the four files, gzipped or not, itself or in a folder `mnist`; one that does not, or that holds
+    damaged ones, is an error and nothing else is tried. Files in MNIST's format that are not MNIST (by SHA-256) are
+    welcome there, under the folder's name. DownloadError, an OSError, where no mirror can be reached.
+    """
+    root = os.environ.get("MTORCH_DATA") if root is None else root
+    if root:
+        return _from_folder(Path(root).expanduser())
+    folder = cache_folder()
+    return _checked("mnist", {name: _cached(name, folder, say) for name in FILES}, dict.fromkeys(FILES, folder))
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: MTORCH_CACHE, else mtorch in XDG_CACHE_HOME, else ~/.cache/mtorch; there, `mnist`."""
+    own = os.environ.get("MTORCH_CACHE")
+    if own:
+        return Path(own) / "mnist"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtorch" / "mnist"
+    except RuntimeError as error:
+        raise DownloadError("there is no home folder to keep MNIST in: set MTORCH_CACHE") from error
+
+
+def _from_folder(root: Path) -> DigitData:
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: there is no such folder; expected one with MNIST's files ({_names(FILES)})")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root}: expected a folder with MNIST's files ({_names(FILES)}), got a file")
+    for folder in (root, root / "mnist"):
+        paths = {name: path for name in FILES for path in _existing(name, folder)[:1]}
+        if paths:
+            break
+    else:
+        raise FileNotFoundError(f"{root}: expected MNIST's files, here or in its folder mnist ({_names(FILES)})")
+    missing = [name for name in FILES if name not in paths]
+    if missing:
+        raise FileNotFoundError(f"{folder}: of MNIST's files, {_names(missing)} is missing")
+    arrays = {name: read_idx(path) for name, path in paths.items()}
+    genuine = all(idx_sha256(arrays[name]) == sha256 for name, sha256 in FILES.items())
+    return _checked("mnist" if genuine else folder.resolve().name, arrays, paths)
+
+
+def _existing(name: str, folder: Path) -> list[Path]:
+    return [path for path in (folder / name, folder / f"{name}.gz") if path.exists()]
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(names) + "; each may end in .gz"
+
+
+def _cached(name: str, folder: Path, say: Callable[[str], None]) -> numpy.ndarray:
+    """A file's array from the cache; from a mirror where it is not there, or not as it was published."""
+    for path in _existing(name, folder):
+        try:
+            return _genuine(name, path)
+        except (ValueError, OSError) as error:
+            say(f"{error}: fetching it again")
+    say(f"fetching MNIST's {name}.gz into {folder}")
+    try:
+        return download(f"{name}.gz", folder, MIRRORS, lambda part: _genuine(name, part))
+    except DownloadError as error:
+        raise DownloadError(f"{error}. With MNIST in a folder, name it: --data DIR, or MTORCH_DATA=DIR") from error
+    except OSError as error:
+        raise DownloadError(f"MNIST cannot be kept ({error}). Name another place: MTORCH_CACHE=DIR") from error
+
+
+def _genuine(name: str, path: Path) -> numpy.ndarray:
+    array = read_idx(path)
+    if array.dtype != numpy.uint8 or idx_sha256(array) != FILES[name]:
+        raise ValueError(f"{path}: is not MNIST's {name} (its SHA-256 is another)")
+    return array
+
+
+def _checked(name: str, arrays: dict[str, numpy.ndarray], paths: dict[str, Path]) -> DigitData:
+    """Images must be (N, 28, 28) bytes and labels (N,) bytes from 0 to 9, as many as images."""
+    parts = []
+    for images, labels in (list(FILES)[:2], list(FILES)[2:]):
+        pictures, marks = arrays[images], arrays[labels]
+        if pictures.dtype != numpy.uint8 or pictures.shape[1:] != (28, 28):
+            raise ValueError(f"{paths[images]}: expected images (N, 28, 28), got {pictures.dtype} {pictures.shape}")
+        if marks.dtype != numpy.uint8 or marks.shape != pictures.shape[:1] or not marks.size:
+            raise ValueError(f"{paths[labels]}: expected {len(pictures)} labels, got {marks.dtype} {marks.shape}")
+        if marks.max() > 9:
+            raise ValueError(f"{paths[labels]}: expected labels from 0 to 9, got {marks.max()}")
+        parts += [pictures, marks.astype(numpy.int64)]
+    return DigitData(name, *parts)

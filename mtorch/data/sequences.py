@@ -1,0 +1,51 @@
+"""Sine sequences for recurrent nets; time comes first, (T, N, 1), float32."""
+
+import math
+from typing import Any
+
+import numpy
+
+from mtorch.initializers import as_generator
+
+
+def sine_cosine(first: int = 0, count: int = 32, steps: int = 10) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The sine of samples first … first + count - 1 and, to be read off it, the cosine: two arrays (T, N, 1).
+
+    They are taken at `sample_times`. Sine alone at one moment does not tell the sign of cosine, so that the best
+    guess for the first step is 0: half of cosine's square remains, 0.5 / T of the mean squared error.
+    """
+    times = sample_times(first, count, steps)[..., None]
+    return numpy.sin(times).astype(numpy.float32), numpy.cos(times).astype(numpy.float32)
+
+
+def sample_times(first: int = 0, count: int = 32, steps: int = 10) -> numpy.ndarray:
+    """(T, N) float64: sample i is T equally spaced points, both ends included, of [i, i + 1] · 13π/11.
+
+    After 22 samples, 13 periods of sine, the samples repeat.
+    """
+    for name, value, least in (("first", first, 0), ("count", count, 1), ("steps", steps, 2)):
+        if isinstance(value, bool) or not isinstance(value, int | numpy.integer) or value < least:
+            raise ValueError(f"sine_cosine {name}: expected an integer of at least {least}, got {value!r}")
+    return (numpy.arange(first, first + count) + numpy.linspace(0, 1, steps)[:, None]) * (13 * math.pi / 11)
+
+
+def noisy_sine(
+    points: int = 300, noise: float = 0.1, window: int = 4, rng: Any = None
+) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """One period of a sine with noise, and the next point to be told from each window of it.
+
+    points: equally spaced on [0, 2π], both ends included.  noise: the standard deviation of what is added to each.
+    Returns windows (T = window, N = points - window, 1), the noisy next points (N, 1), and these without noise (N, 1).
+
+    With 300 points, noise 0.1 and windows of 4 even one who knows the sine is off by 0.058 (root mean square) from the
+    noise-free next point, and thus by 0.115 from the noisy one.
+    """
+    if not 1 <= window < points:
+        raise ValueError(f"noisy_sine window: expected 1 … points - 1 = {points - 1}, got {window}")
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noisy_sine noise: expected a finite standard deviation of at least 0, got {noise}")
+    clean = numpy.sin(numpy.linspace(0, 2 * math.pi, points))
+    noisy = clean + noise * as_generator(rng).standard_normal(points)
+    windows = numpy.lib.stride_tricks.sliding_window_view(noisy[:-1], window).T[..., None]
+    parts = windows, noisy[window:, None], clean[window:, None]
+    return tuple(numpy.ascontiguousarray(part, numpy.float32) for part in parts)
