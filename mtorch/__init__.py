@@ -1,6 +1,7 @@
 """mtorch: a neural-network library in which every layer carries its own hand-written derivative."""
 
 from mtorch import layers, losses, optim
+from mtorch.checkpoint import load, save
 from mtorch.containers import Fork, Parallel, Residual, Sequential
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.initializers import seed
@@ -18,5 +19,5 @@ ShapeNotMatchException = ShapeMismatchError
 
 __all__ = [
     "BackwardError", "Buffer", "Fork", "Layer", "Module", "Parallel", "Parameter", "Residual", "SGD", "Sequential",
-    "ShapeMismatchError", "ShapeNotMatchException", "layers", "losses", "optim", "seed", *_losses,
+    "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", *_losses,
 ]  # fmt: skip

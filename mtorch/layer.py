@@ -66,6 +66,7 @@ class Layer:
     """
 
     moves_data = False  # True for layers that only rearrange entries and so take any kind of data
+    array_only = False  # True for layers that take one array; a tuple is then refused for them
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
         self.xp = xp
@@ -328,6 +329,8 @@ def _guarded_forward(forward: Callable) -> Callable:
     @wraps(forward)
     def guarded(self: Layer, x: Value) -> Value:
         try:
+            if x.__class__ is tuple and self.array_only:
+                raise ShapeMismatchError(self, f"expected one array, got a tuple of {len(x)}")
             y = forward(self, x)
             self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
             return y

@@ -1,6 +1,7 @@
 """A model: the thin shell around one net that a training script drives."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from mtorch.arrays import Value
 from mtorch.layer import Layer
@@ -53,3 +54,10 @@ class Module(Layer, guarded=False):
 
     def details(self) -> str:
         return repr(self.net)
+
+    @classmethod
+    def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        from mtorch import Sequential, layers
+
+        nn = layers.on(xp, dtype=dtype, rng=rng)
+        yield cls(Sequential(nn.Linear(3, 2), nn.Tanh()), input_grad=True), (4, 3)

@@ -11,7 +11,7 @@ def sigmoid(xp: ModuleType, x: Array) -> Array:
     exp(-x) would overflow below the logarithm of the largest number, where the result is 0 to within rounding:
     x is held above that point (88 for float32, 709 for float64).
     """
-    y = xp.maximum(x, -_largest_exponent(x.dtype))
+    y = xp.asarray(xp.maximum(x, -_largest_exponent(x.dtype)))
     xp.negative(y, out=y)
     xp.exp(y, out=y)
     y += 1

@@ -16,6 +16,8 @@ class Activation(Layer):
     dim: optional, the size of the last axis; `Sequential` then checks that neighbours agree.
     """
 
+    array_only = True
+
     def __init__(self, dim: int | None = None, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
         self.dim = None if dim is None else check_size(type(self).__name__, "dim", dim)

@@ -34,6 +34,8 @@ class Linear(Layer):
     Remembers x.  Errors: ShapeMismatchError when the last axis of x is not D.
     """
 
+    array_only = True
+
     def __init__(
         self,
         in_dim: int,
@@ -62,9 +64,8 @@ class Linear(Layer):
         return {-1: self.out_dim}
 
     def forward(self, x: Array) -> Array:
-        if x.__class__ is tuple or x.shape[-1:] != (self.in_dim,):
-            got = "a tuple" if x.__class__ is tuple else x.shape
-            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {got}")
+        if x.shape[-1:] != (self.in_dim,):
+            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
         self.remember(x)
         y = flat_rows(x).dot(self.weight.value.T)
         if self.bias is not None:
@@ -84,7 +85,7 @@ class Linear(Layer):
         xp, g = self.xp, flat_rows(output_grad)
         self.weight.accumulate_result(xp.dot, g.T, flat_rows(x))
         if self.bias is not None:
-            self.bias.accumulate_result(xp.add.reduce, g, 0, None)
+            self.bias.accumulate_result(xp.add.reduce, g, 0)
         return g
 
     def details(self) -> str:

@@ -20,6 +20,7 @@ class Reshape(Layer):
     """
 
     moves_data = True
+    array_only = True
 
     def __init__(
         self, shape: int | tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
@@ -64,6 +65,7 @@ class Flatten(Layer):
     """
 
     moves_data = True
+    array_only = True
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)

@@ -19,7 +19,7 @@ class Tanh(Activation):
 
     def backward(self, output_grad: Array) -> Array:
         y = self.recall()
-        dx = y * y
+        dx = self.xp.asarray(y * y)
         self.xp.subtract(1, dx, out=dx)
         dx *= output_grad
         return dx

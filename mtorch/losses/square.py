@@ -1,5 +1,6 @@
 """Half the squared distance."""
 
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -30,3 +31,8 @@ class SquareLoss(LossFunction):
         return 0.5 * (difference * difference).sum(axis=-1), difference
 
 
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:
+        for reduction in ("mean", "sum", "none"):
+            yield cls(reduction=reduction), ((4, 3), (4, 3))

@@ -1,0 +1,224 @@
+"""Saving and loading: a checkpoint is data. Loading never imports, calls or unpickles anything.
+
+A file holds the state dict under its own names, so any reader of `.npz` or `.safetensors` can use it, and one entry
+more, `__mtorch__`: a JSON text with the optimizer's state, the random layers' state and what the user added. Arrays in
+there stand as entries of their own, named `__mtorch__.0`, `__mtorch__.1`, ...
+
+A file is written beside its target and moved over it when it is whole and on the disk, so that a kill, a full disk or
+a second writer never leaves half a checkpoint.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy
+
+from mtorch import arrays
+from mtorch.layer import Layer
+from mtorch.optim.base import Optimizer
+
+RESERVED = "__mtorch__"
+_serial = itertools.count()
+
+
+def save(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = None, **more: Any) -> None:
+    """Writes parameters, buffers and random state of `module`, the state of `optimizer`, and `more`, atomically.
+
+    path: `.safetensors` (needs that package) or, with any other suffix, the `.npz` format.
+    more: numbers, strings, arrays, and dicts and lists of these; `load` returns them.
+    """
+    path = Path(path)
+    entries = dict(module.state_dict())
+    notes = {
+        "format": 1,
+        "numpy": numpy.__version__,
+        "dtype": module.dtype.name,
+        "random": {prefix: state for prefix, layer in module.walk() if (state := layer.random_state())},
+        "optimizer": None if optimizer is None else optimizer.state_dict(),
+        "more": more,
+    }
+    text = json.dumps(_without_arrays(notes, entries, path.name))
+    if path.suffix == ".safetensors":
+        data = _safetensors().save({name: numpy.ascontiguousarray(a) for name, a in entries.items()}, {RESERVED: text})
+        write_atomically(path, lambda file: file.write(data))
+    else:
+        entries[RESERVED] = numpy.frombuffer(text.encode(), dtype=numpy.uint8)
+        write_atomically(path, lambda file: numpy.savez(file, allow_pickle=False, **entries))
+
+
+def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = None) -> dict[str, Any]:
+    """Takes over what `save` wrote (or a plain file of arrays) and returns the `more` of it.
+
+    Raises OSError when there is no such file, ValueError that names the file when it is damaged, no checkpoint, or
+    does not fit `module` and `optimizer`; nothing is changed then.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        text, entries = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path, file)
+    notes: dict[str, Any] = {"random": {}, "optimizer": None, "more": {}}
+    before = module.state_dict()
+    try:
+        if text is not None:
+            notes |= _with_arrays(json.loads(text), entries)
+        if optimizer is not None and notes["optimizer"] is None:
+            raise ValueError("it holds no optimizer state")
+        module.load_state_dict(entries)
+        if optimizer is not None:
+            try:
+                optimizer.load_state_dict(notes["optimizer"])
+            except Exception:
+                module.load_state_dict(before)
+                raise
+        for prefix, layer in module.walk():
+            if prefix in notes["random"]:
+                layer.set_random_state(notes["random"][prefix])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    return notes["more"]
+
+
+# ---------------------------------------------------------------------- whole files or none
+
+
+def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
+    """Calls `write(file)` on a temporary file beside `path`, then puts it in the place of `path`."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path.name}: it is a folder")
+    _sweep(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{next(_serial)}.part")
+    try:
+        with open(part, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            os.chmod(part, path.stat().st_mode & 0o7777)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what killed writers of this file left behind."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        pid = part.name.split(".")[-3]
+        if pid.isdigit() and not _alive(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+# ---------------------------------------------------------------------- the two formats
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged file provokes into one ValueError that names it."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"{path.name} is damaged or no checkpoint: {error}") from error
+
+
+def _read_npz(path: Path, file: BinaryIO) -> tuple[str | None, dict[str, numpy.ndarray]]:
+    with _naming(path), zipfile.ZipFile(file) as archive:
+        entries = {}
+        for info in archive.infolist():
+            if not info.filename.endswith(".npy"):
+                raise ValueError(f"it holds {info.filename!r}, which is no array")
+            entries[info.filename.removesuffix(".npy")] = _read_member(archive, info)
+        text = entries.pop(RESERVED, None)
+        return (None if text is None else text.tobytes().decode()), entries
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> numpy.ndarray:
+    """One array; its header is held against the member's size before anything is allocated."""
+    with archive.open(info) as member:
+        version = numpy.lib.format.read_magic(member)
+        read_header = {(1, 0): numpy.lib.format.read_array_header_1_0, (2, 0): numpy.lib.format.read_array_header_2_0}
+        if version not in read_header:
+            raise ValueError(f"{info.filename} has the unknown format version {version}")
+        shape, fortran, dtype = read_header[version](member)
+        if dtype.hasobject:
+            raise ValueError(f"{info.filename} holds Python objects")
+        count = 1
+        for n in shape:
+            count *= n
+        if count * dtype.itemsize != info.file_size - member.tell() or info.file_size > 2000 * (info.compress_size + 1):
+            raise ValueError(f"{info.filename} announces {shape} {dtype}, which is not what it holds")
+        data = member.read()
+        if len(data) != count * dtype.itemsize:
+            raise ValueError(f"{info.filename} ends early")
+    return numpy.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").copy()
+
+
+def _read_safetensors(path: Path, file: BinaryIO) -> tuple[str | None, dict[str, numpy.ndarray]]:
+    library = _safetensors()
+    data = file.read()
+    try:
+        entries = library.load(data)
+        size = int.from_bytes(data[:8], "little")
+        header = json.load(io.BytesIO(data[8 : 8 + size]))
+    except Exception as error:  # the library raises its own class, numpy's and Rust's panics
+        raise ValueError(f"{path.name} is damaged or no checkpoint: {error}") from error
+    return header.get("__metadata__", {}).get(RESERVED), entries
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError("files ending in .safetensors need: pip install 'mtorch[safetensors]'") from None
+    return safetensors.numpy
+
+
+# ---------------------------------------------------------------------- arrays inside the notes
+
+
+def _without_arrays(item: Any, entries: dict[str, numpy.ndarray], name: str) -> Any:
+    """`item` ready for JSON; its arrays move to `entries`."""
+    if isinstance(item, dict):
+        return {str(key): _without_arrays(value, entries, name) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_without_arrays(value, entries, name) for value in item]
+    if isinstance(item, numpy.generic):
+        item = item.item() if item.dtype.itemsize <= 8 else numpy.asarray(item)
+    if item is None or isinstance(item, bool | int | float | str):
+        return item
+    if not arrays.is_array(item) or item.dtype.hasobject:
+        raise TypeError(f"{name} can hold numbers, strings and arrays, got {type(item).__name__}")
+    key = f"{RESERVED}.{sum(entry.startswith(RESERVED) for entry in entries)}"
+    entries[key] = arrays.as_numpy(item)
+    return {RESERVED: key}
+
+
+def _with_arrays(item: Any, entries: dict[str, numpy.ndarray]) -> Any:
+    if isinstance(item, dict):
+        if item.keys() == {RESERVED}:
+            return entries.pop(item[RESERVED])
+        return {key: _with_arrays(value, entries) for key, value in item.items()}
+    return [_with_arrays(value, entries) for value in item] if isinstance(item, list) else item
