@@ -13,14 +13,12 @@ The batch is the last axis of the columns, and the arrays made here lie in memor
 (N, C, H, W) views: the innermost runs are then long whatever the stride, and elementwise layers keep the order.
 """
 
-import threading
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy
+from mtorch.arrays import Array
 
-Array = Any
 Pair = tuple[int, int]
 
 
@@ -51,7 +49,8 @@ def spans(window: Window, size: int, axis: int) -> tuple[tuple[slice, slice], ..
         low = max(0, -(offset // stride))
         high = max(low, min(out, (size - 1 - offset) // stride + 1))
         start = low * stride + offset
-        result.append((slice(low, high), slice(start, start + (high - low - 1) * stride + 1 if high > low else start, stride)))
+        stop = start + (high - low - 1) * stride + 1 if high > low else start
+        result.append((slice(low, high), slice(start, stop, stride)))
     return tuple(result)
 
 
@@ -62,8 +61,8 @@ def windows_out(xp: ModuleType, x: Array, window: Window, fill: float = 0.0) -> 
     cols = xp.full(shape, fill, dtype=x.dtype) if any(window.padding) else xp.empty(shape, dtype=x.dtype)
     image = x.transpose(1, 2, 3, 0)
     for k, (out_rows, rows) in enumerate(spans(window, h, 0)):
-        for l, (out_columns, columns) in enumerate(spans(window, w, 1)):
-            cols[:, k, l, out_rows, out_columns] = image[:, rows, columns]
+        for m, (out_columns, columns) in enumerate(spans(window, w, 1)):
+            cols[:, k, m, out_rows, out_columns] = image[:, rows, columns]
     return cols
 
 
@@ -72,25 +71,6 @@ def windows_back(xp: ModuleType, cols: Array, size: Pair, window: Window) -> Arr
     c, n = cols.shape[0], cols.shape[-1]
     image = xp.zeros((c, *size, n), dtype=cols.dtype)
     for k, (out_rows, rows) in enumerate(spans(window, size[0], 0)):
-        for l, (out_columns, columns) in enumerate(spans(window, size[1], 1)):
-            image[:, rows, columns] += cols[:, k, l, out_rows, out_columns]
+        for m, (out_columns, columns) in enumerate(spans(window, size[1], 1)):
+            image[:, rows, columns] += cols[:, k, m, out_rows, out_columns]
     return image.transpose(3, 0, 1, 2)
-
-
-_local = threading.local()
-
-
-def scratch(name: str, shape: tuple[int, ...], dtype) -> Array:
-    """An uninitialised NumPy array out of a private buffer of this thread, kept under `name` and grown when needed.
-
-    Fresh pages cost as much as a copy, so kernels that need large room for the length of one call take it from here.
-    What it returns is valid until the next request for the same name, and never leaves the kernel that asked.
-    """
-    dtype = numpy.dtype(dtype)
-    size = dtype.itemsize
-    for n in shape:
-        size *= n
-    buffers = _local.__dict__
-    if name not in buffers or buffers[name].nbytes < size:
-        buffers[name] = numpy.empty(size, dtype=numpy.uint8)
-    return buffers[name][:size].view(dtype).reshape(shape)

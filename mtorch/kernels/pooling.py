@@ -1,0 +1,207 @@
+"""Pooling: the largest element or the mean of every window, and their gradients.
+
+Max pooling remembers which kernel position won, one small integer an output: the first of the largest in reading order.
+Padding counts as -inf there and never wins; it counts as zero, and is counted, in the mean.  The mean over a rectangle
+is the mean along W of the means along H, so its bodies move KH + KW slices instead of KH * KW.
+"""
+
+import math
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy
+
+from mtorch.arrays import Array, is_numpy
+from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
+
+
+def max_pool(xp: ModuleType, x: Array, window: Window) -> tuple[Array, Array]:
+    """x (N, C, H, W) -> y and the winner's number k * KW + l, both (N, C, OH, OW)."""
+    if not is_numpy(xp):
+        return _columns_max_pool(xp, x, window)
+    fours = window.kernel == window.stride == (2, 2) and window.padding == (0, 0)
+    return _fours_max_pool(x) if fours else _running_max_pool(x, window)
+
+
+def max_pool_grad(xp: ModuleType, dy: Array, winner: Array, size: Pair, window: Window) -> Array:
+    """dy and winner (N, C, OH, OW), size (H, W) -> dx (N, C, H, W): the whole of each dy goes to its winner."""
+    body = _sliced_max_pool_grad if is_numpy(xp) else _columns_max_pool_grad
+    return body(xp, dy, winner, size, window)
+
+
+def mean_pool(xp: ModuleType, x: Array, window: Window) -> Array:
+    """x (N, C, H, W) -> y (N, C, OH, OW), the sum over each window divided by the size of the kernel."""
+    n, c, h, w = x.shape
+    out_h, out_w = window.out_size((h, w))
+    rows = _new(xp, (n, c, out_h, w), x)
+    _move(rows, x, [(out, where) for out, where in spans(window, h, 0)], 2)
+    y = _new(xp, (n, c, out_h, out_w), x)
+    _move(y, rows, [(out, where) for out, where in spans(window, w, 1)], 3)
+    y *= 1 / (window.kernel[0] * window.kernel[1])
+    return y
+
+
+def mean_pool_grad(xp: ModuleType, dy: Array, size: Pair, window: Window) -> Array:
+    """dy (N, C, OH, OW), size (H, W) -> dx (N, C, H, W): every element of a window gets the same share."""
+    n, c, out_h, _ = dy.shape
+    share = dy * (1 / (window.kernel[0] * window.kernel[1]))
+    rows = _new(xp, (n, c, out_h, size[1]), dy)
+    _move(rows, share, [(where, out) for out, where in spans(window, size[1], 1)], 3)
+    dx = _new(xp, (n, c, *size), dy)
+    _move(dx, rows, [(where, out) for out, where in spans(window, size[0], 0)], 2)
+    return dx
+
+
+def adaptive_mean_pool(xp: ModuleType, x: Array, out_size: Pair) -> Array:
+    """x (N, C, H, W) -> y (N, C, *out_size): the mean of bin i, from floor(i H / OH) to ceil((i + 1) H / OH)."""
+    n, c, h, w = x.shape
+    rows = _new(xp, (n, c, out_size[0], w), x)
+    for i, part in enumerate(_bins(h, out_size[0])):
+        rows[:, :, i] = x[:, :, part].mean(axis=2)
+    y = _new(xp, (n, c, *out_size), x)
+    for j, part in enumerate(_bins(w, out_size[1])):
+        y[:, :, :, j] = rows[:, :, :, part].mean(axis=3)
+    return y
+
+
+def adaptive_mean_pool_grad(xp: ModuleType, dy: Array, size: Pair) -> Array:
+    """dy (N, C, OH, OW), size (H, W) -> dx (N, C, H, W)."""
+    n, c, out_h, out_w = dy.shape
+    rows = _new(xp, (n, c, out_h, size[1]), dy)
+    rows[...] = 0
+    for j, part in enumerate(_bins(size[1], out_w)):
+        rows[:, :, :, part] += dy[:, :, :, j : j + 1] * (1 / (part.stop - part.start))
+    dx = _new(xp, (n, c, *size), dy)
+    dx[...] = 0
+    for i, part in enumerate(_bins(size[0], out_h)):
+        dx[:, :, part] += rows[:, :, i : i + 1] * (1 / (part.stop - part.start))
+    return dx
+
+
+# ---------------------------------------------------------------------- shared pieces
+
+
+def _bins(size: int, out: int) -> Iterator[slice]:
+    return (slice(i * size // out, -((-i - 1) * size // out)) for i in range(out))
+
+
+def _batch_last(image: Array) -> bool:
+    return image.strides[0] == image.itemsize and image.shape[0] > 1
+
+
+def _new(xp, shape, like, dtype=None):
+    """Uninitialised, the batch innermost in memory where that of `like` is."""
+    n, *rest = shape
+    dtype = dtype or like.dtype
+    return xp.empty((*rest, n), dtype).transpose(3, 0, 1, 2) if _batch_last(like) else xp.empty(shape, dtype)
+
+
+def _move(target, source, pairs, axis):
+    """target[to] += source[from] along one axis for every pair, on a target that starts as zero."""
+    before = (slice(None),) * axis
+    first, *rest = pairs
+    if len(range(*first[0].indices(target.shape[axis]))) != target.shape[axis]:
+        target[...] = 0
+    target[*before, first[0]] = source[*before, first[1]]
+    for to, origin in rest:
+        target[*before, to] += source[*before, origin]
+
+
+def _positions(window, size):
+    """(number, outputs that see a real element there, those elements) for each kernel position in reading order."""
+    columns = spans(window, size[1], 1)
+    for k, (out_rows, rows) in enumerate(spans(window, size[0], 0)):
+        for m, (out_columns, where) in enumerate(columns):
+            yield k * len(columns) + m, (..., out_rows, out_columns), (..., rows, where)
+
+
+def _first_real(xp, window, size):
+    """(OH, OW): the number of the first kernel position that is not on padding, the winner where all are -inf."""
+    row, column = (
+        xp.maximum(padding - stride * xp.arange(out), 0)
+        for padding, stride, out in zip(window.padding, window.stride, window.out_size(size), strict=True)
+    )
+    return row[:, None] * window.kernel[1] + column
+
+
+def _winner_dtype(window):
+    return "uint8" if window.kernel[0] * window.kernel[1] <= 256 else "int32"
+
+
+# ---------------------------------------------------------------------- generic bodies of max pooling
+
+
+def _columns_max_pool(xp, x, window):
+    columns = windows_out(xp, x, window, -math.inf)
+    c, kernel_h, kernel_w, out_h, out_w, n = columns.shape
+    columns = columns.reshape(c, kernel_h * kernel_w, out_h, out_w, n)
+    y, winner = columns.max(axis=1), columns.argmax(axis=1)
+    if any(window.padding):
+        winner = xp.where(y == -math.inf, _first_real(xp, window, x.shape[2:])[:, :, None], winner)
+    return y.transpose(3, 0, 1, 2), winner.astype(_winner_dtype(window)).transpose(3, 0, 1, 2)
+
+
+def _columns_max_pool_grad(xp, dy, winner, size, window):
+    taps = window.kernel[0] * window.kernel[1]
+    won = winner.transpose(1, 2, 3, 0)[:, None] == xp.arange(taps, dtype=winner.dtype)[:, None, None, None]
+    columns = xp.where(won, dy.transpose(1, 2, 3, 0)[:, None], dy.dtype.type(0))
+    return windows_back(xp, columns.reshape(columns.shape[0], *window.kernel, *columns.shape[2:]), size, window)
+
+
+# ---------------------------------------------------------------------- NumPy bodies of max pooling
+
+
+def _fours_max_pool(x):
+    """2 x 2 windows side by side: the winner of each row of two, then of the two rows."""
+    n, c, h, w = x.shape
+    h, w = h // 2 * 2, w // 2 * 2
+    left, right = x[:, :, :h, 0:w:2], x[:, :, :h, 1:w:2]
+    best, second = numpy.maximum(left, right), right > left
+    top, bottom = best[:, :, 0::2], best[:, :, 1::2]
+    y = numpy.maximum(top, bottom, out=_new(numpy, top.shape, x))
+    lower = bottom > top
+    # winner = 2 * lower + second in the row that won
+    winner = numpy.bitwise_xor(second[:, :, 0::2], second[:, :, 1::2])
+    winner &= lower
+    winner ^= second[:, :, 0::2]
+    winner, lower = winner.view("uint8"), lower.view("uint8")
+    winner += lower
+    winner += lower
+    return y, winner
+
+
+def _running_max_pool(x, window):
+    """The best so far over the kernel positions, one slice at a time."""
+    n, c, *size = x.shape
+    shape = (n, c, *window.out_size(size))
+    y, winner = _new(numpy, shape, x), _new(numpy, shape, x, _winner_dtype(window))
+    y[...] = -math.inf
+    winner[...] = _first_real(numpy, window, size)
+    for number, out, where in _positions(window, size):
+        best, challenger, holder = y[out], x[where], winner[out]
+        wins = challenger > best
+        numpy.maximum(best, challenger, out=best)
+        change = holder ^ number
+        change *= wins
+        holder ^= change
+    return y, winner
+
+
+def _sliced_max_pool_grad(xp, dy, winner, size, window):
+    n, c, *out_size = dy.shape
+    if _batch_last(winner) and not _batch_last(dy):
+        dy = numpy.ascontiguousarray(dy.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
+    order = sorted(range(4), key=lambda axis: -winner.strides[axis])
+    shape = (n, c, *size)
+    dx = numpy.empty([shape[axis] for axis in order], dy.dtype).transpose([order.index(axis) for axis in range(4)])
+    apart = all(s >= k for s, k in zip(window.stride, window.kernel, strict=True))
+    covered = apart and tuple(size) == tuple(k * o for k, o in zip(window.kernel, out_size, strict=True))
+    if not covered or window.kernel != window.stride:
+        dx[...] = 0
+    for number, out, where in _positions(window, size):
+        won = winner[out] == number
+        if apart:
+            numpy.multiply(dy[out], won, out=dx[where])
+        else:
+            dx[where] += dy[out] * won
+    return dx
