@@ -68,7 +68,7 @@ _SEQUENCES = {"args", "arrays", "arrays_and_dtypes", "arys", "operands", "tup", 
 _PLAIN = set("axis axes dtype k keepdims M N newshape num order pad_width reps shape start step stop".split())
 _NUMBERS_TOO = {
     ("allclose", "b"), ("append", "arr"), ("broadcast_to", "array"), ("digitize", "x"), ("full_like", "b"),
-    ("isclose", "a"), ("isclose", "b"), ("isscalar", "element"), ("searchsorted", "v"), ("where", "x"),
+    ("isclose", "a"), ("isclose", "b"), ("put", "v"), ("searchsorted", "v"), ("where", "x"),
 }  # fmt: skip
 _FREE_KEYWORDS = {
     "einsum": {"dtype", "optimize"},
@@ -80,6 +80,7 @@ _SCATTERS = {  # what `ufunc.at` can do, and with which dtypes
     "add": "iIlLqQefd", "subtract": "iI", "maximum": "iIlLqQfd", "minimum": "iIlLqQfd",
     "bitwise_and": "iIlLqQ", "bitwise_or": "iIlLqQ", "bitwise_xor": "iIlLqQ",
 }  # fmt: skip
+_found: dict[str, _Any] = {}
 
 
 def __getattr__(name: str) -> _Any:
@@ -87,8 +88,9 @@ def __getattr__(name: str) -> _Any:
         return _array.Synchronisations.total
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = _find(name)
-    return found
+    if name not in _found:  # not put into the module: its own code uses Python's min, any, bool
+        _found[name] = _find(name)
+    return _found[name]
 
 
 def _find(path: str) -> _Any:
@@ -109,9 +111,9 @@ def _find(path: str) -> _Any:
         return host
     if described == "ufunc":
         if not isinstance(host, _numpy.ufunc):
-            return _function(path, host, ["x", "out"])
+            return _Function(path, host, ["x", "out"])
         return ufunc(host) if host.__name__ == path else __getattr__(host.__name__)
-    return _function(path, host, described)
+    return _Function(path, host, described)
 
 
 class _Namespace:
@@ -127,87 +129,95 @@ class _Namespace:
         return found
 
 
-def _named(function: _Any, path: str) -> _Any:
-    """The function under its public name, so that it can be pickled."""
-    function.__name__ = function.__qualname__ = path
-    function.__module__ = __name__
-    return function
+class _Named:
+    """A callable under its public name, by which it is pickled."""
+
+    def __init__(self, name: str):
+        self.__name__ = self.__qualname__ = name
+        self.__module__ = __name__
+
+    def __reduce__(self) -> str:
+        return self.__name__
 
 
-def _function(path: str, host: _Any, names: list[str]) -> _Any:
-    """A function of NumPy that takes what CuPy's takes."""
-    what = f"cupy.{path}"
-    keywords = (set(names) | _FREE_KEYWORDS.get(path, set())) - {"args", "kwargs"}
-    many = bool(names) and names[0] in _SEQUENCES - {"tup"}
-    try:
-        positions = [p.name for p in _inspect.signature(host).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
-    except ValueError:
-        positions = names
+class _Function(_Named):
+    """A function of NumPy that takes the arguments that CuPy's takes."""
 
-    def convert(name: str, argument: _Any) -> _Any:
-        if name == "out":
-            if argument is None or argument.__class__ is tuple:
-                raise TypeError(f"{what} expected out= to be an array of the module")
-            return _array.target(argument, what)
-        if name == "dst" or (path in _WRITING and name == names[0]):
-            return _array.target(argument, what)
-        if name in _PLAIN and argument.__class__ is ndarray:
-            raise TypeError(f"{what} takes {name} from the host, got an array")
-        if name in _SEQUENCES:
-            if argument.__class__ is ndarray:
-                return argument._values
-            return [_array.needs_array(part, what) for part in argument]
-        if name in _ARRAYS and (path, name) not in _NUMBERS_TOO and path not in _HOST_RESULTS:
-            return _array.needs_array(argument, what)
-        return _array.unwrap(argument, what)
+    def __init__(self, path: str, host: _Any, names: list[str]):
+        super().__init__(path)
+        self._path, self._host, self._names = path, host, names
+        self._what = f"cupy.{path}"
+        self._keywords = (set(names) | _FREE_KEYWORDS.get(path, set())) - {"args", "kwargs"}
+        self._many = bool(names) and names[0] in _SEQUENCES - {"tup"}  # all positions are one argument
+        try:
+            found = _inspect.signature(host).parameters.values()
+            self._positions = [p.name for p in found if p.kind <= p.POSITIONAL_OR_KEYWORD]
+        except ValueError:
+            self._positions = names
 
-    def function(*args: _Any, **kwargs: _Any) -> _Any:
-        for name in kwargs:
-            if name not in keywords:
-                raise TypeError(f"{what} has no argument {name!r}: it takes {', '.join(sorted(keywords))}")
-        if not many and len(args) > len(names):
-            raise TypeError(f"{what} takes {len(names)} arguments, got {len(args)}")
-        if len(args) + len(kwargs) < _REQUIRED.get(path, 0):
-            raise TypeError(f"{what} takes {_REQUIRED[path]} arguments, got {len(args) + len(kwargs)}")
-        if "out" in kwargs and kwargs["out"] is None:
-            kwargs.pop("out")
-        out = kwargs.get("out")
-        plain, named = [], {}
-        for i, argument in enumerate(args):
-            name = names[0] if many else names[i]
-            if many:
-                text = isinstance(argument, str) and path == "einsum"
-                given = path in _HOST_RESULTS or text
-                plain.append(_array.unwrap(argument, what) if given else _array.needs_array(argument, what))
-            elif name == "out":
-                out = argument
-                if argument is not None:
-                    named[name] = convert(name, argument)
-            elif i >= 2 and name != positions[min(i, len(positions) - 1)]:
-                named[name] = convert(name, argument)  # CuPy has another order than NumPy
-            else:
-                plain.append(convert(name, argument))
-        named |= {name: convert(name, argument) for name, argument in kwargs.items()}
-        waits = path in _SYNCHRONISING or (path == "where" and len(args) == 1)
-        waits = waits or (path == "average" and (len(args) > 2 or kwargs.get("weights") is not None))
-        waits = waits or (path == "repeat" and any(a.__class__ is ndarray for a in (*args[1:2], kwargs.get("repeats"))))
-        if waits:
-            _array.synchronise(path)
-        if out is not None and path not in ("clip", "around", "round"):
-            _refuse_overlap(what, named["out"], [*plain, *(v for k, v in named.items() if k != "out")])
-        if path in ("put", "put_along_axis"):
-            _refuse_duplicates(path, *plain, **named)
-        result = host(*plain, **named)
+    def __call__(self, *args: _Any, **kwargs: _Any) -> _Any:
+        plain, named, out = self._bind(args, kwargs)
+        if self._waits(args, kwargs):
+            _array.synchronise(self._path)
+        if out is not None and self._path not in ("clip", "around", "round"):
+            _refuse_overlap(self._what, named["out"], [*plain, *(v for k, v in named.items() if k != "out")])
+        if self._path in ("put", "put_along_axis"):
+            _refuse_duplicates(self._path, *plain, **named)
+        result = self._host(*plain, **named)
         if out is not None:
             return out
-        if path in _HOST_RESULTS:
+        if self._path in _HOST_RESULTS:
             return result
-        if isinstance(result, bool | int):  # a 0-d array on CuPy
-            result = _numpy.asarray(result)
-        return _array.wrap(result)
+        return _array.wrap(_numpy.asarray(result) if isinstance(result, bool | int) else result)
 
-    function.__doc__ = f"cupy.{path}({', '.join(names)})"
-    return _named(function, path)
+    def _bind(self, args: tuple, kwargs: dict[str, _Any]) -> tuple[list, dict[str, _Any], _Any]:
+        """The arguments on the NumPy side, by position and by name, and the array given as `out`."""
+        names, what = self._names, self._what
+        for name in kwargs:
+            if name not in self._keywords:
+                raise TypeError(f"{what} has no argument {name!r}: it takes {', '.join(sorted(self._keywords))}")
+        if not self._many and len(args) > len(names):
+            raise TypeError(f"{what} takes {len(names)} arguments, got {len(args)}")
+        if len(args) + len(kwargs) < _REQUIRED.get(self._path, 0):
+            raise TypeError(f"{what} takes {_REQUIRED[self._path]} arguments, got {len(args) + len(kwargs)}")
+        if self._many:
+            plain, pairs = [self._convert_one_of_many(argument) for argument in args], []
+        else:
+            shift = next((i for i, name in enumerate(names) if i >= 2 and self._positions[i : i + 1] != [name]), None)
+            shift = min([len(args)] if shift is None else [shift, len(args)])  # from here on NumPy has another order
+            shift = min(shift, names.index("out")) if "out" in names else shift
+            plain = [self._convert(name, argument) for name, argument in zip(names, args[:shift], strict=False)]
+            pairs = list(zip(names[shift:], args[shift:], strict=False))
+        pairs = [(name, each) for name, each in (*pairs, *kwargs.items()) if name != "out" or each is not None]
+        return plain, {name: self._convert(name, each) for name, each in pairs}, dict(pairs).get("out")
+
+    def _convert_one_of_many(self, argument: _Any) -> _Any:
+        if self._path in _HOST_RESULTS or (self._path == "einsum" and isinstance(argument, str)):
+            return _array.unwrap(argument, self._what)
+        return _array.needs_array(argument, self._what)
+
+    def _convert(self, name: str, argument: _Any) -> _Any:
+        if name in ("out", "dst") or (self._path in _WRITING and name == self._names[0]):
+            return _array.target(argument, self._what)
+        if name in _PLAIN and argument.__class__ is ndarray:
+            raise TypeError(f"{self._what} takes {name} from the host, got an array")
+        if name in _SEQUENCES:
+            parts = [argument] if argument.__class__ is ndarray else argument
+            parts = [_array.needs_array(part, self._what) for part in parts]
+            return parts[0] if argument.__class__ is ndarray else parts
+        if name in _ARRAYS and (self._path, name) not in _NUMBERS_TOO and self._path not in _HOST_RESULTS:
+            return _array.needs_array(argument, self._what)
+        return _array.unwrap(argument, self._what)
+
+    def _waits(self, args: tuple, kwargs: dict[str, _Any]) -> bool:
+        """Whether CuPy asks the device in the middle of this call, and waits for the answer."""
+        if self._path == "where":
+            return len(args) + len(kwargs) == 1
+        if self._path == "average":
+            return len(args) > 2 or kwargs.get("weights") is not None
+        if self._path == "repeat":
+            return any(each.__class__ is ndarray for each in (*args[1:2], kwargs.get("repeats")))
+        return self._path in _SYNCHRONISING
 
 
 def _refuse_overlap(what: str, out: _Any, arguments: list[_Any]) -> None:
@@ -229,14 +239,14 @@ def _refuse_duplicates(path: str, a: _Any, indices: _Any, values: _Any, axis: in
         raise IndexError("duplicate indices in put_along_axis leave open on CuPy which value stays")
 
 
-class ufunc:
+class ufunc(_Named):
     """An elementwise function as CuPy has them: `out=`, `dtype=` and `casting=`, but no `where=`; few reductions."""
 
     def __init__(self, host: _numpy.ufunc):
+        super().__init__(host.__name__)
         self._host = host
         self.nin, self.nout, self.nargs, self.types = host.nin, host.nout, host.nargs, host.types
         self.name = f"cupy_{host.__name__}"
-        _named(self, host.__name__)
 
     def __call__(self, *args: _Any, out: _Any = None, dtype: _Any = None, casting: str | None = None) -> _Any:
         what = f"cupy.{self.__name__}"
@@ -288,13 +298,10 @@ class ufunc:
     def _only(self, having: dict[str, str], method: str) -> _Any:
         if self.__name__ not in having:
             raise NotImplementedError(f"cupy.{self.__name__}.{method} is not supported")
-        return globals().get(having[self.__name__]) or __getattr__(having[self.__name__])
+        return __getattr__(having[self.__name__])
 
     def __repr__(self) -> str:
         return f"<ufunc {self.name!r}>"
-
-    def __reduce__(self) -> str:
-        return self.__name__
 
 
 # ---------------------------------------------------------------------- what differs from NumPy by more than arguments

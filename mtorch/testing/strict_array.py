@@ -128,11 +128,18 @@ def release(view: "ndarray") -> "ndarray":
 def target(array: Any, what: str) -> numpy.ndarray:
     """The NumPy side of an array that is about to be written to; ValueError when it is held."""
     values = needs_array(array, what)
-    for reference in _held.get(id(_owner(values)), ()):
-        view = reference()
-        if view is not None and overlap(view._values, values):
-            raise ValueError(f"{what} would write into an array that is read-only for now (shape {view.shape})")
+    check_writable(values, what)
     return values
+
+
+def check_writable(values: numpy.ndarray, what: str) -> None:
+    if any(_holds(reference, values) for reference in _held.get(id(_owner(values)), ())):
+        raise ValueError(f"{what} would write into an array that is read-only for now")
+
+
+def _holds(reference: weakref.ref, values: numpy.ndarray) -> bool:
+    view = reference()
+    return view is not None and overlap(view._values, values)
 
 
 def overlap(a: numpy.ndarray, b: numpy.ndarray) -> bool:
@@ -147,16 +154,19 @@ def overlap(a: numpy.ndarray, b: numpy.ndarray) -> bool:
 def read_only(*values: Any) -> Iterator[None]:
     """Within the block, writing into any of these arrays (or tuples of arrays) is a ValueError."""
 
-    def held(value: Any) -> Any:
+    views: list[ndarray] = []
+    stack = list(values)
+    while stack:
+        value = stack.pop()
         if isinstance(value, tuple | list):
-            return [held(part) for part in value]
-        return hold(value) if value.__class__ is ndarray else None
-
-    views = held(values)  # read-only as long as this name lives
+            stack.extend(value)
+        elif value.__class__ is ndarray:
+            views.append(hold(value))
     try:
         yield
     finally:
-        del views
+        for view in views:
+            release(view)
 
 
 # ---------------------------------------------------------------------- indices
@@ -286,7 +296,8 @@ class ndarray:
         if new is NotImplemented:
             raise TypeError(f"a[i] = v takes arrays of the module and numbers, got {type(value).__name__}")
         parts, gathers = host_index(index)
-        values = target(self, "a[i] = v")
+        values = self._values
+        check_writable(values if gathers else values[parts if Ellipsis in parts else (*parts, Ellipsis)], "a[i] = v")
         if gathers and numpy.size(new) > 1:
             refuse_duplicates(values, parts)
         values[parts] = new
