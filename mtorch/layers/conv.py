@@ -1,0 +1,100 @@
+"""Convolution over images and over sequences."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from mtorch.arrays import Array
+from mtorch.kernels.convolution import channel_sum, convolve, convolve_input_grad, convolve_weight_grad
+from mtorch.layer import Layer
+from mtorch.layers.convolution import Convolution
+from mtorch.layers.geometry import as_image, check_fits
+
+
+class _Conv(Convolution):
+    """The two verbs of Conv1d and Conv2d."""
+
+    def forward(self, x: Array) -> Array:
+        image = as_image(self, x, self.rank, self.in_channels)
+        check_fits(self, image.shape[2:], self.window)
+        self.remember(image)
+        bias = None if self.bias is None else self.bias.value
+        y = convolve(self.xp, image, self._weight(), bias, self.window, self.groups)
+        return y if self.rank == 2 else y[:, :, 0]
+
+    def backward(self, output_grad: Array) -> Array:
+        image = self.recall()
+        g = self._parameter_grads(image, output_grad)
+        dx = convolve_input_grad(self.xp, g, self._weight(), image.shape[2:], self.window, self.groups)
+        return dx if self.rank == 2 else dx[:, :, 0]
+
+    def backward_parameters(self, output_grad: Array) -> None:
+        self._parameter_grads(self.recall(), output_grad)
+
+    def _weight(self) -> Array:
+        return self.weight.value if self.rank == 2 else self.weight.value[:, :, None]
+
+    def _parameter_grads(self, image: Array, output_grad: Array) -> Array:
+        g = output_grad if self.rank == 2 else output_grad[:, :, None]
+        dw = convolve_weight_grad(self.xp, image, g, self.window, self.groups)
+        self.weight.accumulate(dw if self.rank == 2 else dw[:, :, 0])
+        if self.bias is not None:
+            self.bias.accumulate(channel_sum(self.xp, g))
+        return g
+
+
+class Conv2d(_Conv):
+    """y[n, o, i, j] = b[o] + sum_{c, k, l} W[o, c, k, l] x[n, c, i s - p + k d, j s - p + l d]
+
+    with stride s, padding p (zeros around the image) and dilation d, each an int or a pair (along H, along W). With
+    `groups` G the channels form G groups that do not see each other; G = C is a depthwise convolution.
+
+    Shapes: x (N, C, H, W), W (O, C / G, KH, KW), b (O,) -> y (N, O, OH, OW), OH = (H + 2p - d (KH - 1) - 1) // s + 1.
+
+    Backward: y is linear in W and in x, so each entry of g = output_grad goes back along the products it came from:
+        dW[o, c, k, l] = sum_{n, i, j} g[n, o, i, j] x[n, c, i s - p + k d, j s - p + l d],
+        dx[n, c, u, v] = sum of g[n, o, i, j] W[o, c, k, l] over all o, (i, k), (j, l) with i s - p + k d = u and
+                         j s - p + l d = v,    db[o] = sum_{n, i, j} g[n, o, i, j].
+
+    Remembers x.  Errors: ShapeMismatchError for other channels and for an image smaller than the kernel.
+
+    LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998; Dumoulin & Visin, "A guide to
+    convolution arithmetic for deep learning", 2016, arXiv:1603.07285.
+    """
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        bound = {"xp": xp, "dtype": dtype, "rng": rng}
+        yield cls(2, 3, 3, **bound), (2, 2, 5, 4)
+        yield cls(1, 2, 3, stride=2, padding=1, **bound), (2, 1, 6, 7)  # the stride leaves a remainder
+        yield cls(2, 2, (1, 3), stride=(1, 2), padding=(0, 1), bias=False, **bound), (1, 2, 3, 6)
+        yield cls(2, 1, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 3), **bound), (2, 2, 7, 5)
+        yield cls(4, 6, 2, groups=2, **bound), (2, 4, 4, 3)
+        yield cls(3, 3, 3, padding=1, groups=3, **bound), (2, 3, 4, 4)  # depthwise
+        yield cls(3, 2, 1, **bound), (2, 3, 2, 3)
+        yield cls(2, 2, 1, stride=3, **bound), (1, 2, 4, 5)  # elements no window sees
+        yield cls(2, 3, (3, 2), stride=(1, 2), padding=(1, 0), **bound), (64, 2, 4, 7)  # many columns: the rows body
+        yield cls(4, 4, 3, padding=2, dilation=2, groups=2, **bound), (70, 4, 3, 3)
+
+
+class Conv1d(_Conv):
+    """y[n, o, i] = b[o] + sum_{c, k} W[o, c, k] x[n, c, i s - p + k d]: `Conv2d` along one axis.
+
+    Shapes: x (N, C, T), W (O, C / G, K), b (O,) -> y (N, O, OT), OT = (T + 2p - d (K - 1) - 1) // s + 1.
+
+    Backward, with g = output_grad:
+        dW[o, c, k] = sum_{n, i} g[n, o, i] x[n, c, i s - p + k d],    db[o] = sum_{n, i} g[n, o, i],
+        dx[n, c, u] = sum of g[n, o, i] W[o, c, k] over all o and (i, k) with i s - p + k d = u.
+
+    Remembers x.  Errors: ShapeMismatchError for other channels and for a sequence shorter than the kernel.
+    """
+
+    rank = 1
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        bound = {"xp": xp, "dtype": dtype, "rng": rng}
+        yield cls(2, 3, 3, **bound), (2, 2, 6)
+        yield cls(2, 2, 4, stride=3, padding=2, dilation=2, bias=False, **bound), (2, 2, 9)
+        yield cls(4, 4, 2, groups=4, **bound), (1, 4, 5)
+        yield cls(2, 2, 3, stride=2, padding=1, **bound), (64, 2, 8)

@@ -1,0 +1,60 @@
+"""Sizes of sliding windows: what constructors of convolutions and poolings accept, and the images they then take."""
+
+from typing import Any
+
+from mtorch.arrays import Array
+from mtorch.errors import ShapeMismatchError
+from mtorch.kernels.windows import Pair, Window
+from mtorch.layer import Layer
+from mtorch.layers.linear import check_size
+
+Sizes = int | tuple[int, ...]
+
+
+def check_sizes(layer: str, name: str, sizes: Any, rank: int, least: int = 1) -> tuple[int, ...]:
+    """One int for every axis, or a tuple of `rank` ints, as a tuple."""
+    if not isinstance(sizes, tuple | list):
+        return (check_size(layer, name, sizes, least),) * rank
+    if len(sizes) != rank:
+        raise ValueError(f"{layer} expected {name} to be an int or a tuple of {rank}, got {sizes!r}")
+    return tuple(check_size(layer, name, size, least) for size in sizes)
+
+
+def make_window(
+    layer: str, rank: int, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes = 1
+) -> Window:
+    """The window of those sizes; one-dimensional data are images of height 1."""
+    kernel = check_sizes(layer, "kernel_size", kernel_size, rank)
+    strides = check_sizes(layer, "stride", stride, rank)
+    paddings = check_sizes(layer, "padding", padding, rank, least=0)
+    dilations = check_sizes(layer, "dilation", dilation, rank)
+    lead = 2 - rank
+    return Window((1,) * lead + kernel, (1,) * lead + strides, (0,) * lead + paddings, (1,) * lead + dilations)
+
+
+def describe(window: Window, rank: int) -> str:
+    """The window for a repr: the kernel, and what differs from the defaults of a convolution."""
+    parts = []
+    for name, sizes, usual in zip(
+        ("kernel_size", "stride", "padding", "dilation"), window, (None, 1, 0, 1), strict=True
+    ):
+        sizes = sizes[2 - rank :]
+        if any(size != usual for size in sizes):
+            parts.append(f"{name}={sizes[0] if len(set(sizes)) == 1 else sizes}")
+    return ", ".join(parts)
+
+
+def as_image(layer: Layer, x: Array, rank: int, channels: int | None = None) -> Array:
+    """x as (N, C, H, W), height 1 for one-dimensional data; ShapeMismatchError when it is something else."""
+    if x.ndim != rank + 2 or channels not in (None, x.shape[1]):
+        shape = f"N, {'C' if channels is None else channels}, {'T' if rank == 1 else 'H, W'}"
+        raise ShapeMismatchError(layer, f"expected input of shape ({shape}), got {x.shape}")
+    return x if rank == 2 else x[:, :, None]
+
+
+def check_fits(layer: Layer, size: Pair, window: Window) -> None:
+    """ShapeMismatchError when the padded image is smaller than the window."""
+    if min(window.out_size(size)) < 1:
+        spread = tuple(d * (k - 1) + 1 for k, d in zip(window.kernel, window.dilation, strict=True))
+        least = " x ".join(str(max(1, s - 2 * p)) for s, p in zip(spread, window.padding, strict=True))
+        raise ShapeMismatchError(layer, f"expected an image of at least {least}, got {size[0]} x {size[1]}")
