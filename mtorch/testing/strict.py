@@ -75,7 +75,7 @@ _FREE_KEYWORDS = {
     "meshgrid": {"copy", "indexing", "sparse"},
     "pad": {"constant_values", "end_values", "reflect_type", "stat_length"},
 }
-_REQUIRED = {"take_along_axis": 3, "put_along_axis": 4}  # arguments that are optional in NumPy only
+_REQUIRED = {"clip": 3, "take_along_axis": 3, "put_along_axis": 4}  # arguments that are optional in NumPy only
 _SCATTERS = {  # what `ufunc.at` can do, and with which dtypes
     "add": "iIlLqQefd", "subtract": "iI", "maximum": "iIlLqQfd", "minimum": "iIlLqQfd",
     "bitwise_and": "iIlLqQ", "bitwise_or": "iIlLqQ", "bitwise_xor": "iIlLqQ",
