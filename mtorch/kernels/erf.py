@@ -84,8 +84,8 @@ def normal_tail(xp: ModuleType, x: Array) -> tuple[Array, Array, Array]:
     """(a, e, q): a = |x| (limited to where e underflows), e = exp(-a^2/2), q = Phi(-a) to full relative accuracy."""
     table = table_for(x.dtype)
     a, e, t, q = (xp.empty_like(x) for _ in range(4))
-    xp.absolute(x, out=a)
-    xp.minimum(a, table.limit, out=a)
+    xp.clip(x, -table.limit, table.limit, out=a)
+    xp.absolute(a, out=a)
     xp.multiply(a, a, out=e)
     e *= -0.5
     xp.exp(e, out=e)

@@ -1,0 +1,23 @@
+"""The clipped identity."""
+
+from mtorch.arrays import Array
+from mtorch.layers.activation import Activation
+
+
+class Hardtanh(Activation):
+    """y = min(max(x, -1), 1), elementwise.
+
+    Shapes: any -> the same.  Remembers y.
+
+    Backward: y moves with x strictly between the bounds only: dx = output_grad * [|y| < 1]; 0 at both kinks.
+
+    Collobert, "Large Scale Machine Learning", 2004.
+    """
+
+    def forward(self, x: Array) -> Array:
+        y = self.xp.clip(x, -1.0, 1.0)
+        self.remember(y)
+        return y
+
+    def backward(self, output_grad: Array) -> Array:
+        return output_grad * (self.xp.absolute(self.recall()) < 1.0)
