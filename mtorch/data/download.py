@@ -52,7 +52,8 @@ def download(name: str, folder: Path, mirrors: Sequence[str], accept: Callable[[
             os.replace(part, folder / name)
             return found
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = str(getattr(error, "reason", "") or error or type(error).__name__).replace(part, name)
+            reason = str(error.reason if type(error) is urllib.error.URLError else error) or type(error).__name__
+            reason = reason.replace(part, name)
             failures.setdefault(reason, []).append(urlsplit(mirror).netloc)
             if received[0] < PIECE:
                 patience -= time.monotonic() - begin

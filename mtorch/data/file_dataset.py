@@ -1,5 +1,6 @@
 """Digit images and labels from a pair of IDX files, standardised as the original mtorch does."""
 
+import math
 from typing import Any
 
 import numpy
@@ -45,7 +46,7 @@ def standardise(images: Any) -> numpy.ndarray:
     images = numpy.asarray(images)
     if images.ndim < 2 or images.dtype.kind not in "fiub":
         raise ValueError(f"standardise expected images (N, ...) of numbers, got {images.dtype} of shape {images.shape}")
-    rows = images.reshape(len(images), -1) if images.size else images.reshape(len(images), 0)
+    rows = images.reshape(len(images), math.prod(images.shape[1:]))
     out = numpy.empty(rows.shape, numpy.float32)
     for start in range(0, len(rows) if rows.size else 0, BLOCK):
         x = out[start : start + BLOCK]
