@@ -62,7 +62,7 @@ class Container(Layer):
     """
 
     def __init__(self, layers: tuple[Layer, ...]):
-        firm = [layer for layer in layers if layer.parameters()]
+        self.moving = firm = tuple(layer for layer in layers if layer.parameters())
         lead = (firm or layers)[0]
         for layer in firm:
             if layer.xp is not lead.xp or layer.dtype != lead.dtype:
@@ -85,6 +85,11 @@ class Container(Layer):
             if not isinstance(layer, Layer):
                 raise TypeError(f"{cls.__name__} is made of layers, got {layer!r}")
         return tuple(layer.core() for layer in found)
+
+    def step(self, lr: float) -> None:
+        super().step(lr)
+        for layer in self.moving:
+            layer.step(lr)
 
     def infer(self, x: Value) -> Value:
         below = [layer for _, layer in self.walk()]
