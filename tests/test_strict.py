@@ -119,6 +119,11 @@ def test_attributes_that_cupys_arrays_lack_or_hide_are_attribute_errors(x, name)
     assert not hasattr(x, name)
 
 
+def test_every_attribute_of_the_arrays_is_one_of_cupys():
+    names = {name for name in vars(strict.ndarray) if not name.startswith("_")}
+    assert names <= set(json.loads(PACKAGED.read_text())["ndarray"])
+
+
 def test_flags_cannot_be_made_read_only_as_in_cupy(x):
     assert x.flags.c_contiguous and not hasattr(x.flags, "writeable")
 
