@@ -1,0 +1,238 @@
+"""Activations: golden numbers (mpmath, 40 digits), extremes, kinks and refused arguments."""
+
+import math
+
+import numpy
+import pytest
+
+from mtorch import ShapeMismatchError, layers
+from mtorch.kernels import activations
+
+D = "float64"
+X = [-12.5, -3, -0.75, 0.125, 0.5, 2, 9]
+GOLDEN = [  # layer, values at X, derivatives at X
+    (
+        layers.Sigmoid(dtype=D),
+        [
+            3.7266392841865614e-6, 0.047425873177566781, 0.32082130082460703, 0.53120937337375626,
+            0.62245933120185456, 0.88079707797788244, 0.99987660542401377
+        ],
+        [
+            3.7266253963462069e-6, 0.045176659730912133, 0.21789499376181403, 0.24902597501361747,
+            0.23500371220159449, 0.10499358540350652, 0.00012337934976484891
+        ],
+    ),
+    (
+        layers.Tanh(dtype=D),
+        [
+            -0.99999999997222411, -0.99505475368673045, -0.63514895238728732, 0.12435300177159621,
+            0.46211715726000976, 0.96402758007581688, 0.99999996954004097
+        ],
+        [
+            5.5551775458313083e-11, 0.0098660371654401913, 0.59658580828133143, 0.98453633095039339,
+            0.78644773296592741, 0.070650824853164466, 6.0919917123232292e-8
+        ],
+    ),
+    (
+        layers.LeakyReLU(negative_slope=0.25, dtype=D),
+        [-3.125, -0.75, -0.1875, 0.125, 0.5, 2.0, 9.0],
+        [0.25, 0.25, 0.25, 1.0, 1.0, 1.0, 1.0],
+    ),
+    (
+        layers.ELU(dtype=D),
+        [-0.99999627334682792, -0.95021293163213606, -0.52763344725898529, 0.125, 0.5, 2.0, 9.0],
+        [3.726653172078671e-6, 0.049787068367863943, 0.47236655274101471, 1.0, 1.0, 1.0, 1.0],
+    ),
+    (
+        layers.ELU(alpha=0.5, dtype=D),
+        [-0.49999813667341396, -0.47510646581606803, -0.26381672362949265, 0.125, 0.5, 2.0, 9.0],
+        [1.8633265860393355e-6, 0.024893534183931971, 0.23618327637050735, 1.0, 1.0, 1.0, 1.0],
+    ),
+    (
+        layers.GELU(dtype=D),
+        [
+            -4.6657053735971417e-35, -0.0040496940948902836, -0.16997051428265115, 0.068717278103764112,
+            0.34573123063700655, 1.9544997361036416, 9.0
+        ],
+        [
+            -5.8316685544801554e-34, -0.011945647204183927, 0.00077427826076489563, 0.59921793569820658,
+            0.86749512465616284, 1.0852318010781969, 1.0
+        ],
+    ),
+    (
+        layers.GELU(approximate="tanh", dtype=D),
+        [
+            0.0, -0.0036373920817730188, -0.1700394448343797, 0.068717198624223388, 0.34571400982514392,
+            1.954597694087775, 9.0
+        ],
+        [
+            6.4815971715788967e-70, -0.011584166630969726, 0.0010617438625857023, 0.59921540616279144,
+            0.86736990353464231, 1.0860992566236184, 1.0
+        ],
+    ),
+    (
+        layers.SiLU(dtype=D),
+        [
+            -4.6582991052332017e-5, -0.14227761953270034, -0.24061597561845527, 0.066401171671719532,
+            0.31122966560092728, 1.7615941559557649, 8.9988894488161239
+        ],
+        [
+            -4.2856178170141025e-5, -0.088104106015169617, 0.1574000555032465, 0.56233762025045844,
+            0.73996118730265181, 1.0907842487848955, 1.0009870195718974
+        ],
+    ),
+    (
+        layers.Softplus(dtype=D),
+        [
+            3.7266462281239903e-6, 0.048587351573742059, 0.38687100611489994, 0.75759903531716907,
+            0.97407698418010668, 2.1269280110429725, 9.0001234021897233
+        ],
+        [
+            3.7266392841865614e-6, 0.047425873177566781, 0.32082130082460703, 0.53120937337375626,
+            0.62245933120185456, 0.88079707797788244, 0.99987660542401377
+        ],
+    ),
+    (
+        layers.Hardtanh(dtype=D),
+        [-1.0, -1.0, -0.75, 0.125, 0.5, 1.0, 1.0],
+        [0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0],
+    ),
+]
+ALL = [layers.ReLU, *{type(layer) for layer, _, _ in GOLDEN}, layers.Softmax, layers.LogSoftmax]
+ALL = sorted(ALL, key=lambda cls: cls.__name__)
+
+
+def value_and_slope(layer, x):
+    y = layer(x)
+    return y, layer.backward(numpy.ones_like(y))
+
+
+@pytest.mark.parametrize("layer, values, slopes", GOLDEN, ids=lambda value: repr(value) if callable(value) else "")
+def test_values_and_derivatives_are_the_golden_numbers(layer, values, slopes):
+    y, dy = value_and_slope(layer, numpy.array(X))
+    assert y == pytest.approx(values, rel=2e-14, abs=1e-15)
+    assert dy == pytest.approx(slopes, rel=1e-14, abs=4e-16)
+    narrow = layer.to(dtype="float32")
+    y, dy = value_and_slope(narrow, numpy.array(X, dtype="float32"))
+    assert y.dtype == dy.dtype == numpy.float32
+    assert y == pytest.approx(values, rel=1e-5, abs=1e-6)
+    assert dy == pytest.approx(slopes, rel=1e-5, abs=3e-7)
+
+
+def test_softmax_and_its_logarithm_are_the_golden_numbers():
+    x, y = numpy.log(numpy.array([[1.0, 2.0, 5.0]])), numpy.array([[1, 2, 5]]) / 8
+    g = numpy.array([[8.0, 0.0, 0.0]])
+    layer = layers.Softmax(dtype=D)
+    assert layer(x) == pytest.approx(y, rel=1e-15)
+    assert layer.backward(g) == pytest.approx(numpy.array([[7, -2, -5]]) / 8)
+    layer = layers.LogSoftmax(dtype=D)
+    assert layer(x) == pytest.approx(numpy.log(y), rel=1e-14)
+    assert layer.backward(g) == pytest.approx(numpy.array([[7.0, -2, -5]]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "longdouble"])
+@pytest.mark.parametrize("cls", ALL)
+def test_far_out_values_and_gradients_are_finite_and_raise_no_flags(cls, dtype):
+    big = numpy.array([1e4, 1e30, 87.3, 88.8, 103.0, 709.0, 710.0, 745.0, 11356.0, 11400.0], dtype=dtype)
+    x = numpy.concatenate([big, -big, numpy.zeros(1, dtype)])
+    with numpy.errstate(over="raise", divide="raise", invalid="raise"):
+        y, dy = value_and_slope(cls(dtype=dtype), x)
+    assert y.dtype == dy.dtype == numpy.dtype(dtype)
+    assert numpy.isfinite(y).all() and numpy.isfinite(dy).all()
+    if cls in (layers.ReLU, layers.ELU, layers.GELU, layers.SiLU, layers.Softplus):
+        assert (y[:10] == big).all() and (dy[:10] == 1).all()
+        assert (abs(dy[10:12]) < 1e-30).all()
+
+
+@pytest.mark.parametrize("cls", [layers.GELU, layers.SiLU, layers.Softplus])
+def test_infinities_have_their_limits(cls):
+    for dtype in ("float32", "float64"):
+        y, dy = value_and_slope(cls(dtype=dtype), numpy.array([numpy.inf, -numpy.inf], dtype=dtype))
+        assert y[0] == numpy.inf and abs(y[1]) < 1e-30
+        assert dy[0] == 1 and abs(dy[1]) < 1e-30
+
+
+def test_logits_of_1e30_are_a_certain_choice():
+    x = numpy.array([[1e30, -1e30, 0.0], [-1e30, -1e30, -1e30]], dtype="float32")
+    for axis in (0, 1):
+        y = layers.Softmax(axis=axis)(x)
+        assert y.sum(axis) == pytest.approx(1)
+    assert (y == numpy.array([[1, 0, 0], [1 / 3] * 3], "float32")).all()
+    log = layers.LogSoftmax()(x)
+    assert log[0].tolist() == [0, numpy.float32(-2e30), numpy.float32(-1e30)]
+    assert log[1] == pytest.approx(-math.log(3))
+
+
+@pytest.mark.parametrize(
+    "layer, slopes",
+    [
+        (layers.ReLU(), {0.0: 0.0}),
+        (layers.LeakyReLU(negative_slope=0.25), {0.0: 0.25}),
+        (layers.LeakyReLU(negative_slope=-2.0), {0.0: -2.0, -1.0: -2.0, 1.0: 1.0}),
+        (layers.ELU(alpha=0.5), {0.0: 0.5}),
+        (layers.Hardtanh(), {-1.0: 0.0, 1.0: 0.0}),
+    ],
+    ids=repr,
+)
+def test_the_derivative_at_a_kink_is_the_documented_one(layer, slopes):
+    _, dy = value_and_slope(layer, numpy.array(list(slopes), dtype="float32"))
+    assert dy.tolist() == list(slopes.values())
+
+
+@pytest.mark.parametrize("cls", [layers.ELU, layers.GELU, layers.SiLU, layers.Softplus])
+def test_large_arrays_are_worked_through_in_pieces_with_the_same_result(cls, monkeypatch):
+    x = numpy.linspace(-4, 4, 7 * 50 * 2, dtype="float32").reshape(7, 50, 2)
+    whole = value_and_slope(cls(), x)
+    monkeypatch.setattr(activations, "PIECE", 64)
+    for expected, got in zip(whole, value_and_slope(cls(), x), strict=True):
+        assert got == pytest.approx(expected, rel=1e-6, abs=1e-7)  # SIMD tails may differ in the last bit
+
+
+def test_small_exponentials_are_not_lost_in_float32():
+    """log(1 + u) and exp(n) - 1 keep their relative accuracy near 0."""
+    x = numpy.array([-1e-6, -1e-4, -0.01], dtype="float32")
+    assert layers.ELU()(x) == pytest.approx(numpy.expm1(x.astype(D)), rel=5e-7)
+    x = numpy.array([-20.0, -15, -9], dtype="float32")
+    y, dy = value_and_slope(layers.Softplus(), x)
+    assert y == pytest.approx(numpy.log1p(numpy.exp(x.astype(D))), rel=1e-6)
+    assert dy == pytest.approx(1 / (1 + numpy.exp(-x.astype(D))), rel=1e-6)
+    assert layers.GELU()(numpy.array([-6.0], "float32")) == pytest.approx(-5.919527e-09, rel=2e-5)
+
+
+@pytest.mark.parametrize(
+    "make, error, text",
+    [
+        (lambda: layers.LeakyReLU(negative_slope=math.nan), ValueError, "LeakyReLU expected a finite negative_slope"),
+        (lambda: layers.LeakyReLU(negative_slope="1"), TypeError, "LeakyReLU expected a number as negative_slope"),
+        (lambda: layers.LeakyReLU(0.2), TypeError, "LeakyReLU expected an integer dim"),
+        (lambda: layers.ELU(alpha=-1), ValueError, "ELU expected alpha >= 0, got -1"),
+        (lambda: layers.ELU(alpha=math.inf), ValueError, "ELU expected alpha >= 0, got inf"),
+        (lambda: layers.GELU(approximate="erf"), ValueError, "GELU expected approximate to be 'none' or 'tanh'"),
+        (lambda: layers.Softmax(axis=1.0), TypeError, "Softmax expected an integer axis, got 1.0"),
+        (lambda: layers.Softmax(axis=2)(numpy.zeros((2, 3))), ShapeMismatchError, r"along axis 2, got shape \(2, 3\)"),
+        (lambda: layers.LogSoftmax()(numpy.zeros((2, 0))), ShapeMismatchError, r"along axis -1, got shape \(2, 0\)"),
+        (lambda: layers.Softmax()(1.0), ShapeMismatchError, r"along axis -1, got shape \(\)"),
+    ],
+)
+def test_bad_arguments_name_the_layer_and_the_argument(make, error, text):
+    with pytest.raises(error, match=text):
+        make()
+
+
+def test_the_repr_shows_options():
+    shown = [layers.LeakyReLU(4), layers.ELU(), layers.GELU(), layers.GELU(approximate="tanh"), layers.Softmax(10)]
+    assert [repr(layer) for layer in shown] == [
+        "LeakyReLU(4, negative_slope=0.01)", "ELU(alpha=1)", "GELU()", "GELU(approximate='tanh')",
+        "Softmax(10, axis=-1)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_an_empty_batch_is_an_empty_result(cls):
+    y, dy = value_and_slope(cls(), numpy.zeros((0, 3), "float32"))
+    assert y.shape == dy.shape == (0, 3)
+
+
+def test_regression_m_the_derivative_of_sigmoid_below_minus_710_is_zero():
+    _, dy = value_and_slope(layers.Sigmoid(dtype=D), numpy.array([-711.0, -1e4]))
+    assert (abs(dy) < 1e-300).all()
