@@ -2,6 +2,7 @@
 
 from mtorch.layers.conv import Conv1d, Conv2d
 from mtorch.layers.conv_transpose import ConvTranspose2d
+from mtorch.layers.dropout import Dropout
 from mtorch.layers.elu import ELU
 from mtorch.layers.gelu import GELU
 from mtorch.layers.hardtanh import Hardtanh
@@ -23,7 +24,7 @@ Relu = ReLU
 Linear2 = Linear3 = Linear
 
 __all__ = [
-    "AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "Conv1d", "Conv2d", "ConvTranspose2d", "ELU", "Flatten", "GELU",
-    "Hardtanh", "Identity", "LeakyReLU", "Linear", "Linear2", "Linear3", "LogSoftmax", "MaxPool1d", "MaxPool2d",
-    "ReLU", "Relu", "Reshape", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "on",
+    "AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "Conv1d", "Conv2d", "ConvTranspose2d", "Dropout", "ELU", "Flatten",
+    "GELU", "Hardtanh", "Identity", "LeakyReLU", "Linear", "Linear2", "Linear3", "LogSoftmax", "MaxPool1d",
+    "MaxPool2d", "ReLU", "Relu", "Reshape", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "on",
 ]  # fmt: skip
