@@ -85,6 +85,15 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     return notes["more"]
 
 
+def read_notes(path: str | os.PathLike) -> dict[str, Any]:
+    """The `more` of a checkpoint by itself, for a script that must know what to build before it can `load`."""
+    path = Path(path)
+    with open(path, "rb") as file:
+        text, entries = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path, file)
+    with _naming(path):
+        return {} if text is None else _with_arrays(json.loads(text), entries)["more"]
+
+
 # ---------------------------------------------------------------------- whole files or none
 
 

@@ -106,7 +106,7 @@ class Layer:
         if not 0 <= lr < math.inf:
             check_rate(lr, self)
         for item in vars(self).values():
-            if item.__class__ is Parameter or isinstance(item, Layer):
+            if item.__class__ is Parameter:
                 item.step(lr)
 
     def zero_grad(self) -> None:

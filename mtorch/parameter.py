@@ -56,8 +56,7 @@ class Parameter:
         if self.contributed:
             if self.trainable:
                 descend(self.value, self._grad if self.direction is None else self.direction, lr)
-            self.contributed = False
-        self.direction = None
+            self.contributed, self.direction = False, None
 
     def zero_grad(self) -> None:
         """Discards the gradient without moving."""

@@ -72,8 +72,9 @@ class Container(Layer):
                 )
         super().__init__(xp=lead.xp, dtype=lead.dtype)
         below = [(layer, each) for layer in layers for _, each in layer.walk()]
+        settled = set(map(id, firm))
         for layer, each in below:
-            if layer not in firm and (each.xp is not lead.xp or each.dtype != lead.dtype):
+            if id(layer) not in settled and (each.xp is not lead.xp or each.dtype != lead.dtype):
                 each._adopt(lead.xp, lead.dtype)
         self.buffers_below = tuple({id(b): b for _, each in below for _, b in each.own(Buffer)}.values())
 

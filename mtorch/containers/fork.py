@@ -24,10 +24,6 @@ class _Branches(Container):
     def children(self) -> Iterator[tuple[str, Layer]]:
         return ((str(i), branch) for i, branch in enumerate(self.branches))
 
-    def step(self, lr: float) -> None:
-        for branch in self.branches:
-            branch.step(lr)
-
     def place(self, layer: Layer, position: int) -> str:
         return f"branch {position} of {type(self).__name__}"
 

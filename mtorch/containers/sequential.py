@@ -76,10 +76,6 @@ class Sequential(Container):
                 raise
         return x
 
-    def step(self, lr: float) -> None:
-        for layer in self.layers:
-            layer.step(lr)
-
     def place(self, layer: Layer, position: int) -> str:
         return f"layer {position} of Sequential"
 

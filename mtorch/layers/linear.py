@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch import initializers
-from mtorch.arrays import Array, flat_rows
+from mtorch.arrays import Array, flat_rows, ones
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
@@ -82,10 +82,10 @@ class Linear(Layer):
         self._parameter_grads(self.recall(), output_grad)
 
     def _parameter_grads(self, x: Array, output_grad: Array) -> Array:
-        xp, g = self.xp, flat_rows(output_grad)
-        self.weight.accumulate_result(xp.dot, g.T, flat_rows(x))
+        g = flat_rows(output_grad)
+        self.weight.accumulate_result(g.T.dot, flat_rows(x))
         if self.bias is not None:
-            self.bias.accumulate_result(xp.add.reduce, g, 0)
+            self.bias.accumulate_result(ones(self.xp, g.shape[0], g.dtype).dot, g)
         return g
 
     def details(self) -> str:

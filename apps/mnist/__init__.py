@@ -1,0 +1,1 @@
+"""The handwritten-digit recogniser: `python -m apps.mnist`."""

@@ -1,0 +1,81 @@
+"""The pictures a run leaves: curves, guesses and the confusion matrix."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+RIGHT, WRONG, GREY = "#2a6f97", "#c1121f", "#8d99ae"
+COLOURS = ["#2a6f97", "#e07a1f", "#3a7d44", "#8e44ad", "#c1121f", "#6b705c", "#00a5a5", "#b5838d", "#444444", "#bc8f00"]
+
+
+def save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+
+
+def curves(path: Path, histories: dict[str, list[dict[str, Any]]]) -> None:
+    """Loss and accuracy over epochs, training dashed and test solid, one colour a model."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for (name, history), colour in zip(histories.items(), COLOURS * 2, strict=False):
+        epochs = [row["epoch"] for row in history]
+        label = "" if len(histories) == 1 else f"{name} "
+        for panel, measure, factor in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
+            for part, style in (("train", "--"), ("test", "-")):
+                values = [factor * row[f"{part}_{measure}"] for row in history]
+                panel.plot(epochs, values, style, color=colour, label=f"{label}{part}", marker="." * (len(epochs) < 30))
+    panels[0].set(xlabel="epoch", ylabel="loss", title="Loss")
+    panels[1].set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
+    for panel in panels:
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    panels[1].legend(frameon=False, fontsize=8, ncols=2 if len(histories) > 3 else 1)
+    save(figure, path)
+
+
+def predictions(path: Path, images: Any, labels: Any, guesses: Any, rows: int = 6, columns: int = 10) -> None:
+    """A grid of test digits with the guess and how sure it is; the lower half shows mistakes, as far as there are any."""
+    guess = guesses.argmax(axis=-1)
+    wrong = numpy.flatnonzero(guess != labels)[: rows // 2 * columns]
+    first = numpy.arange(min(rows * columns - len(wrong), len(labels)))
+    shown = numpy.concatenate([first, wrong])
+    figure, cells = plt.subplots(rows, columns, figsize=(columns * 1.1, rows * 1.35), layout="constrained")
+    for cell in cells.flat:
+        cell.set_axis_off()
+    for cell, i in zip(cells.flat, shown, strict=False):
+        right = guess[i] == labels[i]
+        cell.imshow(images[i], cmap="gray_r", interpolation="nearest")
+        text = f"{guess[i]}  {guesses[i].max():.0%}" if right else f"{guess[i]}, is {labels[i]}"
+        cell.set_title(text, fontsize=9, color=RIGHT if right else WRONG, fontweight="normal" if right else "bold")
+        if not right:
+            cell.set_axis_on()
+            cell.set(xticks=[], yticks=[])
+            for spine in cell.spines.values():
+                spine.set(color=WRONG, linewidth=1.5)
+    figure.suptitle(f"Test digits: the guess and its probability; {(guess != labels).sum()} of {len(labels)} are wrong")
+    save(figure, path)
+
+
+def confusion(path: Path, labels: Any, guess: Any) -> None:
+    """How often each digit is taken for each other; the diagonal, where it is right, is left pale."""
+    classes = int(max(labels.max(), guess.max())) + 1
+    counts = numpy.zeros((classes, classes), int)
+    numpy.add.at(counts, (labels, guess), 1)
+    shade = counts / numpy.maximum(counts.sum(axis=1, keepdims=True), 1)
+    mistakes = shade * (1 - numpy.eye(classes))
+    figure, panel = plt.subplots(figsize=(6.2, 5.6), layout="constrained")
+    picture = panel.imshow(100 * mistakes, cmap="Reds", vmin=0, vmax=max(1.0, 100 * mistakes.max()))
+    figure.colorbar(picture, label="mistakes (% of that digit)", shrink=0.8)
+    for i in range(classes):
+        for j in range(classes):
+            if counts[i, j]:
+                colour = GREY if i == j else "white" if mistakes[i, j] > 0.6 * mistakes.max() else "black"
+                panel.text(j, i, counts[i, j], ha="center", va="center", fontsize=8, color=colour)
+    panel.set(xticks=range(classes), yticks=range(classes), xlabel="guess", ylabel="digit")
+    panel.set_title(f"Confusion on {len(labels):,} test digits: accuracy {(labels == guess).mean():.2%}")
+    save(figure, path)

@@ -1,0 +1,53 @@
+"""The folder a run leaves behind: a checkpoint, its metrics and its history, each written whole or not at all."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mtorch.checkpoint import load, save, write_atomically
+from mtorch.layer import Layer
+from mtorch.optim.base import Optimizer
+
+
+class RunFolder:
+    """`model.npz`, `metrics.json` and `history.csv` in one folder, which is made when the first is written."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(f"{self.path} is a file; a run needs a folder to write to")
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.npz"
+
+    def save(self, module: Layer, optimizer: Optimizer | None = None, **more: Any) -> None:
+        """Writes the checkpoint."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        save(self.model, module, optimizer, **more)
+
+    def load(self, module: Layer, optimizer: Optimizer | None = None) -> dict[str, Any]:
+        """Takes over the checkpoint; returns what was saved with it."""
+        return load(self.model, module, optimizer)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        self._write("metrics.json", json.dumps(metrics, indent=2) + "\n")
+
+    def read_metrics(self) -> dict[str, Any]:
+        return json.loads((self.path / "metrics.json").read_text())
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """One row an epoch (or a logged step), its columns named in the first line."""
+        text = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        self._write("history.csv", text.getvalue())
+
+    def _write(self, name: str, text: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))

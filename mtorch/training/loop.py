@@ -1,0 +1,67 @@
+"""One pass over a data set: with training, and without."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from mtorch import arrays
+from mtorch.arrays import Array
+from mtorch.layer import Layer
+from mtorch.losses.base import Loss
+from mtorch.optim.base import Optimizer
+
+LossFunc = Callable[[Array, Array], Loss]
+
+
+class Score(NamedTuple):
+    """Mean loss and accuracy over the samples of one pass."""
+
+    loss: float
+    accuracy: float
+
+
+class _Tally:
+    """Sums that stay where the arrays live, so that a step on a GPU never waits."""
+
+    def __init__(self) -> None:
+        self.loss: Any = 0.0
+        self.right: Any = 0
+        self.samples = 0
+
+    def add(self, loss: Loss, prediction: Array, labels: Array) -> None:
+        n = len(labels)
+        self.loss = self.loss + loss.array * n
+        self.right = self.right + (prediction.argmax(axis=-1) == labels).sum()
+        self.samples += n
+
+    def score(self) -> Score:
+        n = max(self.samples, 1)
+        return Score(float(arrays.as_numpy(self.loss)) / n, float(arrays.as_numpy(self.right)) / n)
+
+
+def train_epoch(module: Layer, loss_func: LossFunc, optimizer: Optimizer, batches: Iterable[Any]) -> Score:
+    """Trains on every (input, labels) of `batches`; the score is that of the predictions on the way.
+
+    batches: a DataLoader, or one wrapped by `progress`, whose bar then shows loss and accuracy.
+    """
+    tally, shown = _Tally(), time.monotonic()
+    show = getattr(batches, "set_postfix_str", None)
+    for x, labels in batches:
+        prediction = module(x)
+        loss = loss_func(prediction, labels)
+        loss.backward()
+        optimizer.step()
+        tally.add(loss, prediction, labels)
+        if show is not None and time.monotonic() - shown > 0.2:
+            shown, score = time.monotonic(), tally.score()
+            show(f"loss {score.loss:.4f}, accuracy {score.accuracy:.1%}", refresh=False)
+    return tally.score()
+
+
+def evaluate(module: Layer, loss_func: LossFunc, batches: Iterable[Any]) -> Score:
+    """The score of eval-mode predictions; keeps nothing and changes nothing."""
+    tally = _Tally()
+    for x, labels in batches:
+        prediction = module.predict(x)
+        tally.add(loss_func(prediction, labels), prediction, labels)
+    return tally.score()
