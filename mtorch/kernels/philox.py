@@ -7,12 +7,15 @@ One block of four words c = (c0, c1, c2, c3) goes through ten rounds; with P0 = 
 Here (c0, c1) is the block's position in a draw, (c2, c3) the number of the draw and (k0, k1) the seed, so a mask is
 remembered as two integers, and draws of different numbers never overlap.
 
-Words are kept in 64-bit lanes, which the products need; the rounds work in place, on NumPy in blocks that stay in
-cache. Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+The products need 64 bits, so a word is kept in a 64-bit lane; rows (c0, c2) and (c1, c3) share each call, because for
+small draws the calls are what costs. On NumPy large draws go piece by piece, while in cache.
+
+Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -20,27 +23,30 @@ from mtorch.arrays import Array, is_numpy
 
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
-LOW = 0xFFFFFFFF
+LOW = 2**32 - 1
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
-HOST_BLOCKS = 6144  # six 64-bit arrays of this size and the words fit a 512 kB cache
+HOST_BLOCKS = 6144  # three arrays of 2 x 64 bits of this size and the words fit a 512 kB cache
 
 
-def philox(xp: ModuleType, c0: Array, c1: Array, c2: Array, c3: Array, seed: int) -> None:
-    """Encrypts the counter words in place: four uint64 arrays of one shape, each value below 2^32."""
-    k0, k1 = seed & LOW, seed >> 32
-    p0, p1 = xp.empty_like(c0), xp.empty_like(c0)
-    for _ in range(10):
-        xp.multiply(c0, M0, out=p0)
-        xp.multiply(c2, M1, out=p1)
-        xp.right_shift(p1, 32, out=c0)
-        xp.bitwise_xor(c0, c1, out=c0)
-        xp.bitwise_xor(c0, k0, out=c0)
-        xp.right_shift(p0, 32, out=c2)
-        xp.bitwise_xor(c2, c3, out=c2)
-        xp.bitwise_xor(c2, k1, out=c2)
-        xp.bitwise_and(p1, LOW, out=c1)
-        xp.bitwise_and(p0, LOW, out=c3)
-        k0, k1 = (k0 + W0) & LOW, (k1 + W1) & LOW
+@lru_cache(maxsize=256)
+def _constants(xp: ModuleType, seed: int) -> tuple[Array, Array, Array, list[Array]]:
+    """(multipliers, 32, low mask, round keys), rows as in the counters."""
+    rounds = [(((seed & LOW) + r * W0) & LOW, ((seed >> 32) + r * W1) & LOW) for r in range(10)]
+    columns = xp.asarray([(M0, M1), *rounds], dtype=xp.uint64)[:, :, None]
+    return columns[0], xp.asarray(32, dtype=xp.uint64), xp.asarray(LOW, dtype=xp.uint64), list(columns[1:])
+
+
+def philox(xp: ModuleType, even: Array, odd: Array, seed: int) -> None:
+    """Encrypts counters in place: uint64 arrays (c0, c2) and (c1, c3) of shape (2, n), each value below 2^32."""
+    multipliers, half, low, keys = _constants(xp, seed)
+    products = xp.empty_like(even)
+    swapped = products[::-1]
+    for key in keys:
+        xp.multiply(even, multipliers, out=swapped)
+        xp.right_shift(products, half, out=even)
+        xp.bitwise_xor(even, odd, out=even)
+        xp.bitwise_xor(even, key, out=even)
+        xp.bitwise_and(products, low, out=odd)
 
 
 def _draw(xp: ModuleType, seed: int, counter: int, words: int) -> Iterator[tuple[int, Array]]:
@@ -51,18 +57,16 @@ def _draw(xp: ModuleType, seed: int, counter: int, words: int) -> Iterator[tuple
     blocks = -(-words // 4)
     step = min(blocks, HOST_BLOCKS) if is_numpy(xp) else blocks
     piece = xp.empty((step, 4), dtype=xp.uint32)
+    even, odd = xp.empty((2, step), dtype=xp.uint64), xp.empty((2, step), dtype=xp.uint64)
     for start in range(0, blocks, max(step, 1)):
         count = min(step, blocks - start)
+        e, o, p = even[:, :count], odd[:, :count], piece[:count]
         position = xp.arange(start, start + count, dtype=xp.uint64)
-        c = [position & LOW, position >> 32, *(xp.full(count, part, dtype=xp.uint64) for part in _halves(counter))]
-        philox(xp, *c, seed)
-        for j in range(4):
-            piece[:count, j] = c[j]
-        yield 4 * start, piece[:count].reshape(-1)
-
-
-def _halves(counter: int) -> tuple[int, int]:
-    return counter & LOW, counter >> 32
+        e[0], o[0] = position & LOW, position >> 32
+        e[1], o[1] = counter & LOW, counter >> 32
+        philox(xp, e, o, seed)
+        p[:, 0::2], p[:, 1::2] = e.T, o.T
+        yield 4 * start, p.reshape(-1)
 
 
 def random_bits(xp: ModuleType, seed: int, counter: int, n: int) -> Array:
