@@ -129,65 +129,97 @@ def _unroll(image, rows, window, groups):
     return out.reshape(groups, len(rows), kernel_w * (c // groups), out_w * n)
 
 
-@cache
-def _parts(window: Window, height: int, capacity: int) -> list[tuple[range, list[tuple[int, int, int, slice]]]]:
-    """How to walk over the output rows: parts of at most `capacity` input rows with the products they allow.
+def _band(window, channels, out_channels, groups):
+    """How many output rows one product makes.
 
-    A product is (output row, first kernel row that sees the image, the last one + 1, where their rows are in the part).
+    With few output channels a product spends its time on reading the columns.  Several rows at once need a weight
+    matrix that repeats down a diagonal band, with zeros beside it: a few more multiplications, far fewer columns read.
+    """
+    kernel, columns = window.kernel[0], window.kernel[0] * window.kernel[1] * channels
+    if groups > 1 or kernel == 1 or window.dilation[0] > 1:
+        return 1
+    return min(8, 24 // out_channels) if out_channels <= 12 else 2 if columns <= 16 else 1
+
+
+@cache
+def _parts(window: Window, height: int, capacity: int, band: int) -> list[tuple[range, list[tuple]]]:
+    """How to walk over the output rows: parts of at most `capacity` image rows with the products they allow.
+
+    A product is (output rows, the kernel rows of the band that see the image, where in the part those image rows are).
     """
     (kernel, _), (stride, _), (padding, _), (dilation, _) = window
-    parts: list[tuple[range, list[tuple[int, int, int, slice]]]] = []
-    for i in range((height + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1):
-        top = i * stride - padding
-        low = min(kernel, max(0, -(top // dilation)))
-        high = max(low, min(kernel, (height - 1 - top) // dilation + 1))
+    out = (height + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    parts: list[tuple[range, list[tuple]]] = []
+    for i in range(0, out, band):
+        count = min(band, out - i)
+        top, depth = i * stride - padding, kernel + (count - 1) * stride
+        low = min(depth, max(0, -(top // dilation)))
+        high = max(low, min(depth, (height - 1 - top) // dilation + 1))
         begin, end = (max(0, top), top + (high - 1) * dilation + 1) if high > low else (0, 1)
         if not parts or end - parts[-1][0].start > capacity:
             parts.append((range(begin, end), []))
         rows, products = parts.pop()
         start = top + low * dilation - rows.start if high > low else 0
-        products.append((i, low, high, slice(start, start + (high - low) * dilation, dilation)))
-        rows = range(rows.start, max(rows.stop, end))
-        parts.append((rows, products))
+        where = slice(start, start + (high - low) * dilation, dilation)
+        parts.append((range(rows.start, max(rows.stop, end)), products))
+        products.append((slice(i, i + count), slice(low, high), where))
     return parts
 
 
-def _walk(image, out_w, window, groups):
-    """For each output row: its number, the kernel rows that see the image, its columns (G, K, OW * N)."""
+def _walk(image, out_w, window, groups, band):
+    """For each product: its output rows, the columns of the weight matrix it takes, and what stands before those."""
     n, c, height, _ = image.shape
-    kernel_w = window.kernel[1]
-    depth = kernel_w * (c // groups)
-    capacity = UNROLLED_BYTES // (depth * groups * out_w * n * image.itemsize)
+    depth, columns = window.kernel[1] * (c // groups), out_w * n
+    capacity = UNROLLED_BYTES // (groups * depth * columns * image.itemsize)
     image = _batch_last(image)
-    for rows, products in _parts(window, height, capacity):
+    for rows, products in _parts(window, height, capacity, band):
         unrolled = _unroll(image, rows, window, groups)
-        for i, low, high, where in products:
-            columns = unrolled[:, where].reshape(groups, (high - low) * depth, out_w * n)
-            yield i, slice(low * depth, high * depth), columns
+        for out_rows, seen, where in products:
+            count = seen.stop - seen.start
+            part = unrolled[:, where].reshape(groups, count * depth, columns)
+            yield out_rows, slice(seen.start * depth, seen.stop * depth), part
+
+
+def _diagonal(matrix, window, o, band):
+    """The places of a weight matrix (G, O, KH * KW * C) in that of the band."""
+    depth = matrix.shape[2] // (window.kernel[0] + (band - 1) * window.stride[0])
+    for i in range(band):
+        start = i * window.stride[0] * depth
+        yield matrix[:, i * o : (i + 1) * o, start : start + window.kernel[0] * depth]
 
 
 def _rows_convolve(xp, x, weight, bias, window, groups):
     (n, _, *size), (o, c, kernel_h, kernel_w) = x.shape, weight.shape
-    out_h, out_w = window.out_size(size)
-    w = weight.transpose(0, 2, 3, 1).reshape(groups, o // groups, kernel_h * kernel_w * c)
+    (out_h, out_w), og, band = window.out_size(size), o // groups, _band(window, c, o, groups)
+    matrix = numpy.zeros((groups, band * og, (kernel_h + (band - 1) * window.stride[0]) * kernel_w * c), weight.dtype)
+    for place in _diagonal(matrix, window, og, band):
+        place[...] = weight.transpose(0, 2, 3, 1).reshape(groups, og, -1)
+    b = None if bias is None else bias.reshape(groups, 1, og, 1)
     y = numpy.empty((out_h, o, out_w, n), x.dtype)
-    rows = y.reshape(out_h, groups, o // groups, out_w * n)
-    b = None if bias is None else bias.reshape(groups, o // groups, 1)
-    for i, seen, columns in _walk(x, out_w, window, groups):
-        numpy.matmul(w[:, :, seen], columns, out=rows[i])
+    rows = y.reshape(out_h, groups, og, out_w * n).transpose(1, 0, 2, 3)
+    for i, seen, columns in _walk(x, out_w, window, groups, band):
+        out = rows[:, i]
+        count = (i.stop - i.start) * og
+        numpy.matmul(matrix[:, :count, seen], columns, out=out.reshape(groups, count, out_w * n))
         if b is not None:
-            rows[i] += b
+            out += b
     return y.transpose(3, 1, 0, 2)
 
 
 def _rows_weight_grad(xp, x, dy, window, groups):
-    (_, c, *_), (_, o, _, out_w), (kernel_h, kernel_w) = x.shape, dy.shape, window.kernel
+    (n, channels, *_), (_, o, _, out_w), (kernel_h, kernel_w) = x.shape, dy.shape, window.kernel
+    c, og = channels // groups, o // groups
+    band = _band(window, c, o, groups)
     dy = _rows(dy, groups)
-    dw = numpy.zeros((groups, o // groups, kernel_h * kernel_w * (c // groups)), x.dtype)
-    product = numpy.empty_like(dw)
-    for i, seen, columns in _walk(x, out_w, window, groups):
-        dw[:, :, seen] += numpy.matmul(dy[:, i], columns.transpose(0, 2, 1), out=product[:, :, seen])
-    return dw.reshape(o, kernel_h, kernel_w, c // groups).transpose(0, 3, 1, 2)
+    matrix = numpy.zeros((groups, band * og, (kernel_h + (band - 1) * window.stride[0]) * kernel_w * c), x.dtype)
+    product = numpy.empty_like(matrix)
+    for i, seen, columns in _walk(x, out_w, window, groups, band):
+        count = (i.stop - i.start) * og
+        g = dy[:, i].reshape(groups, count, out_w * n)
+        part = numpy.matmul(g, columns.transpose(0, 2, 1), out=product[:, :count, seen])
+        matrix[:, :count, seen] += part
+    dw = sum(_diagonal(matrix, window, og, band))
+    return dw.reshape(o, kernel_h, kernel_w, c).transpose(0, 3, 1, 2)
 
 
 @cache
