@@ -1,0 +1,98 @@
+"""What the recurrent kernels share: products over all time steps, and the steps that a short sequence does not have.
+
+Each cell (`rnn`, `gru`, `lstm`) is a pair of pure functions for one layer and one direction:
+
+    forward(xp, x, state, weights, padding, reverse) -> y, last state, memory
+    backward(xp, memory, weights, y_grad, state_grad, input_grad) -> gradients of x (or None), state, weights
+
+x is (T, N, D), y is (T, N, H); a state is a tuple of (N, H), None standing for zeros; the weights are torch's
+(w_ih, w_hh, b_ih, b_hh), the biases None where there are none. The generic bodies are the equations; the NumPy bodies
+compute the same with few calls, in place, with every operand of a step contiguous. All arrays stay in the order of
+time when the recurrence runs backwards: the states before and after step t stand in one buffer of T + 1.
+"""
+
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+from mtorch import arrays
+from mtorch.arrays import BLOCK, Array, is_numpy
+from mtorch.kernels import lease
+
+State = tuple[Array | None, ...]
+Weights = tuple[Array, Array, Array | None, Array | None]
+
+
+def padding_mask(xp: ModuleType, lengths: Array, steps: int) -> Array:
+    """(T, N, 1), True where a step lies beyond the end of its sequence."""
+    return (xp.arange(steps)[:, None] >= lengths[None, :])[:, :, None]
+
+
+def pads_by_step(padding: Array | None, steps: int) -> list[Array | None]:
+    """For every step the padded sequences as (N, 1), or None where all go on. For the host bodies: it reads values."""
+    if padding is None:
+        return [None] * steps
+    return [pad if some else None for pad, some in zip(padding, padding.any(axis=(1, 2)).tolist(), strict=True)]
+
+
+def in_order(steps: Iterable, reverse: bool) -> list:
+    """The steps in the order in which the recurrence runs."""
+    return list(steps)[::-1] if reverse else list(steps)
+
+
+def state_buffer(xp: ModuleType, x: Array, hidden: int, first: Array | None, reverse: bool) -> tuple[Array, Array]:
+    """The states before and after each step, two views of one buffer of T + 1 states; the first state is filled in."""
+    states = empty(xp, (x.shape[0] + 1, x.shape[1], hidden), x.dtype)
+    states[-1 if reverse else 0] = 0 if first is None else first
+    return (states[1:], states[:-1]) if reverse else (states[:-1], states[1:])
+
+
+def blocks_backward(steps: int, size: int, reverse: bool) -> Iterator[tuple[int, int]]:
+    """Ranges (low, high) of steps against the order of the recurrence, so short that their entries stay in cache."""
+    length = max(1, BLOCK // max(1, size))
+    for done in range(0, steps, length):
+        todo = min(steps, done + length)
+        yield (done, todo) if reverse else (steps - todo, steps - done)
+
+
+def rows(a: Array) -> Array:
+    """(T, N, G) as (T N, G)."""
+    return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
+
+
+def empty(xp: ModuleType, shape: tuple[int, ...], dtype: Any) -> Array:
+    """An uninitialised array of that module."""
+    return lease.empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
+
+
+def project(xp: ModuleType, x: Array, weight: Array, bias: Array | None) -> Array:
+    """x @ weight + bias of all steps in one product: (T, N, D), (D, G) -> (T, N, G). The bias is one more row of it."""
+    steps, batch, size = x.shape
+    flat = rows(x)
+    if bias is not None:
+        flat = xp.concatenate((flat, xp.ones((steps * batch, 1), x.dtype)), axis=1)
+        weight = xp.concatenate((weight, bias[None, :]))
+    out = empty(xp, (steps, batch, weight.shape[1]), x.dtype)
+    xp.dot(flat, weight, out=rows(out))
+    return out
+
+
+def weight_grads(xp: ModuleType, x: Array, before: Array, into_x: Array, into_h: Array, bias: bool) -> tuple[Any, ...]:
+    """The gradients of (w_ih, w_hh, b_ih, b_hh), one product over all steps each.
+
+    into_x (T N, G) is the gradient of w_ih x + b_ih at every step, into_h that of w_hh h + b_hh.
+    """
+    ones = arrays.ones(xp, into_x.shape[0], into_x.dtype)
+    b_ih = xp.matmul(ones, into_x) if bias else None
+    b_hh = b_ih if into_h is into_x or not bias else xp.matmul(ones, into_h)
+    return xp.matmul(into_x.T, rows(x)), xp.matmul(into_h.T, rows(before)), b_ih, b_hh
+
+
+def masked(xp: ModuleType, padding: Array | None, a: Array) -> Array:
+    """`a` with zeros at padded steps."""
+    return a if padding is None else xp.where(padding, 0, a)
+
+
+def held(xp: ModuleType, pad: Array | None, old: Array, new: Array) -> Array:
+    """`old` for sequences that have ended, `new` for the others."""
+    return new if pad is None else xp.where(pad, old, new)
