@@ -59,7 +59,7 @@ def float_dtype(xp: ModuleType, dtype: Any) -> numpy.dtype:
         raise ValueError(f"dtype must be a real floating type such as 'float32', got {dtype!r}")
     if not is_numpy(xp) and found.itemsize > 8:
         raise ValueError(f"dtype {found} exists on NumPy only, not on {xp.__name__}")
-    return found.newbyteorder("=")
+    return numpy.dtype(found.type)  # the native one, and the one object that all arrays of it share
 
 
 def host_array(x: object, who: object) -> numpy.ndarray:

@@ -2,24 +2,25 @@
 
 from types import ModuleType
 
+import numpy
+
 from mtorch.arrays import Array
+
+_LARGEST = {2: 11.0, 4: 88.0}  # exp of it is finite, by the size of the type in bytes; the wider ones go to 709
 
 
 def sigmoid(xp: ModuleType, x: Array) -> Array:
-    """1 / (1 + exp(-x)) as a new array.
+    """e / (1 + e) with e = exp(x), as a new array.
 
-    exp(-x) would overflow below the logarithm of the largest number, where the result is 0 to within rounding:
-    x is held above that point (88 for float32, 709 for float64).
+    For large x the quotient is 1 to within rounding long before exp(x) overflows: x is held below that point. For
+    very negative x it keeps its relative accuracy, as 1 / (1 + exp(-x)) does.
     """
-    y = xp.asarray(xp.maximum(x, -_largest_exponent(x.dtype)))
-    xp.negative(y, out=y)
-    xp.exp(y, out=y)
-    y += 1
-    return xp.reciprocal(y, out=y)
+    e = xp.asarray(xp.minimum(x, largest_exponent(x.dtype)))
+    xp.exp(e, out=e)
+    e /= 1 + e
+    return e
 
 
-def _largest_exponent(dtype) -> float:
+def largest_exponent(dtype: numpy.dtype) -> float:
+    """A number whose exponential is finite in that type."""
     return _LARGEST.get(dtype.itemsize, 709.0)
-
-
-_LARGEST = {2: 11.0, 4: 88.0}

@@ -1,6 +1,7 @@
 """The rectifier."""
 
 from mtorch.arrays import Array
+from mtorch.kernels.relu import relu_grad
 from mtorch.layers.activation import Activation
 
 
@@ -20,4 +21,4 @@ class ReLU(Activation):
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        return output_grad * (self.recall() > 0)
+        return relu_grad(self.xp, self.recall(), output_grad)

@@ -1,0 +1,34 @@
+"""Fast bodies against the generic ones."""
+
+import numpy
+import pytest
+
+from mtorch.kernels.relu import relu_grad, relu_grad_generic
+from mtorch.kernels.sigmoid import sigmoid
+
+
+@pytest.mark.parametrize("shape", [(20, 16), (64, 100, 9), (5000,), (0, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_rectifiers_derivative_equals_its_definition(shape, dtype):
+    rng = numpy.random.default_rng(0)
+    y = numpy.maximum(rng.standard_normal(shape).astype(dtype), 0)
+    y[rng.random(shape) < 0.1] = -0.0
+    grad = rng.standard_normal(shape).astype(dtype)
+    got = relu_grad(numpy, y, grad)
+    assert got.dtype == dtype
+    numpy.testing.assert_array_equal(got, relu_grad_generic(numpy, y, grad))
+    if len(shape) > 1:
+        numpy.testing.assert_array_equal(relu_grad(numpy, y.T, grad.T), got.T)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+def test_sigmoid_is_exact_at_every_size(dtype):
+    x = numpy.array([-1e4, -80.0, -20.0, -1.0, 0.0, 1.0, 20.0, 80.0, 1e4], dtype)
+    if dtype == "float16":
+        x = x[2:-2]
+    wide = x.astype(numpy.longdouble)
+    with numpy.errstate(over="ignore", under="ignore"):
+        expected = 1 / (1 + numpy.exp(-wide))
+    y = sigmoid(numpy, x)
+    assert y.dtype == x.dtype
+    numpy.testing.assert_allclose(y.astype(numpy.longdouble), expected, rtol=4 * numpy.finfo(dtype).eps, atol=1e-45)
