@@ -102,7 +102,14 @@ class Bench:
                 row.notes[side] = reply.get("missing") or reply["error"]
         for _ in range(self.rounds):
             for side in steps:
-                each, others = self.turn(side, name, steps[side])
+                if side in row.notes:
+                    continue
+                try:
+                    each, others = self.turn(side, name, steps[side])
+                except RuntimeError as error:
+                    row.notes[side] = str(error)
+                    del row.times[side], row.disturbed[side]
+                    continue
                 row.times[side].append(each)
                 row.disturbed[side].append(others)
         return row
@@ -127,5 +134,5 @@ class Bench:
         wall = time.perf_counter() - start
         worker.settle()
         if "seconds" not in reply:
-            raise RuntimeError(f"{side}, {name}: {reply}")
+            raise RuntimeError(reply.get("missing") or reply.get("error") or str(reply))
         return max(0.0, busy - mine) / (wall * cores()), reply["seconds"]

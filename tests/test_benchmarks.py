@@ -1,0 +1,81 @@
+"""The benchmark's versions of a step are one step: equal losses from equal initial values."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import report
+from benchmarks.rounds import Row, Worker
+from benchmarks.worker import Missing, build
+from benchmarks.workloads import SCALING, TABLE, WORKLOADS
+
+HEAVY = ("cnn", "rnn-large", "gru-large", "lstm-large")
+
+
+def names(side):
+    return [pytest.param(w.name, marks=pytest.mark.slow if w.name in HEAVY else ()) for w in TABLE if side in w.sides]
+
+
+def losses(name, side, steps=3):
+    try:
+        step = build(name, side)
+    except Missing as reason:
+        pytest.skip(str(reason))
+    return np.asarray([step() for _ in range(steps)])
+
+
+def assert_same(name, side):
+    ours, theirs = losses(name, "ours"), losses(name, side)
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-7)
+
+
+@pytest.mark.parametrize("name", names("numpy"))
+def test_our_step_equals_the_hand_written_one(name):
+    assert_same(name, "numpy")
+
+
+@pytest.mark.parametrize("name", names("torch"))
+def test_our_step_equals_pytorchs(name):
+    pytest.importorskip("torch")
+    assert_same(name, "torch")
+
+
+@pytest.mark.parametrize("axis", SCALING)
+def test_the_scaling_steps_are_equal_at_their_smallest(axis):
+    assert_same(SCALING[axis][0][1].name, "numpy")
+
+
+def test_names_are_unique_and_goals_belong_to_sides():
+    assert len(WORKLOADS) == len(TABLE) + sum(map(len, SCALING.values()))
+    assert all(set(w.goals) <= set(w.sides) - {"ours"} and "ours" in w.sides for w in TABLE)
+
+
+def test_a_worker_answers_over_its_pipes_and_reports_an_unknown_workload():
+    worker = Worker("numpy")
+    try:
+        reply = worker.ask(do="time", workload="digit", steps=2)
+        assert reply["steps"] == 2 and 0 < reply["seconds"] < 1
+        assert "KeyError" in worker.ask(do="time", workload="nothing")["error"]
+        assert len(worker.ask(do="losses", workload="digit", steps=2)["losses"]) == 2
+    finally:
+        worker.close()
+
+
+def test_a_library_that_is_not_installed_is_one_line_and_an_empty_column(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(Missing, match="torch is not installed: pip install torch"):
+        build("digit", "torch")
+    row = Row("digit", {"ours": [1e-4, 1.2e-4, 1.1e-4], "numpy": [1e-4] * 3}, {}, {"torch": "not installed"})
+    text = report.text([row], {}, {})
+    assert "110 µs" in text and "1.10" in text and "torch: not installed (digit)" in text
+
+
+def test_a_missed_goal_is_marked_and_the_result_is_json():
+    row = Row("digit", {"ours": [3e-4] * 3, "torch": [6e-4] * 3, "numpy": [1e-4] * 3})
+    assert "0.50 !" in report.text([row], {}, {}) and "3.00 !" in report.text([row], {}, {})
+    machine = {"machine": {"cores": "2"}, "versions": {"ours": {"numpy": "2"}}}
+    result = json.loads(json.dumps(report.as_dict(machine, [row], {"batch": [(1, row)]}, {})))
+    assert result["rows"][0]["ratio"] == pytest.approx({"torch": 0.5, "numpy": 3.0})
+    assert "0.50" in report.markdown("2026-01-01", machine, [row], {"batch": [(1, row)]}, {})
