@@ -106,6 +106,7 @@ def test_proportions_are_kept():
     field = as_mnist(bar)
     assert numpy.ptp(numpy.flatnonzero(field.any(1))) + 1 == 20
     assert numpy.ptp(numpy.flatnonzero(field.any(0))) + 1 <= 3
+    assert (as_mnist(bar.T) == field.T).all()
 
 
 def test_ink_that_hangs_to_one_side_stays_whole_in_the_field():
@@ -128,6 +129,11 @@ NO_PICTURES = [numpy.zeros((2, 2, 3)), numpy.zeros((0, 3)), [["a"]], numpy.full(
 def test_what_is_no_grey_picture_is_refused(image):
     with pytest.raises(ValueError, match="as_mnist expected a picture"):
         as_mnist(image)
+
+
+def test_values_above_white_are_white():
+    image = disc(40, 60, 20, 30, 15)
+    assert (as_mnist(image.astype(int) * 3) == as_mnist(image)).all()
 
 
 def test_floats_and_other_layouts_give_the_same_field():

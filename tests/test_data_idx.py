@@ -70,6 +70,7 @@ def damaged(content):
     yield "empty", b"", "no IDX file"
     yield "half a magic number", content[:3], "no IDX file"
     yield "html", b"<!DOCTYPE html><html>503</html>", "no IDX file"
+    yield "zeros missing", b"\1" + content[1:], "no IDX file"
     yield "unknown type", content[:2] + b"\x07" + content[3:], "no IDX file"
     yield "no dimensions", content[:3] + b"\x00" + content[4:], "no IDX file"
     yield "too many dimensions", content[:3] + b"\xff" + content[4:], "no IDX file"
@@ -83,7 +84,7 @@ def damaged(content):
 
 
 @both
-@pytest.mark.parametrize("case", range(13))
+@pytest.mark.parametrize("case", range(14))
 def test_a_damaged_file_is_an_error_that_names_it(tmp_path, images, packed, case):
     name, content, text = list(damaged(idx(images)))[case]
     path = write(tmp_path / name.replace(" ", "_"), content, packed)
@@ -102,6 +103,37 @@ def test_a_gzip_file_that_is_cut_or_flipped_or_followed_by_garbage_is_an_error_t
         path.write_bytes(damage)
         with pytest.raises(ValueError, match="file.gz"):
             read_idx(path)
+
+
+def test_no_flipped_bit_of_a_gzip_file_goes_unnoticed(tmp_path, images):
+    packed = gzip.compress(idx(images))
+    path = tmp_path / "file.gz"
+    for position in range(8 * len(packed)):
+        damage = bytearray(packed)
+        damage[position // 8] ^= 1 << position % 8
+        path.write_bytes(damage)
+        try:
+            assert (read_idx(path) == images).all()  # a bit that means nothing, such as one of the time
+        except ValueError as error:
+            assert "file.gz" in str(error)
+
+
+def test_a_file_of_many_pieces_is_checked_to_its_end(tmp_path, images, monkeypatch):
+    monkeypatch.setattr("mtorch.data.idx.PIECE", 15)
+    path = write(tmp_path / "good.gz", idx(images), True)
+    numpy.testing.assert_array_equal(read_idx(path), images)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    for wrong in (path, write(tmp_path / "longer.gz", idx(images) + b"1", True)):
+        with pytest.raises(ValueError, match=wrong.name):
+            read_idx(wrong)
+
+
+def test_the_header_alone_is_compared_with_the_length_of_a_raw_file(tmp_path, images):
+    for content in (idx(images)[:-1], idx(images) + b"1"):
+        with pytest.raises(ValueError, match="file: its header promises"):
+            read_idx_header(write(tmp_path / "file", content, False))
 
 
 def peak_of_refusing(path):

@@ -91,6 +91,15 @@ def test_a_batch_belongs_to_the_caller():
     assert data.tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_the_state_is_that_of_the_epoch_that_began_last():
+    loader = loader_of(20, 3, shuffle=True, rng=1)
+    older, newer = iter(loader), iter(loader)
+    next(newer), list(older)
+    resumed = loader_of(20, 3, shuffle=True, rng=2)
+    resumed.load_state_dict(loader.state_dict())
+    assert seen(resumed) == seen(newer) and seen(resumed) == seen(loader)
+
+
 def test_an_abandoned_epoch_leaves_the_next_one_whole():
     loader = loader_of(10, 3)
     next(iter(loader))
@@ -169,8 +178,6 @@ def damaged_states():
     next(iter(loader))
     good = loader.state_dict()
     wrong_kind = json.dumps(numpy.random.Philox(0).state, default=lambda a: a.tolist())
-    half = json.loads(good["rng"])
-    del half["uinteger"]
     yield "missing key", {key: good[key] for key in good if key != "rng"}
     yield "extra key", {**good, "more": 1}
     yield "other length", {**good, "samples": 21}
@@ -181,7 +188,20 @@ def damaged_states():
     yield "no json", {**good, "rng": "{"}
     yield "no generator", {**good, "rng": "[]"}
     yield "other generator", {**good, "rng": wrong_kind}
-    yield "half a generator", {**good, "rng": json.dumps(half)}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_state_that_fails_half_way_leaves_the_generator_as_it_was(kind):
+    def fresh():
+        return loader_of(20, 3, shuffle=True, rng=numpy.random.Generator(getattr(numpy.random, kind)(5)))
+
+    good = loader_of(20, 3, rng=numpy.random.Generator(getattr(numpy.random, kind)(8))).state_dict()
+    loader = fresh()
+    for key in set(json.loads(good["rng"])) - {"bit_generator"}:
+        half = {name: part for name, part in json.loads(good["rng"]).items() if name != key}
+        with pytest.raises(ValueError, match=f"DataLoader state: expected the state of a {kind} generator"):
+            loader.load_state_dict({**good, "rng": json.dumps(half)})
+    assert seen(loader) == seen(fresh())
 
 
 @pytest.mark.parametrize("state", [pytest.param(state, id=name) for name, state in damaged_states()])

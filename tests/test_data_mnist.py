@@ -123,10 +123,11 @@ def damages(contents):
     yield "huge", images[:4] + b"\xff" * 12 + images[16:]
     yield "labels", gzip.compress(contents[NAMES[1]])
     yield "too small", gzip.compress(idx(numpy.zeros((7, 8, 8), "u1")))
+    yield "floats", idx(numpy.zeros((7, 28, 28), "f4")).replace(b"\x08", b"\x0d", 1)
     yield "too few", gzip.compress(idx(numpy.zeros((6, 28, 28), "u1")))
 
 
-@pytest.mark.parametrize("case", range(8))
+@pytest.mark.parametrize("case", range(9))
 def test_a_damaged_file_in_a_folder_is_an_error_that_names_it_or_the_labels_that_do_not_fit(tmp_path, contents, case):
     folder = fill(tmp_path / "data", contents)
     name, content = list(damages(contents))[case]
@@ -139,10 +140,25 @@ def test_a_label_above_nine_and_a_folder_in_place_of_a_file_are_errors(tmp_path,
     folder = fill(tmp_path / "data", {**contents, NAMES[3]: idx(numpy.array([0, 1, 10, 2], "u1"))})
     with pytest.raises(ValueError, match=f"{NAMES[3]}.gz: expected labels from 0 to 9, got 10"):
         load_digits_data(folder)
+    (folder / f"{NAMES[3]}.gz").write_bytes(idx(numpy.zeros(4, "i1")).replace(b"\x08", b"\x09", 1))
+    with pytest.raises(ValueError, match=f"{NAMES[3]}.gz: expected 4 labels, got int8"):
+        load_digits_data(folder)
     (folder / f"{NAMES[3]}.gz").unlink()
     (folder / f"{NAMES[3]}.gz").mkdir()
     with pytest.raises(OSError, match=NAMES[3]):
         load_digits_data(folder)
+
+
+def test_a_folder_with_no_sample_in_its_files_is_an_error(tmp_path, contents):
+    nothing = {NAMES[2]: idx(numpy.zeros((0, 28, 28), "u1")), NAMES[3]: idx(numpy.zeros(0, "u1"))}
+    with pytest.raises(ValueError, match=f"{NAMES[3]}.gz: expected at least one"):
+        load_digits_data(fill(tmp_path / "data", {**contents, **nothing}))
+
+
+def test_a_home_folder_may_be_written_as_a_tilde(tmp_path, contents, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fill(tmp_path / "data", contents)
+    assert is_fake_mnist(load_digits_data("~/data"))
 
 
 # The cache, and what happens without a network
@@ -174,6 +190,7 @@ def test_auto_falls_back_to_the_built_in_digits_and_says_so_visibly(capsys):
 def test_auto_falls_back_to_the_raw_scans_for_models_that_read_them():
     data = load_digits_data("auto", size=8, say=lambda line: None)
     assert data.train_images.shape == (1257, 8, 8) and data.train_images.max() == 16
+    assert load_digits_data("digits", size=8).test_images.shape == (540, 8, 8)
 
 
 def test_mnist_makes_a_missing_mnist_an_error():
@@ -186,6 +203,17 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path, contents)
     told = []
     assert load_digits_data("auto", say=told.append).name == "digits"
     assert "MTORCH_CACHE=DIR" in told[-1]
+
+
+def test_without_a_home_folder_there_are_still_the_built_in_digits(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MTORCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    told = []
+    assert load_digits_data(say=told.append).name == "digits" and "set MTORCH_CACHE" in told[-1]
 
 
 # Mirrors
@@ -208,6 +236,11 @@ class Mirror(http.server.BaseHTTPRequestHandler):
             "long": gzip.compress(content + b"1"), "bomb": gzip.compress(content + bytes(2_000_000)),
         }  # fmt: skip
         if folder == "hang":
+            self.server.release.wait(20)
+        elif folder == "stall":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(good[:20])
             self.server.release.wait(20)
         elif folder == "garbage":
             self.wfile.write(b"\0\1\2 this is no HTTP\r\n\r\n")
@@ -276,7 +309,7 @@ def test_missing_files_are_downloaded_checked_and_kept(server, monkeypatch, tmp_
 
 BAD = [
     "forbidden", "missing", "busy", "html", "empty", "cut", "flipped", "swapped", "bomb", "long", "short", "garbage",
-    "hang", "trickle",
+    "hang", "stall", "trickle",
 ]  # fmt: skip
 
 
@@ -286,10 +319,11 @@ def test_a_mirror_that_fails_is_passed_over_and_leaves_nothing(server, monkeypat
     arguments = (NAMES[0], tmp_path / "cache", lambda line: None)
     monkeypatch.setattr(mnist_files, "MIRRORS", server.at(bad))
     monkeypatch.setattr(download, "ANSWER", 0.3)
-    with pytest.raises(download.DownloadError, match=f"no mirror delivered {FIRST} \\(127.0.0.1:"):
+    with pytest.raises(download.DownloadError, match=f"no mirror delivered {FIRST} \\(127.0.0.1:") as error:
         mnist_files._cached(*arguments)
+    assert ".part" not in str(error.value) and ("timed out" in str(error.value) or bad != "stall")
     assert list((tmp_path / "cache").iterdir()) == []
-    monkeypatch.setattr(download, "ANSWER", 2.0 if bad not in ("hang", "trickle") else 0.7)
+    monkeypatch.setattr(download, "ANSWER", 2.0 if bad not in ("hang", "stall", "trickle") else 0.7)
     monkeypatch.setattr(mnist_files, "MIRRORS", server.at(bad, "good"))
     assert mnist_files._cached(*arguments).shape == (7, 28, 28)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [FIRST]
@@ -363,10 +397,12 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server, monkeypatch, tmp_p
     cache = fill(tmp_path / "cache" / "mnist", contents)
     (cache / FIRST).write_bytes(gzip.compress(contents[NAMES[2]]))
     (cache / NAMES[1]).write_bytes(contents[NAMES[1]][:-2])  # beside a .gz that is well
+    third = f"{NAMES[2]}.gz"
+    (cache / third).write_bytes(gzip.compress(contents[NAMES[2]].replace(b"\x08", b"\x09", 1)))  # signed bytes
     monkeypatch.setattr(mnist_files, "MIRRORS", server.at("good"))
     told = []
     assert is_fake_mnist(load_digits_data("mnist", say=told.append))
-    assert server.asked == [("good", FIRST)] and f"{FIRST}: is not MNIST's {NAMES[0]}" in told[0]
+    assert server.asked == [("good", FIRST), ("good", third)] and f"{FIRST}: is not MNIST's {NAMES[0]}" in told[0]
 
 
 def test_part_files_that_a_killed_process_left_are_swept_but_young_ones_stay(server, tmp_path):

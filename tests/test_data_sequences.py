@@ -34,7 +34,7 @@ def test_the_sign_of_cosine_cannot_be_known_at_the_first_step():
     assert numpy.square(cosine).mean() / 10 == pytest.approx(0.05, abs=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"first": -1}, {"count": 0}, {"steps": 1}, {"count": 2.0}, {"steps": True}])
+@pytest.mark.parametrize("options", [{"first": -1}, {"count": 0}, {"steps": 1}, {"count": 2.0}, {"count": True}])
 def test_wrong_counts_are_refused_by_name(options):
     with pytest.raises(ValueError, match=f"sine_cosine {next(iter(options))}: expected an integer"):
         sine_cosine(**options)

@@ -136,8 +136,10 @@ def _checked(name: str, arrays: dict[str, numpy.ndarray], paths: dict[str, Path]
         pictures, marks = arrays[images], arrays[labels]
         if pictures.dtype != numpy.uint8 or pictures.shape[1:] != (28, 28):
             raise ValueError(f"{paths[images]}: expected images (N, 28, 28), got {pictures.dtype} {pictures.shape}")
-        if marks.dtype != numpy.uint8 or marks.shape != pictures.shape[:1] or not marks.size:
+        if marks.dtype != numpy.uint8 or marks.shape != pictures.shape[:1]:
             raise ValueError(f"{paths[labels]}: expected {len(pictures)} labels, got {marks.dtype} {marks.shape}")
+        if not marks.size:
+            raise ValueError(f"{paths[labels]}: expected at least one label, got none")
         if marks.max() > 9:
             raise ValueError(f"{paths[labels]}: expected labels from 0 to 9, got {marks.max()}")
         parts += [pictures, marks.astype(numpy.int64)]
