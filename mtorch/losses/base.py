@@ -1,7 +1,8 @@
 """What all losses share: the call, the reduction, and the object that drives backward."""
 
-from collections.abc import Callable
-from functools import cached_property
+import math
+from collections.abc import Callable, Iterator
+from numbers import Real
 from types import ModuleType
 from typing import Any
 
@@ -12,20 +13,37 @@ from mtorch.arrays import Array
 from mtorch.errors import BackwardError, ShapeMismatchError
 
 REDUCTIONS = ("mean", "sum", "none")
+Faults = tuple[tuple[Array, str], ...]  # (0-d truth value on a device, what is wrong when it is true)
 
 
 class Loss:
-    """The outcome of one call of a loss function: `.value`, `.grad` and `.backward()`."""
+    """The outcome of one call of a loss function: `.value`, `.grad` and `.backward()`.
 
-    def __init__(self, value: Array, grad: Array, backward_func: Callable[[Array], Any] | None, name: str):
-        self._value, self._backward_func, self._name = value, backward_func, name
+    `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item.
+    """
+
+    __slots__ = ("grad", "_value", "_backward_func", "_name", "_faults")
+
+    def __init__(
+        self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str, faults: Faults = ()
+    ):
         self.grad = grad
+        self._value, self._backward_func, self._name, self._faults = value, backward_func, name, faults
 
-    @cached_property
+    @property
     def value(self) -> float | numpy.ndarray:
-        """The loss as a float (an array with reduction="none"). On a GPU this read waits for the queue."""
-        value = arrays.as_numpy(self._value)
-        return value.item() if value.ndim == 0 and value.dtype.itemsize <= 8 else value[()]
+        """The loss as a float (an array with reduction="none"). On a GPU the first read waits for the queue."""
+        if self._value.__class__ is not float:
+            value = arrays.as_numpy(self._value)
+            if self._faults and (value != value).any():
+                self._raise_faults()
+            self._value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
+        return self._value
+
+    def _raise_faults(self) -> None:
+        for fault, text in self._faults:
+            if fault:
+                raise ValueError(text)
 
     def backward(self, weights: Any = None) -> Any:
         """Drives the gradient back through the net.
@@ -33,14 +51,17 @@ class Loss:
         weights: with reduction="none", the cotangent of `.value`, of its shape.
         """
         if self._backward_func is None:
-            raise BackwardError(f"{self._name} has no net to drive: make it as {self._name}(module), then call backward")
-        return self._backward_func(self.grad if weights is None and self._value.ndim == 0 else self._weighted(weights))
+            name = self._name
+            raise BackwardError(f"{name} has no net to drive: make it as {name}(module), then call backward")
+        if weights is None and (self._value.__class__ is float or not self._value.shape):
+            return self._backward_func(self.grad)
+        return self._backward_func(self._weighted(weights))
 
     def _weighted(self, weights: Any) -> Array:
-        shape = self._value.shape
+        shape = getattr(self._value, "shape", ())
         if weights is None or not shape:
-            wants = f'weights of shape {shape} (reduction="none")' if shape else 'no weights (they need reduction="none")'
-            raise ValueError(f"{self._name}.backward expected {wants}, got {'none' if weights is None else 'some'}")
+            wants = f"weights of the value's shape {shape}" if shape else "no weights: its value is a number"
+            raise ValueError(f"{self._name}: backward expected {wants}")
         xp = arrays.array_module(self.grad)
         weights = arrays.admit_real(xp, self.grad.dtype, weights, self._name)
         if weights.shape != shape:
@@ -73,66 +94,82 @@ class LossFunction:
     def __call__(self, prediction: Array, target: Any) -> Loss:
         prediction = self.admit(prediction)
         xp = arrays.array_module(prediction)
-        return self.reduced(*self.terms(xp, prediction, self.admit_target(xp, prediction, target)))
+        return self.reduced(xp, *self.terms(xp, prediction, self.admit_target(xp, prediction, target)))
+
+    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
+        raise NotImplementedError(f"{type(self).__name__} does not define terms")
 
     def admit(self, prediction: Any) -> Array:
         """The prediction as a real floating array (lists and integers are cast to float32)."""
-        if getattr(getattr(prediction, "dtype", None), "kind", "") == "f" and arrays.array_module(prediction):
+        if prediction.__class__ is numpy.ndarray and prediction.dtype.kind == "f" and prediction.dtype.isnative:
             return prediction
+        if isinstance(prediction, tuple):
+            raise TypeError(f"{self!r} expected one array as prediction, got a tuple of {len(prediction)}")
         if arrays.array_module(prediction) not in (None, numpy):
-            raise TypeError(f"{self!r} expected a floating prediction, got dtype {prediction.dtype}")
+            if prediction.dtype.kind != "f":
+                raise TypeError(f"{self!r} expected a floating prediction, got dtype {prediction.dtype}")
+            return prediction
         host = arrays.host_array(prediction, self)
-        return host if host.dtype.kind == "f" else host.astype(numpy.float32)
+        return host.astype(host.dtype.newbyteorder("=") if host.dtype.kind == "f" else numpy.float32)
 
     def admit_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
         """The target in the prediction's module, dtype and shape; nothing broadcasts."""
         if target.__class__ is not prediction.__class__ or target.dtype is not prediction.dtype:
-            if xp is not numpy and isinstance(target, numpy.ndarray) and target.dtype.kind in "iu":
+            if isinstance(target, tuple):
+                raise TypeError(f"{self!r} expected one array as target, got a tuple of {len(target)}")
+            if isinstance(target, numpy.ndarray) and target.dtype.kind in "iub":
                 target = xp.asarray(target)
             target = arrays.admit_real(xp, prediction.dtype, target, self)
         if target.shape != prediction.shape:
             raise ShapeMismatchError(self, f"expected a target of shape {prediction.shape}, got {target.shape}")
         return target
 
-    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
-        raise NotImplementedError(f"{type(self).__name__} does not define terms")
-
-    def reduced(self, terms: Array, grad: Array, count: Any = None) -> Loss:
-        """The Loss of these terms; `count` is what a mean divides by, when that is not their number."""
+    def reduced(self, xp: ModuleType, terms: Array, grad: Array, faults: Faults = ()) -> Loss:
+        """The Loss of these terms, whose derivative `grad` is rescaled in place."""
         if self.reduction == "none":
-            return Loss(terms, grad, self.backward_func, type(self).__name__)
-        value = terms.sum()
+            return self.outcome(xp, terms, grad, faults)
+        value = xp.add.reduce(terms, None)
         if self.reduction == "mean":
-            if count is None:
-                count = terms.size
-                if count == 0:
-                    raise ValueError(f"{self!r} has nothing to average: the prediction has shape {grad.shape}")
+            count = self.number(terms.size, grad)
             value = value / count
             grad /= count
-        return Loss(value, grad, self.backward_func, type(self).__name__)
+        return self.outcome(xp, value, grad, faults)
+
+    def number(self, items: int, prediction: Array) -> int:
+        """How many items there are to average over; ValueError when there are none."""
+        if items == 0:
+            raise ValueError(f"{self!r} has nothing to average: the prediction has shape {prediction.shape}")
+        return items
+
+    def outcome(self, xp: ModuleType, value: Any, grad: Array, faults: Faults = ()) -> Loss:
+        """The Loss. What is wrong on a device makes its value NaN there, so that one read tells."""
+        if xp is numpy and value.itemsize <= 8 and not value.shape:
+            value = float(value)
+        for fault, _ in faults:
+            value = xp.where(fault, math.nan, value)
+        return Loss(value, arrays.whole(xp, grad), self.backward_func, type(self).__name__, faults)
+
+    def details(self) -> Iterator[str]:
+        """What stands between the brackets of the repr."""
+        if self.reduction != "mean":
+            yield f"reduction={self.reduction!r}"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({'' if self.reduction == 'mean' else repr(self.reduction)})"
+        return f"{type(self).__name__}({', '.join(self.details())})"
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple["LossFunction", Any]]:
+        """(loss function, (prediction, target)) pairs that cover the options; every shared test runs over them."""
+        for reduction in REDUCTIONS:
+            yield cls(reduction=reduction), ((2, 3, 4), (2, 3, 4))
 
 
-def admit_labels(xp: ModuleType, who: object, prediction: Array, labels: Any) -> Array:
-    """Labels of shape (N...,) or (N..., 1) for a prediction (N..., K) as integers of shape (N...,), checked on the host."""
-    labels = arrays.admit_ids(xp, labels, who, "integer labels")
-    lead = prediction.shape[:-1]
-    if labels.shape == lead + (1,):
-        labels = labels.reshape(lead)
-    if labels.shape != lead:
-        raise ShapeMismatchError(who, f"expected labels of shape {lead}, got {labels.shape}")
-    return labels
-
-
-def check_range(who: object, labels: Array, classes: int, ignored: int | None = None) -> None:
-    """ValueError when a label lies outside [0, classes) and is not the ignored one (host arrays only)."""
-    if arrays.array_module(labels) is not numpy or labels.size == 0:
-        return
-    low, high = labels.min(), labels.max()
-    if 0 <= low and high < classes:
-        return
-    wrong = labels[((labels < 0) | (labels >= classes)) & (True if ignored is None else labels != ignored)]
-    if wrong.size:
-        raise ValueError(f"{who!r} expected labels in [0, {classes}), got {wrong[0]}")
+def check_number(
+    who: object, argument: str, number: Any, low: float, high: float = math.inf, above: bool = False
+) -> None:
+    """TypeError or ValueError unless it is a finite number in [low, high] (with `above`, larger than low)."""
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{type(who).__name__} expected a number as {argument}, got {number!r}")
+    if not low <= number <= high or math.isinf(number) or (above and number == low):
+        bounds = f"{'>' if above else '>='} {low}" if high == math.inf else f"in [{low}, {high}]"
+        raise ValueError(f"{type(who).__name__} expected a finite {argument} {bounds}, got {number!r}")

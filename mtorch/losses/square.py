@@ -5,7 +5,9 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array, array_module
-from mtorch.losses.base import Loss, LossFunction, admit_labels, check_range
+from mtorch.kernels.labels import one_hot
+from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
+from mtorch.losses.labels import admit_labels, class_axis
 
 
 class SquareLoss(LossFunction):
@@ -16,23 +18,34 @@ class SquareLoss(LossFunction):
     Backward: d/dp_k of 1/2 sum_j (p_j - t_j)^2 is p_k - t_k; the mean divides it by the number of rows.
     """
 
-    def __call__(self, prediction: Array, target: Any, *, transform: bool = False) -> Loss:
+    def __init__(self, backward_func: Any = None, *, transform: bool = False, reduction: str = "mean"):
+        super().__init__(backward_func, reduction=reduction)
+        self.transform = transform
+
+    def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
         prediction = self.admit(prediction)
-        if not transform:
-            return super().__call__(prediction, target)
-        xp = array_module(prediction)
-        labels = admit_labels(xp, self, prediction, target)
-        check_range(self, labels, prediction.shape[-1])
-        target = (labels[..., None] == xp.arange(prediction.shape[-1])).astype(prediction.dtype)
-        return self.reduced(*self.terms(xp, prediction, target))
+        xp, (lead, classes), faults = array_module(prediction), class_axis(self, prediction), ()
+        if self.transform if transform is None else transform:
+            labels, faults = admit_labels(self, xp, target, lead, classes)
+            d = prediction - one_hot(xp, labels, classes, prediction.dtype)
+        else:
+            d = prediction - self.admit_target(xp, prediction, target)
+        if self.reduction == "none":
+            return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d, faults)
+        share = 1 / self.number(d.size // classes, d) if self.reduction == "mean" else 1.0
+        value = xp.vdot(d, d) * (0.5 * share)
+        d *= share
+        return self.outcome(xp, value, d, faults)
 
-    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
-        difference = prediction - target
-        return 0.5 * (difference * difference).sum(axis=-1), difference
-
-
+    def details(self) -> Iterator[str]:
+        if self.transform:
+            yield "transform=True"
+        yield from super().details()
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:
-        for reduction in ("mean", "sum", "none"):
-            yield cls(reduction=reduction), ((4, 3), (4, 3))
+        for reduction in REDUCTIONS:
+            yield cls(reduction=reduction), ((2, 4, 3), (2, 4, 3))
+            yield cls(transform=True, reduction=reduction), lambda xp, rng: (
+                xp.asarray(rng.standard_normal((4, 3))), xp.asarray(rng.integers(0, 3, (4, 1))),
+            )  # fmt: skip

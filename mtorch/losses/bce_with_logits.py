@@ -1,0 +1,35 @@
+"""Binary cross-entropy of logits."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from mtorch.arrays import Array
+from mtorch.kernels.sigmoid import sigmoid
+from mtorch.losses.base import REDUCTIONS, LossFunction
+
+
+class BCEWithLogitsLoss(LossFunction):
+    """L = -t log s(x) - (1 - t) log(1 - s(x)) with the logistic function s, averaged over all elements.
+
+    Shapes: prediction, logits, and target of one shape, any.
+
+    As log s(x) = -log(1 + exp(-x)) and log(1 - s(x)) = log s(x) - x, L = max(x, 0) - t x + log(1 + exp(-|x|)), which
+    no x overflows.
+
+    Backward: dL/dx = s(x) - t.
+    """
+
+    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
+        x = prediction
+        terms = xp.maximum(x, 0.0) - target * x + xp.log1p(xp.exp(-xp.abs(x)))
+        grad = sigmoid(xp, x)
+        grad -= target
+        return terms, grad
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:
+        for reduction in REDUCTIONS:
+            yield cls(reduction=reduction), lambda xp, rng: (
+                xp.asarray(rng.standard_normal((4, 3))), xp.asarray(rng.random((4, 3))),
+            )  # fmt: skip

@@ -1,0 +1,41 @@
+"""Huber's loss."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from mtorch.arrays import Array
+from mtorch.losses.base import LossFunction, check_number
+
+
+class HuberLoss(LossFunction):
+    """L = d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), with d = p - t; averaged over all elements.
+
+    Shapes: prediction and target of one shape, any.
+
+    Backward: with c = clip(d, -delta, delta) both branches are L = c (d - c / 2), and dL/dp = c.
+
+    Huber, "Robust Estimation of a Location Parameter", 1964.
+    """
+
+    def __init__(self, backward_func: Any = None, *, delta: float = 1, reduction: str = "mean"):
+        super().__init__(backward_func, reduction=reduction)
+        check_number(self, "delta", delta, 0, above=True)
+        self.delta = delta
+
+    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
+        d = prediction - target
+        c = d.clip(-self.delta, self.delta)
+        d -= 0.5 * c
+        d *= c
+        return d, c
+
+    def details(self) -> Iterator[str]:
+        if self.delta != 1:
+            yield f"delta={self.delta}"
+        yield from super().details()
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:
+        yield from super().examples(xp=xp, dtype=dtype, rng=rng)
+        yield cls(delta=0.5), ((4, 3), (4, 3))

@@ -1,0 +1,19 @@
+"""Mean squared error."""
+
+from types import ModuleType
+
+from mtorch.arrays import Array
+from mtorch.losses.base import LossFunction
+
+
+class MSELoss(LossFunction):
+    """L = (p - t)^2, averaged over all elements.
+
+    Shapes: prediction and target of one shape, any.
+
+    Backward: dL/dp = 2 (p - t).
+    """
+
+    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
+        d = prediction - target
+        return d * d, 2 * d
