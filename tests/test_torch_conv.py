@@ -1,0 +1,141 @@
+"""Convolution and pooling against PyTorch: values and every gradient over a grid of options."""
+
+import itertools
+import math
+
+import numpy
+import pytest
+
+from mtorch import Sequential, layers
+from mtorch.kernels import convolution
+
+torch = pytest.importorskip("torch")
+
+
+def compare(ours, theirs, x, tolerance, order=None):
+    """Runs both on x with the same parameters and the same random output gradient."""
+    theirs = theirs.to(torch.from_numpy(x).dtype)
+    ours.load_state_dict({name: value.detach().numpy() for name, value in theirs.state_dict().items()})
+    leaf = torch.tensor(x, requires_grad=True)
+    want = theirs(leaf)
+    g = numpy.random.default_rng(1).standard_normal(tuple(want.shape)).astype(x.dtype)
+    want.backward(torch.from_numpy(g))
+    if order is not None:
+        x = numpy.ascontiguousarray(x.transpose(order)).transpose(numpy.argsort(order))
+    y = ours(x)
+    dx = ours.backward(g)
+    for name, got, expected in (
+        ("y", y, want.detach()),
+        ("dx", dx, leaf.grad),
+        *((name, p.grad, dict(theirs.named_parameters())[name].grad) for name, p in ours.parameters().items()),
+    ):
+        expected = expected.numpy()
+        assert got.shape == expected.shape and got.dtype == x.dtype, name
+        error = abs(got - expected).max(initial=0) / max(1, abs(expected).max(initial=0))
+        assert error <= tolerance, f"{name} differs by {error:.2g}: {ours!r}"
+
+
+def draw(*shape, dtype="float64"):
+    return numpy.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+@pytest.fixture(params=["columns", "rows"])
+def body(request, monkeypatch):
+    """The generic bodies of the kernels, and the NumPy ones that large batches take."""
+    monkeypatch.setattr(convolution, "FEW_COLUMNS", 0 if request.param == "rows" else math.inf)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, (3, 2), (1, 4), (4, 1)])
+def test_conv2d_equals_torch(body, kernel):
+    for stride, padding, dilation, (c, o, groups), bias in itertools.chain(
+        itertools.product((1, 2, (2, 3)), (0, (1, 2)), (1, (2, 1)), ((4, 6, 1), (4, 6, 2)), (True,)),
+        itertools.product((1, (3, 1)), (2,), (2,), ((3, 3, 3), (3, 6, 3), (1, 5, 1)), (False,)),
+    ):
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias}
+        ours = layers.Conv2d(c, o, kernel, dtype="float64", **options)
+        compare(ours, torch.nn.Conv2d(c, o, kernel, **options), draw(3, c, 9, 10), 1e-9)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, (3, 2), (2, 4)])
+def test_conv_transpose2d_equals_torch(body, kernel):
+    for stride, padding, dilation, (c, o, groups), bias in itertools.chain(
+        itertools.product((1, 2, (3, 2)), (0, 1), (1, (1, 2)), ((4, 6, 1), (4, 6, 2)), (True,)),
+        itertools.product((1, 4), (1,), (2,), ((3, 3, 3), (5, 1, 1)), (False,)),
+    ):
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias}
+        ours = layers.ConvTranspose2d(c, o, kernel, dtype="float64", **options)
+        compare(ours, torch.nn.ConvTranspose2d(c, o, kernel, **options), draw(3, c, 5, 6), 1e-9)
+
+
+def test_conv1d_equals_torch(body):
+    for kernel, stride, padding, dilation, (c, o, groups) in itertools.product(
+        (1, 4), (1, 3), (0, 2), (1, 2), ((4, 6, 1), (4, 6, 2), (3, 3, 3))
+    ):
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        ours = layers.Conv1d(c, o, kernel, dtype="float64", **options)
+        compare(ours, torch.nn.Conv1d(c, o, kernel, **options), draw(3, c, 13), 1e-9)
+
+
+@pytest.mark.parametrize("order", [None, (2, 1, 3, 0), (1, 2, 3, 0)])
+def test_pooling_equals_torch(order):
+    sizes = [(2,), (2, 1), (3, 2, 1), (3, 1, 1), ((2, 3), (3, 2), (1, 1)), ((1, 4), 2, (0, 2)), (2, 3)]
+    for name, size, shape in itertools.product(("MaxPool2d", "AvgPool2d"), sizes, ((2, 3, 8, 8), (5, 2, 7, 9))):
+        ours, theirs = getattr(layers, name)(*size, dtype="float64"), getattr(torch.nn, name)(*size)
+        compare(ours, theirs, draw(*shape), 1e-12, order)
+
+
+def test_pooling_along_one_axis_and_into_bins_equals_torch():
+    for name, size in itertools.product(("MaxPool1d", "AvgPool1d"), ((2,), (3, 2, 1), (4, 1, 2), (2, 3))):
+        ours, theirs = getattr(layers, name)(*size, dtype="float64"), getattr(torch.nn, name)(*size)
+        compare(ours, theirs, draw(3, 2, 11), 1e-12)
+    for out in (1, (2, 3), (7, 5), (4, 9)):
+        ours, theirs = layers.AdaptiveAvgPool2d(out, dtype="float64"), torch.nn.AdaptiveAvgPool2d(out)
+        compare(ours, theirs, draw(2, 3, 7, 8), 1e-12)
+
+
+def test_max_pooling_gives_a_tie_to_the_winner_torch_gives_it_to():
+    x = numpy.random.default_rng(0).integers(0, 3, (4, 2, 9, 8)).astype("float64")
+    for size in ((2,), (3, 2, 1), (2, 1)):
+        for order in (None, (2, 1, 3, 0)):
+            compare(layers.MaxPool2d(*size, dtype="float64"), torch.nn.MaxPool2d(*size), x, 1e-12, order)
+
+
+@pytest.mark.parametrize("c, o, size, options", [
+    (1, 32, 28, {"kernel_size": 3}),
+    (32, 64, 14, {"kernel_size": 3}),
+    (6, 16, 14, {"kernel_size": 5}),
+    (16, 32, 15, {"kernel_size": 3, "stride": 2, "padding": 1}),
+    (24, 24, 10, {"kernel_size": 3, "padding": 1, "groups": 24}),
+])  # fmt: skip
+def test_float32_convolutions_equal_torch_to_rounding(c, o, size, options):
+    compare(
+        layers.Conv2d(c, o, **options), torch.nn.Conv2d(c, o, **options), draw(32, c, size, size, dtype="float32"), 1e-4
+    )
+
+
+def test_a_small_network_trains_like_torchs():
+    """Memory orders change hands between layers here; after ten steps every parameter is still the same."""
+    nn = layers.on(dtype="float64", rng=0)
+    ours = Sequential([
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1, stride=2), nn.Tanh(),
+        nn.ConvTranspose2d(6, 3, 2, stride=2), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(27, 3),
+    ])  # fmt: skip
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Conv2d(4, 6, 3, padding=1, stride=2),
+        torch.nn.Tanh(), torch.nn.ConvTranspose2d(6, 3, 2, stride=2), torch.nn.AvgPool2d(2), torch.nn.Flatten(),
+        torch.nn.Linear(27, 3),
+    ).double()  # fmt: skip
+    theirs.load_state_dict({name: torch.from_numpy(value) for name, value in ours.state_dict().items()})
+    rng = numpy.random.default_rng(0)
+    for _ in range(10):
+        x, target = rng.standard_normal((70, 1, 14, 14)), rng.standard_normal((70, 3))
+        ours.backward_parameters((ours(x) - target) / 70)
+        ours.step(0.05)
+        theirs.zero_grad()
+        ((theirs(torch.from_numpy(x)) - torch.from_numpy(target)) ** 2 / 140).sum().backward()
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter -= 0.05 * parameter.grad
+    expected = theirs.state_dict()
+    for name, value in ours.state_dict().items():
+        numpy.testing.assert_allclose(value, expected[name].numpy(), rtol=0, atol=1e-10)
