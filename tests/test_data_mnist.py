@@ -7,6 +7,8 @@ import io
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -194,7 +196,7 @@ def test_auto_falls_back_to_the_raw_scans_for_models_that_read_them():
 
 
 def test_mnist_makes_a_missing_mnist_an_error():
-    with pytest.raises(OSError, match=f"no mirror delivered {FIRST} .*MTORCH_DATA=DIR"):
+    with pytest.raises(FileNotFoundError, match=f"no mirror delivered {FIRST} .*MTORCH_DATA=DIR"):
         load_digits_data("mnist", say=lambda line: None)
 
 
@@ -319,7 +321,7 @@ def test_a_mirror_that_fails_is_passed_over_and_leaves_nothing(server, monkeypat
     arguments = (NAMES[0], tmp_path / "cache", lambda line: None)
     monkeypatch.setattr(mnist_files, "MIRRORS", server.at(bad))
     monkeypatch.setattr(download, "ANSWER", 0.3)
-    with pytest.raises(download.DownloadError, match=f"no mirror delivered {FIRST} \\(127.0.0.1:") as error:
+    with pytest.raises(mnist_files.MnistMissing, match=f"no mirror delivered {FIRST} \\(127.0.0.1:") as error:
         mnist_files._cached(*arguments)
     assert ".part" not in str(error.value) and ("timed out" in str(error.value) or bad != "stall")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -369,7 +371,7 @@ def test_a_name_look_up_that_hangs_is_given_up(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(mnist_files, "MIRRORS", ["http://slow.invalid/"])
     monkeypatch.setattr(download, "ANSWER", 0.2)
-    with pytest.raises(download.DownloadError, match="slow.invalid: does not answer"):
+    with pytest.raises(mnist_files.MnistMissing, match="slow.invalid: does not answer"):
         load_digits_data("mnist", say=lambda line: None)
     release.set()
 
@@ -378,7 +380,7 @@ def test_patience_is_for_all_mirrors_together_and_ends_within_seconds(server, mo
     monkeypatch.setattr(download, "ANSWER", 0.4)
     monkeypatch.setattr(download, "PATIENCE", 1.0)
     monkeypatch.setattr(mnist_files, "MIRRORS", server.at(*["hang"] * 20))
-    with pytest.raises(download.DownloadError):
+    with pytest.raises(mnist_files.MnistMissing):
         load_digits_data("mnist", say=lambda line: None)
     assert 2 <= len(server.asked) <= 3
     assert {name for _, name in server.asked} == {FIRST}
@@ -421,6 +423,11 @@ def test_ctrl_c_leaves_no_part_file(server, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         download.download(FIRST, tmp_path, server.at("good"), interrupted)
     assert list(tmp_path.glob("*.part")) == [] and not (tmp_path / FIRST).exists()
+
+
+def test_the_network_is_imported_only_where_something_is_downloaded():
+    code = "import sys, mtorch.data; assert not {'urllib.request', 'http.client', 'tqdm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_progress_bar_is_drawn_on_a_terminal_only(server, monkeypatch, tmp_path):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy
 
-from mtorch.data.download import DownloadError, download
 from mtorch.data.idx import idx_sha256, read_idx
 from mtorch.data.uci_digits import DigitData, digits
 
@@ -27,6 +26,10 @@ MIRRORS = [
     "https://azureopendatastorage.blob.core.windows.net/mnist/",
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 ]
+
+
+class MnistMissing(FileNotFoundError):
+    """MNIST is not in the cache and cannot be brought there; the text says why, and what to do."""
 
 
 def say(line: str) -> None:
@@ -47,7 +50,7 @@ def load_digits_data(data: str | os.PathLike = "auto", size: int = 28, say: Call
         return mnist(data, say=say)
     try:
         return mnist(say=say)
-    except DownloadError as error:
+    except MnistMissing as error:
         if data == "mnist":
             raise
         say(f"MNIST IS NOT HERE: going on with the built-in digits instead, 1,797 scans of 8 x 8.\n  Why: {error}")
@@ -59,7 +62,7 @@ def mnist(root: str | os.PathLike | None = None, say: Callable[[str], None] = sa
 
     The folder holds the four files, gzipped or not, itself or in a folder `mnist`; one that does not, or that holds
     damaged ones, is an error and nothing else is tried. Files in MNIST's format that are not MNIST (by SHA-256) are
-    welcome there, under the folder's name. DownloadError, an OSError, where no mirror can be reached.
+    welcome there, under the folder's name. MnistMissing where no mirror can be reached.
     """
     root = os.environ.get("MTORCH_DATA") if root is None else root
     if root:
@@ -76,7 +79,7 @@ def cache_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtorch" / "mnist"
     except RuntimeError as error:
-        raise DownloadError("there is no home folder to keep MNIST in: set MTORCH_CACHE") from error
+        raise MnistMissing("there is no home folder to keep MNIST in: set MTORCH_CACHE") from error
 
 
 def _from_folder(root: Path) -> DigitData:
@@ -113,13 +116,15 @@ def _cached(name: str, folder: Path, say: Callable[[str], None]) -> numpy.ndarra
             return _genuine(name, path)
         except (ValueError, OSError) as error:
             say(f"{error}: fetching it again")
+    from mtorch.data.download import DownloadError, download  # costs 30 ms, and few need it
+
     say(f"fetching MNIST's {name}.gz into {folder}")
     try:
         return download(f"{name}.gz", folder, MIRRORS, lambda part: _genuine(name, part))
     except DownloadError as error:
-        raise DownloadError(f"{error}. With MNIST in a folder, name it: --data DIR, or MTORCH_DATA=DIR") from error
+        raise MnistMissing(f"{error}. With MNIST in a folder, name it: --data DIR, or MTORCH_DATA=DIR") from error
     except OSError as error:
-        raise DownloadError(f"MNIST cannot be kept ({error}). Name another place: MTORCH_CACHE=DIR") from error
+        raise MnistMissing(f"MNIST cannot be kept ({error}). Name another place: MTORCH_CACHE=DIR") from error
 
 
 def _genuine(name: str, path: Path) -> numpy.ndarray:
