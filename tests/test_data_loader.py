@@ -248,7 +248,7 @@ def test_a_switch_must_be_true_or_false(name):
 
 @pytest.mark.parametrize("rng", [1.5, "0", True, numpy.random.RandomState(0)])
 def test_a_generator_that_is_none_is_a_type_error(rng):
-    with pytest.raises(TypeError, match="DataLoader rng: expected a numpy.random.Generator or an int"):
+    with pytest.raises(TypeError, match="DataLoader rng expected an int, a numpy.random.Generator"):
         loader_of(10, 2, rng=rng)
 
 

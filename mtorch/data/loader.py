@@ -128,11 +128,10 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _generator(rng: Any) -> numpy.random.Generator:
-    if isinstance(rng, bool) or not isinstance(rng, numpy.random.Generator | int | numpy.integer):
-        raise TypeError(f"DataLoader rng: expected a numpy.random.Generator or an int, got {rng!r}")
-    if not isinstance(rng, numpy.random.Generator) and rng < 0:
-        raise ValueError(f"DataLoader rng: expected a seed of at least 0, got {rng}")
-    return as_generator(rng)
+    try:
+        return as_generator(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"DataLoader {error}") from error
 
 
 def _integer(key: str, value: Any) -> int:
