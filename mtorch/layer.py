@@ -66,6 +66,7 @@ class Layer:
     """
 
     moves_data = False  # True for layers that only rearrange entries and so take any kind of data
+    parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
     array_only = False  # True for layers that take one array; a tuple is then refused for them
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):

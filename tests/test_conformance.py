@@ -206,7 +206,7 @@ def test_what_no_layer_takes_is_a_typed_error_and_leaves_no_memory(cls, index):
         before = buffers(layer)
         try:
             layer(bad)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, FloatingPointError):  # the logarithm of 0 and its kin
             assert holds_nothing(layer)
             for (_, now), (_, then) in zip(buffers(layer).items(), before.items(), strict=True):
                 assert_same(now, then)

@@ -19,6 +19,7 @@ class _Branches(Container):
         if not branches:
             raise ValueError(f"{type(self).__name__} needs at least one branch")
         self.branches = self.bare(branches)
+        self.parts = len(self.branches)
         super().__init__(self.branches)
 
     def children(self) -> Iterator[tuple[str, Layer]]:

@@ -1,0 +1,179 @@
+"""Expressions: formulas over inputs, parameters and layers, written down instead of computed.
+
+    x = Input("x")
+    y = exp(x) + Linear(3, 3)(x) * 0.5          # nothing is computed
+    net = Graph.of(y)                            # a layer
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+from mtorch import arrays
+from mtorch.containers.plan import Constant, leaves, mapped
+from mtorch.layer import Layer, Symbol
+from mtorch.layers.arithmetic import Add, Divide, Multiply, Operator, Subtract
+from mtorch.layers.elementwise import Abs, Negative
+from mtorch.layers.matmul import MatMul
+from mtorch.layers.power import Pow, Power
+from mtorch.layers.select import Select
+from mtorch.layers.slice import Slice
+from mtorch.parameter import Buffer, Parameter
+
+_serial = count()
+
+
+class Expression(Symbol):
+    """A layer on operands: other expressions, parameters, numbers and arrays, in tuples where the layer takes tuples.
+
+    It knows `+ - * / ** @`, unary minus, `abs` and indexing. Its truth, its size and its entries are not known, so
+    Python cannot branch on it. One that stands for a tuple of known length can be unpacked: `a, b = split(x, 2)`.
+    """
+
+    __array_ufunc__ = None  # so that NumPy and CuPy leave `array * expression` to the expression
+
+    def __init__(self, layer: Layer | None, operand: Any, implied: bool = False):
+        self.layer, self.implied = layer, implied  # implied: made by an operator or function, not by the user
+        self.operand = mapped(_as_leaf, operand)
+        self.serial = next(_serial)
+
+    def apply(self, layer: Layer, x: Any) -> "Expression":
+        return Expression(layer, x)
+
+    def __pow__(self, other: Any) -> "Expression":
+        if isinstance(other, int | float) or getattr(other, "ndim", 1) == 0 and arrays.is_array(other):
+            return Expression(Power(other if isinstance(other, int | float) else other.item()), self, implied=True)
+        return _combined(Pow, self, other)
+
+    def __rpow__(self, other: Any) -> "Expression":
+        return _combined(Pow, other, self)
+
+    def __neg__(self) -> "Expression":
+        return Expression(Negative(), self, implied=True)
+
+    def __pos__(self) -> "Expression":
+        return self
+
+    def __abs__(self) -> "Expression":
+        return Expression(Abs(), self, implied=True)
+
+    def __getitem__(self, index: Any) -> "Expression":
+        parts = self.layer.parts if self.layer is not None else None
+        if parts is None:
+            return Expression(Slice(index), self, implied=True)
+        if not isinstance(index, int) or not -parts <= index < parts:
+            raise IndexError(f"{self!r} is a tuple of {parts}, got the index {index!r}")
+        return Expression(Select(index), self, implied=True)
+
+    def __iter__(self) -> Iterator["Expression"]:
+        parts = self.layer.parts if self.layer is not None else None
+        if parts is None:
+            raise TypeError(f"{self!r} has no known length: take its parts with split or Select")
+        return (self[i] for i in range(parts))
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"{self!r} has no truth value: Python cannot branch on data that is not there yet")
+
+    def __repr__(self) -> str:
+        return f"<expression {self.layer!r}>"
+
+
+class Input(Expression):
+    """What a Graph will be given. The name is for errors; without one the position is used."""
+
+    def __init__(self, name: str | None = None):
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"Input expected a name, got {name!r}")
+        super().__init__(None, None)
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Input({'' if self.name is None else repr(self.name)})"
+
+
+def _as_leaf(x: Any) -> Any:
+    return x if isinstance(x, Expression | Parameter | Buffer | Constant) else Constant(x)
+
+
+def _is_operand(x: Any) -> bool:
+    if isinstance(x, bool):
+        return False
+    return isinstance(x, Expression | Parameter | Buffer | int | float | list) or arrays.is_array(x)
+
+
+def _combined(operator: type[Operator], a: Any, b: Any) -> Expression:
+    return Expression(operator(), (a, b), implied=True) if _is_operand(a) and _is_operand(b) else NotImplemented
+
+
+def _overload(operator: type[Operator]) -> tuple[Callable, Callable]:
+    return lambda self, other: _combined(operator, self, other), lambda self, other: _combined(operator, other, self)
+
+
+for _name, _operator in (("add", Add), ("sub", Subtract), ("mul", Multiply), ("truediv", Divide), ("matmul", MatMul)):
+    for _method, _function in zip((f"__{_name}__", f"__r{_name}__"), _overload(_operator), strict=True):
+        setattr(Expression, _method, _function)
+
+
+def reading_order(result: Any) -> list[Expression]:
+    """All expressions that the result is made of, in the order in which they were written."""
+    found: dict[int, Expression] = {}
+    stack = list(leaves(result))
+    while stack:
+        expression = stack.pop()
+        if id(expression) not in found:
+            found[id(expression)] = expression
+            stack.extend(leaf for leaf in leaves(expression.operand) if isinstance(leaf, Expression))
+    return sorted(found.values(), key=lambda expression: expression.serial)
+
+
+def table_of(
+    result: Any, inputs: tuple[Input, ...] | None, names: dict[int, str]
+) -> tuple[tuple[str, ...], dict[str, Any], Any]:
+    """(inputs, nodes, outputs) as `Graph` takes them. Without `inputs` they come in the order of first use.
+
+    names: what to call the nodes of the layers with these ids; the others are called after their class.
+    """
+    written = reading_order(result)
+    used = [leaf for each in written for leaf in leaves(each.operand) if isinstance(leaf, Input)]
+    found = list(dict.fromkeys(used + [leaf for leaf in leaves(result) if isinstance(leaf, Input)]))
+    if not found:
+        raise ValueError("Graph.of expected an expression of at least one Input")
+    for each in found:
+        if inputs is not None and each not in inputs:
+            raise ValueError(f"Graph.of met {each!r}, which is not among its inputs")
+    inputs = tuple(found) if inputs is None else tuple(inputs)
+    called: dict[int, str] = {}
+    taken: dict[str, int] = {}
+    reserved = set(names.values())
+
+    def call(expression: Expression, wish: str, named: bool = False) -> None:
+        name, number = wish, taken.get(wish, 0)
+        while name in taken or (name in reserved and not named):
+            number += 1
+            name = f"{wish}{number}"
+        taken[name] = taken[wish] = number
+        called[id(expression)] = name
+
+    for each in inputs:
+        if each.name is not None:
+            if each.name in taken:
+                raise ValueError(f"Graph.of met two inputs named {each.name!r}")
+            call(each, each.name, named=True)
+    for each in inputs:
+        if each.name is None:
+            call(each, "x")
+    lead = next((each.layer for each in written if each.layer is not None and not each.implied), None)
+    nodes: dict[str, Any] = {}
+    for each in written:
+        if not isinstance(each, Input):
+            named = names.get(id(each.layer))
+            call(each, named or type(each.layer).__name__.lower(), named is not None)
+            layer = each.layer
+            if each.implied:  # each graph gets its own, of the array module and dtype of the user's first layer
+                layer = copy.deepcopy(layer)
+                if lead is not None:
+                    layer._adopt(lead.xp, lead.dtype)
+            operand = mapped(lambda leaf: called[id(leaf)] if isinstance(leaf, Expression) else leaf, each.operand)
+            nodes[called[id(each)]] = (layer, operand)
+    return tuple(called[id(each)] for each in inputs), nodes, mapped(lambda leaf: called[id(leaf)], result)

@@ -1,0 +1,290 @@
+"""A network of layers without loops."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from mtorch import arrays
+from mtorch.arrays import Value, add_values, shape_value
+from mtorch.containers.doors import Doors
+from mtorch.containers.expression import Expression, Input, table_of
+from mtorch.containers.plan import DROP, PARAMETERS, Constant, Plan, Template, gather, leaves
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+from mtorch.layers.select import completed
+from mtorch.parameter import Buffer, Parameter
+from mtorch.tape import Container, Tape
+
+Named = dict[str, Layer | Parameter | Buffer]
+
+
+class Graph(Container):
+    """Layers that feed each other: every node is a layer on values that stand above it.
+
+        Graph("x", {"h": (Linear(3, 3), "x"), "y": (Add(), ("h", "x"))}, "y")
+
+    inputs, outputs: a name or a tuple of names; one is a bare value, several are a tuple.
+    nodes: {name: (layer, operand)} in reading order. An operand is a name, or where the layer takes a tuple a tuple,
+        of names, numbers, arrays and Parameters. {name: Parameter} names a parameter.
+    xp, dtype: for a graph without parameters; else they are those of the layers with parameters.
+    named: how layers and parameters are called in the state dict, if not after their nodes; `title` in errors.
+
+    `Graph.of(expression)` builds one from a formula.
+
+    Backward: a value that several nodes read moves the outputs through all of them, so its gradient is the sum of
+    theirs. Nodes answer in reverse reading order: then every sum is complete before it is used. What leads to no
+    parameter and no wanted input is left out.
+    """
+
+    def __init__(
+        self,
+        inputs: str | tuple[str, ...],
+        nodes: dict[str, Any],
+        outputs: Any,
+        *,
+        xp: ModuleType | None = None,
+        dtype: Any = None,
+        named: Named | None = None,
+        title: str = "Graph",
+    ):
+        self.inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        if not self.inputs or not all(isinstance(name, str) for name in (*self.inputs, *nodes)):
+            raise TypeError(f"Graph expected names of inputs and nodes, got {inputs!r} and {list(nodes)!r}")
+        if len({*self.inputs, *nodes}) < len(self.inputs) + len(nodes):
+            raise ValueError(f"Graph expected different names, got the inputs {self.inputs} and nodes {list(nodes)}")
+        outputs = tuple(outputs) if isinstance(outputs, list) else outputs
+        single = isinstance(outputs, tuple) and len(outputs) == 1
+        self._plan = plan = Plan(self.inputs, nodes, outputs[0] if single else outputs)
+        self.title, named = title, named or {}
+        layers = {id(layer): layer for layer in plan.layers}
+        layers.update((id(item), item) for item in named.values() if isinstance(item, Layer))
+        self._settle(tuple(layers.values()), xp, dtype)
+        self._name(named)
+        moving = set(map(id, self.moving))
+        moved = [isinstance(item, Parameter) for item in plan.sources.values()]
+        self._steps = list(zip(plan.layers, map(gather, plan.operands), plan.last_uses(), strict=True))
+        self._all_back = plan.backward(moving, [True] * len(self.inputs) + moved)
+        self._parameters_back = plan.backward(moving, [False] * len(self.inputs) + moved)
+        self._result = gather(plan.output)
+        self.flow({})
+
+    @classmethod
+    def of(
+        cls,
+        result: Any,
+        *,
+        inputs: tuple[Input, ...] | None = None,
+        xp: ModuleType | None = None,
+        dtype: Any = None,
+        named: Named | None = None,
+        title: str = "Graph",
+    ) -> "Graph":
+        """The graph of an expression or a tuple of expressions; its inputs come in the order of first use."""
+        for leaf in leaves(result):
+            if not isinstance(leaf, Expression):
+                raise TypeError(f"{title} expected an expression or a tuple of expressions, got {leaf!r}")
+        names = {id(item): path for path, item in reversed((named or {}).items()) if isinstance(item, Layer)}
+        return cls(*table_of(result, inputs, names), xp=xp, dtype=dtype, named=named, title=title)
+
+    def _settle(self, layers: tuple[Layer, ...], xp: ModuleType | None, dtype: Any) -> None:
+        """One array module and dtype for all: those of the parameters, else those asked for, else the first layer's."""
+        moved = [(repr(layer), layer.xp, layer.dtype) for layer in layers if layer.parameters()][:1]
+        for item in self._plan.sources.values():
+            if isinstance(item, Parameter):
+                moved.append((repr(item), arrays.array_module(item.value), item.value.dtype))
+        _, home, found = moved[0] if moved else ("", xp or layers[0].xp, dtype or layers[0].dtype)
+        found = arrays.float_dtype(home, found)
+        asked = [(f"{self.title}(xp=, dtype=)", xp or home, arrays.float_dtype(xp or home, dtype or found))]
+        for who, where, kind in moved + asked:
+            if where is not home or kind != found:
+                raise ValueError(
+                    f"{self.title} needs one array module and dtype, got "
+                    f"{moved[0][0]} ({home.__name__}, {found}) and {who} ({where.__name__}, {kind})"
+                )
+        for layer in layers if not any(layer.parameters() for layer in layers) else ():
+            for _, each in layer.walk():
+                if each.xp is not home or each.dtype != found:
+                    each._adopt(home, found)
+        super().__init__(layers)
+
+    def _name(self, named: Named) -> None:
+        """The names of everything below, and the parameters and constants in the order of their slots."""
+        plan = self._plan
+        known = {id(item) for item in named.values()}
+        self._children = [(path, item) for path, item in named.items() if isinstance(item, Layer)]
+        self._children += [pair for pair in zip(plan.names, plan.layers, strict=True) if id(pair[1]) not in known]
+        self._items = {path: item for path, item in named.items() if not isinstance(item, Layer)}
+        paths = {id(item): f"{path}.{name}" for path, layer in self._children for name, item in layer._state().items()}
+        paths |= {id(item): path for path, item in self._items.items()}
+        self._doors = Doors(plan)
+        self._sources: list[Parameter | Buffer] = []
+        for slot, (name, item) in enumerate(plan.sources.items(), start=len(self.inputs)):
+            if isinstance(item, Constant):
+                item = Buffer(self._doors.constant(self, slot, item.value), persistent=False)
+            self._sources.append(item)
+            self._items[paths.get(id(item), name)] = item
+
+    # ------------------------------------------------------------------ the tree
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        return iter(self._children)
+
+    def own(self, kind: type) -> Iterator[tuple[str, Any]]:
+        return ((name, item) for name, item in self._items.items() if isinstance(item, kind))
+
+    def step(self, lr: float) -> None:
+        super().step(lr)
+        for item in self._items.values():
+            if item.__class__ is Parameter:
+                item.step(lr)
+
+    @property
+    def moves_data(self) -> bool:
+        return all(layer.moves_data for layer in self._plan.layers)
+
+    @property
+    def parts(self) -> int | None:
+        return len(self._plan.output) if isinstance(self._plan.output, tuple) else None
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        plan = self._plan
+        flows = [known if len(self.inputs) == 1 else {}] + [{}] * (plan.first - 1)
+        for name, layer, operand in zip(plan.names, plan.layers, plan.operands, strict=True):
+            try:
+                flows.append(layer.flow(flows[operand] if operand.__class__ is int else {}))
+            except ValueError as error:
+                error.add_note(f"in node {name!r} of {self.title}")
+                raise
+        return flows[plan.output] if plan.output.__class__ is int else {}
+
+    def place(self, layer: Layer, position: int) -> str:
+        return f"node {self._plan.names[position]!r} of {self.title}"
+
+    def details(self) -> str:
+        plan = self._plan
+        if len(plan.layers) > 8:
+            return f"{', '.join(self.inputs)}; {len(plan.layers)} nodes"
+        names = [*self.inputs, *plan.sources, *plan.names]
+        rows = zip(plan.names, plan.layers, plan.operands, strict=True)
+        nodes = [f"{name} = {layer!r}({', '.join(names[slot] for slot in leaves(op))})" for name, layer, op in rows]
+        return ", ".join([*self.inputs, *nodes])
+
+    # ------------------------------------------------------------------ the verbs
+
+    def admit(self, x: Value) -> Value:
+        given = self._doors.admit(self, self._parts(x))
+        return given if len(self.inputs) > 1 else given[0]
+
+    def _parts(self, x: Value) -> tuple[Value, ...]:
+        count = len(self.inputs)
+        if count == 1:
+            return (x,)
+        if x.__class__ is not tuple or len(x) != count:
+            text = f"expected a tuple of {count} ({', '.join(self.inputs)}), got {shape_value(x)}"
+            raise ShapeMismatchError(self, text)
+        return x
+
+    def forward(self, x: Value) -> Value:
+        values = [*self._parts(x), *[source.value for source in self._sources]]
+        tape = Tape(self)
+        call = tape.call
+        for layer, operand, spent in self._steps:
+            values.append(call(layer, operand(values)))
+            for slot in spent:
+                values[slot] = None
+        self.remember(tape)
+        return self._result(values)
+
+    def infer(self, x: Value) -> Value:
+        values = [*self._parts(x), *[source.value for source in self._sources]]
+        for position, (layer, operand, spent) in enumerate(self._steps):
+            try:
+                values.append(layer.infer(operand(values)))
+            except Exception as error:
+                error.add_note(f"in {self.place(layer, position)}")
+                raise
+            for slot in spent:
+                values[slot] = None
+        return self._result(values)
+
+    def backward(self, output_grad: Value) -> Value:
+        grads = self._pull(output_grad, self._all_back)
+        return grads[0] if len(self.inputs) == 1 else tuple(grads[: len(self.inputs)])
+
+    def backward_parameters(self, output_grad: Value) -> None:
+        self._pull(output_grad, self._parameters_back)
+
+    def _pull(self, output_grad: Value, steps: list[tuple[int, Template, bool]]) -> list[Value]:
+        """Lets all nodes answer in reverse order; gives the gradients of the inputs, parameters and constants."""
+        tape: Tape = self.recall()
+        sums = _Sums(self._plan.first + len(steps))
+        sums.spread(self._plan.output, output_grad)
+        grads = sums.grads
+        outlines: dict[int, Any] = {}  # slot -> outline of its tuple, where the gradient so far may have gaps
+        for slot, goes, selects in steps:
+            grad, grads[slot] = grads[slot], None
+            if grad is None or goes == DROP:
+                tape.calls.pop()
+            elif selects:
+                outlines.pop(slot, None)
+                layer, outlines[goes] = tape.calls.pop()
+                sums.add(goes, layer.placed(grad, len(outlines[goes])))
+            else:
+                if outlines and slot in outlines:
+                    grad = completed(self.xp, grad, outlines.pop(slot))
+                if goes == PARAMETERS:
+                    tape.pull_parameters(grad)
+                else:
+                    sums.spread(goes, tape.pull(grad))
+        for slot, outline in outlines.items():  # inputs that are tuples
+            grads[slot] = completed(self.xp, grads[slot], outline)
+        for slot, source in enumerate(self._sources, start=len(self.inputs)):
+            if grads[slot] is not None and source.__class__ is Parameter:
+                source.accumulate(grads[slot])
+        return grads
+
+    @classmethod
+    def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        from mtorch import layers
+
+        nn = layers.on(xp, dtype=dtype, rng=rng)
+        yield cls("x", {"h": (nn.Linear(3, 3), "x"), "y": (nn.Add(), ("h", "x"))}, "y"), (4, 3)
+        twice = nn.Linear(3, 3)
+        nodes = {"h": (twice, "a"), "k": (twice, "h"), "m": (nn.Multiply(), ("k", "b")), "s": (nn.Tanh(), "m")}
+        yield cls(("a", "b"), nodes, ("s", "h")), ((4, 3), (4, 1))
+        scale = Parameter(xp.asarray(rng.standard_normal(3), dtype=dtype))
+        x, y = Input("x"), Input()
+        left, right = nn.Split(2, -1)(x)
+        formula = (2.0 - left * scale) / (right * right + 1.5) + y[[0, 0, 1]] ** 3 * scale
+        yield cls.of((formula, left), xp=xp, dtype=dtype), ((3, 6), (2, 3))
+
+
+class _Sums:
+    """The gradient of every slot so far. Nothing that came from a layer is written to; a sum made here may be."""
+
+    __slots__ = ("grads", "owned")
+
+    def __init__(self, count: int):
+        self.grads: list[Value] = [None] * count
+        self.owned: set[int] = set()
+
+    def add(self, slot: int, grad: Value) -> None:
+        """Adds a gradient to a slot's sum."""
+        before = self.grads[slot]
+        if before is None:
+            self.grads[slot] = grad
+        elif slot in self.owned and grad is not None:
+            before += grad
+            self.grads[slot] = before
+        else:
+            self.grads[slot] = add_values(before, grad)
+            if grad is not None and before.__class__ is not tuple:
+                self.owned.add(slot)
+
+    def spread(self, template: Template, grad: Value) -> None:
+        """Adds the parts of a gradient to the slots of a template."""
+        if template.__class__ is int:
+            self.add(template, grad)
+        elif template is not None and grad is not None:
+            for part, inner in zip(template, grad, strict=True):
+                self.spread(part, inner)

@@ -1,0 +1,174 @@
+"""Operators of two arrays, entry by entry."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch.arrays import Array, Value, shape_value, unbroadcast, whole
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+
+
+def kept(reads: str, a: Array, b: Array, y: Array) -> tuple:
+    """(a, b, y) with None for those that `reads` does not name."""
+    return a if "a" in reads else None, b if "b" in reads else None, y if "y" in reads else None
+
+
+class Operator(Layer):
+    """y = f(a, b) of a tuple (a, b), whose shapes broadcast as NumPy's do.
+
+    Shapes: A, B -> what they broadcast to.
+
+    Backward: an entry that was stretched along an axis fed every entry of y along it, so each operand's gradient
+    g * df/da, g * df/db is summed over the axes on which that operand was stretched.
+
+    A subclass defines `result`, the products `left` and `right`, and which of a, b and y these read.
+    """
+
+    left_reads = right_reads = ""
+
+    def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
+        super().__init__(xp=xp, dtype=dtype)
+
+    def result(self, a: Array, b: Array) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} does not define result")
+
+    def left(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        """g * dy/da in the shape of y."""
+        raise NotImplementedError(f"{type(self).__name__} does not define left")
+
+    def right(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        """g * dy/db in the shape of y."""
+        raise NotImplementedError(f"{type(self).__name__} does not define right")
+
+    def combine(self, a: Array, b: Array) -> Array:
+        """f(a, b); what does not fit is an error."""
+        if a.dtype != b.dtype or a.dtype.kind != "f":
+            raise TypeError(f"{self!r} expected floats of one dtype, got {a.dtype} and {b.dtype}")
+        try:
+            return whole(self.xp, self.result(a, b))
+        except ValueError:
+            text = f"expected shapes that fit each other, got {a.shape} and {b.shape}"
+            raise ShapeMismatchError(self, text) from None
+
+    def forward(self, x: tuple[Array, Array]) -> Array:
+        if x.__class__ is not tuple or len(x) != 2 or tuple in (x[0].__class__, x[1].__class__):
+            raise ShapeMismatchError(self, f"expected a tuple of two arrays, got {shape_value(x)}")
+        a, b = x
+        y = self.combine(a, b)
+        self.remember(a.shape, b.shape, kept(self.left_reads + self.right_reads, a, b, y))
+        return y
+
+    def backward(self, output_grad: Array) -> tuple[Array, Array]:
+        a_shape, b_shape, known = self.recall()
+        da = unbroadcast(self.left(output_grad, *known), a_shape)
+        db = unbroadcast(self.right(output_grad, *known), b_shape)
+        return whole(self.xp, da), whole(self.xp, db)
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        for a, b in cls.example_shapes():
+            yield cls(xp=xp, dtype=dtype), lambda xp, rng, a=a, b=b: cls.example_pair(xp, rng, a, b)
+
+    @classmethod
+    def example_shapes(cls) -> list[tuple]:
+        return [((4, 3), (4, 3)), ((2, 3, 4), (4,)), ((3, 1), (2, 1, 4)), ((), (2, 3)), ((1, 1), ()), ((), ())]
+
+    @classmethod
+    def example_pair(cls, xp: ModuleType, rng: Any, a: tuple, b: tuple) -> Value:
+        """Values of these shapes away from every pole and kink: |a - b| and |b| stay above 0.3."""
+        left = rng.uniform(0.5, 1.5, a)
+        return xp.asarray(left), xp.asarray(rng.choice([-2.3, 2.3], b) + rng.uniform(-0.5, 0.5, b))
+
+
+class Add(Operator):
+    """y = a + b.  Backward: da = g,  db = g."""
+
+    def result(self, a: Array, b: Array) -> Array:
+        return a + b
+
+    def left(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g
+
+    def right(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g
+
+
+class Subtract(Operator):
+    """y = a - b.  Backward: da = g,  db = -g."""
+
+    def result(self, a: Array, b: Array) -> Array:
+        return a - b
+
+    def left(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g
+
+    def right(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return -g
+
+
+class Multiply(Operator):
+    """y = a b, entry by entry.  Backward: da = g b,  db = g a."""
+
+    left_reads, right_reads = "b", "a"
+
+    def result(self, a: Array, b: Array) -> Array:
+        return a * b
+
+    def left(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g * b
+
+    def right(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g * a
+
+
+class Divide(Operator):
+    """y = a / b.  Backward: da = g / b,  db = -g a / b^2 = -(g / b) y."""
+
+    left_reads, right_reads = "b", "by"
+
+    def result(self, a: Array, b: Array) -> Array:
+        return a / b
+
+    def left(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g / b
+
+    def right(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g / b * -y
+
+
+class _Choice(Operator):
+    """One of both, entry by entry: the gradient belongs to the operand that was taken, at a tie to a."""
+
+    left_reads = right_reads = "ab"
+
+    def takes_a(self, a: Array, b: Array) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} does not define takes_a")
+
+    def left(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g * self.takes_a(a, b)
+
+    def right(self, g: Array, a: Array, b: Array, y: Array) -> Array:
+        return g * ~self.takes_a(a, b)
+
+
+class Maximum(_Choice):
+    """y = max(a, b), entry by entry.  Backward: da = g [a >= b],  db = g [a < b]: a tie goes to a."""
+
+    def result(self, a: Array, b: Array) -> Array:
+        return self.xp.maximum(a, b)
+
+    def takes_a(self, a: Array, b: Array) -> Array:
+        return a >= b
+
+
+class Minimum(_Choice):
+    """y = min(a, b), entry by entry.  Backward: da = g [a <= b],  db = g [a > b]: a tie goes to a."""
+
+    def result(self, a: Array, b: Array) -> Array:
+        return self.xp.minimum(a, b)
+
+    def takes_a(self, a: Array, b: Array) -> Array:
+        return a <= b

@@ -1,0 +1,113 @@
+"""Functions of one array, entry by entry."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch.arrays import Array, whole
+from mtorch.layer import Layer
+
+
+class Elementwise(Layer):
+    """A function of each entry; any shape -> the same shape."""
+
+    array_only = True
+
+    def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
+        super().__init__(xp=xp, dtype=dtype)
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        return known
+
+    def check(self, x: Array) -> None:
+        """TypeError for integers, which only the room can meet: the door casts them."""
+        if x.dtype.kind != "f":
+            raise TypeError(f"{self!r} expected floats, got {x.dtype}")
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        for shape in ((4, 3), (2, 1, 3), ()):
+            yield cls(xp=xp, dtype=dtype), lambda xp, rng, shape=shape: xp.asarray(rng.uniform(0.5, 1.5, shape))
+        if cls not in (Log, Sqrt):
+            yield cls(xp=xp, dtype=dtype), lambda xp, rng: xp.asarray(rng.uniform(-1.5, -0.5, 4))
+
+
+class Exp(Elementwise):
+    """y = exp(x).  Remembers y.  Backward: dx = g y."""
+
+    def forward(self, x: Array) -> Array:
+        self.check(x)
+        y = whole(self.xp, self.xp.exp(x))
+        self.remember(y)
+        return y
+
+    def backward(self, output_grad: Array) -> Array:
+        return whole(self.xp, output_grad * self.recall())
+
+
+class Log(Elementwise):
+    """y = log(x), the natural logarithm.  Remembers x.  Backward: dx = g / x.
+
+    At x = 0 and below, y is what NumPy's log gives: -inf and NaN, with NumPy's own warning.
+    """
+
+    def forward(self, x: Array) -> Array:
+        self.check(x)
+        self.remember(x)
+        return whole(self.xp, self.xp.log(x))
+
+    def backward(self, output_grad: Array) -> Array:
+        return whole(self.xp, output_grad / self.recall())
+
+
+class Sqrt(Elementwise):
+    """y = sqrt(x).  Remembers y.  Backward: dy/dx = 1 / (2 sqrt(x)), so dx = g / (2 y), infinite at 0.
+
+    Below 0, y is NaN, with NumPy's own warning.
+    """
+
+    def forward(self, x: Array) -> Array:
+        self.check(x)
+        y = whole(self.xp, self.xp.sqrt(x))
+        self.remember(y)
+        return y
+
+    def backward(self, output_grad: Array) -> Array:
+        return whole(self.xp, output_grad / (self.recall() * 2.0))
+
+
+class Square(Elementwise):
+    """y = x^2.  Remembers x.  Backward: dx = 2 g x."""
+
+    def forward(self, x: Array) -> Array:
+        self.check(x)
+        self.remember(x)
+        return whole(self.xp, x * x)
+
+    def backward(self, output_grad: Array) -> Array:
+        return whole(self.xp, output_grad * self.recall() * 2.0)
+
+
+class Abs(Elementwise):
+    """y = |x|.  Remembers x.  Backward: dx = g sign(x); 0 at the kink."""
+
+    def forward(self, x: Array) -> Array:
+        self.check(x)
+        self.remember(x)
+        return whole(self.xp, self.xp.absolute(x))
+
+    def backward(self, output_grad: Array) -> Array:
+        return whole(self.xp, output_grad * self.xp.sign(self.recall()))
+
+
+class Negative(Elementwise):
+    """y = -x.  Backward: dx = -g."""
+
+    def forward(self, x: Array) -> Array:
+        self.check(x)
+        return whole(self.xp, -x)
+
+    def backward(self, output_grad: Array) -> Array:
+        return whole(self.xp, -output_grad)

@@ -1,0 +1,150 @@
+"""Reductions over any axes."""
+
+import math
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch.arrays import Array, whole
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+
+Axes = int | tuple[int, ...] | None
+
+
+def check_axes(layer: str, axis: Any) -> Axes:
+    """The axis, the tuple of different axes, or None for all of them; TypeError for anything else."""
+    parts = axis if isinstance(axis, tuple) else (axis,)
+    if axis is not None and any(isinstance(n, bool) or not isinstance(n, int | numpy.integer) for n in parts):
+        raise TypeError(f"{layer} expected axis to be an int, a tuple of ints or None, got {axis!r}")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"{layer} expected different axes, got axis={axis!r}")
+    return axis if axis is None else tuple(map(int, axis)) if isinstance(axis, tuple) else int(axis)
+
+
+class Reduction(Layer):
+    """One number for all entries along some axes.
+
+    axis: an int, a tuple of ints, or None for all axes. keepdims: keep these axes, with one entry each.
+    """
+
+    array_only = True
+
+    def __init__(
+        self,
+        axis: Axes = None,
+        keepdims: bool = False,
+        *,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
+    ):
+        super().__init__(xp=xp, dtype=dtype)
+        self.axis, self.keepdims = check_axes(type(self).__name__, axis), bool(keepdims)
+
+    def axes(self, x: Array) -> tuple[int, ...]:
+        """The axes that go, counted from the front and in order."""
+        if x.dtype.kind != "f":
+            raise TypeError(f"{self!r} expected floats, got {x.dtype}")
+        if self.axis is None:
+            return tuple(range(x.ndim))
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        found = {n % x.ndim for n in axes if -x.ndim <= n < x.ndim}
+        if len(found) < len(axes):
+            raise ShapeMismatchError(self, f"expected input with the axes {self.axis}, got shape {x.shape}")
+        return tuple(sorted(found))
+
+    def kept_shape(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape with one entry along each of the axes."""
+        return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+    def spread(self, values: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+        """The values repeated along the reduced axes, as a new array."""
+        spread = self.xp.empty(shape, values.dtype)
+        spread[...] = values.reshape(self.kept_shape(shape, axes))
+        return spread
+
+    def details(self) -> str:
+        return ("all axes" if self.axis is None else f"axis={self.axis}") + (", keepdims=True" if self.keepdims else "")
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        options = [(None, False), (0, False), (-1, True), ((0, 2), False), ((2, -3), True), ((), False)]
+        for axis, keepdims in options:  # entries 0.2 apart, so that no difference quotient changes the winner
+            yield (
+                cls(axis, keepdims, xp=xp, dtype=dtype),
+                lambda xp, rng: xp.asarray((rng.permutation(24) * 0.2 - 2.0).reshape(2, 3, 4)),
+            )
+
+
+class Sum(Reduction):
+    """y = sum of x over the axes.  Backward: every entry that was added gets g of its sum: dx = g."""
+
+    def forward(self, x: Array) -> Array:
+        axes = self.axes(x)
+        self.remember(x.shape, axes)
+        return whole(self.xp, x.sum(axis=axes, keepdims=self.keepdims))
+
+    def backward(self, output_grad: Array) -> Array:
+        return self.spread(output_grad, *self.recall())
+
+
+class Mean(Reduction):
+    """y = mean of x over the axes, n entries each.  Backward: dx = g / n."""
+
+    def forward(self, x: Array) -> Array:
+        axes = self.axes(x)
+        if x.size == 0 and math.prod(x.shape[i] for i in axes) == 0:
+            raise ShapeMismatchError(self, f"expected entries to average, got shape {x.shape}")
+        self.remember(x.shape, axes)
+        return whole(self.xp, x.mean(axis=axes, keepdims=self.keepdims))
+
+    def backward(self, output_grad: Array) -> Array:
+        shape, axes = self.recall()
+        return self.spread(output_grad / math.prod(shape[i] for i in axes), shape, axes)
+
+
+class _Extremum(Reduction):
+    """y = the entry that wins along the axes; at a tie the first one, the reduced axes read in order.
+
+    Backward: only the winner moves y, so it gets all of g and the others get 0.
+    """
+
+    def winners(self, rows: Array) -> Array:
+        """The position of the winner in each row."""
+        raise NotImplementedError(f"{type(self).__name__} does not define winners")
+
+    def forward(self, x: Array) -> Array:
+        axes = self.axes(x)
+        order = tuple(i for i in range(x.ndim) if i not in axes) + axes
+        count = math.prod(x.shape[i] for i in axes)
+        if count == 0:
+            raise ShapeMismatchError(self, f"expected entries to choose from, got shape {x.shape}")
+        rows = x.transpose(order).reshape(x.size // count, count)
+        places = self.xp.arange(rows.shape[0]), self.winners(rows)
+        self.remember(x.shape, axes, order, places)
+        short = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+        return rows[places].reshape(self.kept_shape(x.shape, axes) if self.keepdims else short)
+
+    def backward(self, output_grad: Array) -> Array:
+        shape, axes, order, places = self.recall()
+        rows = self.xp.zeros((output_grad.size, math.prod(shape[i] for i in axes)), output_grad.dtype)
+        rows[places] = output_grad.reshape(-1)
+        back = tuple(order.index(i) for i in range(len(shape)))
+        return rows.reshape(tuple(shape[i] for i in order)).transpose(back)
+
+
+class Max(_Extremum):
+    """y = max of x over the axes.  Backward: all of g to the first winner of each maximum, 0 to the others."""
+
+    def winners(self, rows: Array) -> Array:
+        return rows.argmax(axis=1)
+
+
+class Min(_Extremum):
+    """y = min of x over the axes.  Backward: all of g to the first winner of each minimum, 0 to the others."""
+
+    def winners(self, rows: Array) -> Array:
+        return rows.argmin(axis=1)

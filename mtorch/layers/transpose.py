@@ -1,0 +1,53 @@
+"""The axes in another order."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch.arrays import Array
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+from mtorch.layers.concat import check_axis
+
+
+class Transpose(Layer):
+    """y has the axes of x in another order: axis i of y is axis axes[i] of x. All axes, the batch included.
+
+    Shapes: (n_0, n_1, ...) -> (n_axes[0], n_axes[1], ...).  Backward: the axes go back where they came from.
+    """
+
+    moves_data = True
+    array_only = True
+
+    def __init__(self, axes: tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
+        super().__init__(xp=xp, dtype=dtype)
+        given = tuple(check_axis("Transpose", axis) for axis in axes)
+        self.axes = tuple(axis + len(given) if axis < 0 else axis for axis in given)
+        if sorted(self.axes) != list(range(len(given))):
+            raise ValueError(f"Transpose expected axes to be a permutation of all axes, got {axes!r}")
+        self.back = tuple(self.axes.index(i) for i in range(len(given)))
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        count = len(self.axes)
+        from_front = {axis % count: size for axis, size in known.items() if -count <= axis < count}
+        sizes = {i: from_front[axis] for i, axis in enumerate(self.axes) if axis in from_front}
+        return sizes | {i - count: size for i, size in sizes.items()}
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim != len(self.axes):
+            raise ShapeMismatchError(self, f"expected input with {len(self.axes)} axes, got shape {x.shape}")
+        return x.transpose(self.axes)
+
+    def backward(self, output_grad: Array) -> Array:
+        return output_grad.transpose(self.back)
+
+    def details(self) -> str:
+        return str(self.axes)
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield cls((1, 0), xp=xp, dtype=dtype), (4, 3)
+        yield cls((2, 0, 1), xp=xp, dtype=dtype), (2, 3, 4)
+        yield cls((0, -1, 1, -2), xp=xp, dtype=dtype), (2, 3, 1, 4)
