@@ -79,7 +79,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse, nonlinearity):
         if nonlinearity == "tanh":
             numpy.tanh(z, h_new)
         else:
-            numpy.maximum(z, zero, h_new)
+            numpy.maximum(z, zero, out=h_new)
         if pad is not None:
             numpy.copyto(h_new, h, where=pad)
     y, last = masked(xp, padding, after), after[0 if reverse else -1]
