@@ -53,7 +53,7 @@ class Dropout(Layer):
             return x
         if self.p == 1:
             return self.xp.zeros_like(x)
-        y = x * mask
+        y = self.xp.multiply(x, mask, out=self.xp.empty(x.shape, dtype=x.dtype))  # in the mask's order of memory
         y *= 1 / (1 - self.p)
         return y
 

@@ -8,6 +8,7 @@ import numpy
 
 from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
+from mtorch.kernels.rows import max_along, sum_along
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
@@ -28,7 +29,7 @@ class _AlongAxis(Activation):
         if not -x.ndim <= self.axis < x.ndim or x.shape[self.axis] == 0:
             text = f"expected input with entries along axis {self.axis}, got shape {x.shape}"
             raise ShapeMismatchError(self, text)
-        return x - x.max(axis=self.axis, keepdims=True)
+        return x - max_along(self.xp, x, self.axis)
 
     def details(self) -> str:
         return ", ".join(filter(None, [super().details(), f"axis={self.axis}"]))
@@ -55,15 +56,14 @@ class Softmax(_AlongAxis):
     def forward(self, x: Array) -> Array:
         y = self.shifted(x)
         self.xp.exp(y, out=y)
-        y /= y.sum(axis=self.axis, keepdims=True)
+        y /= sum_along(self.xp, y, self.axis)
         self.remember(y)
         return y
 
     def backward(self, output_grad: Array) -> Array:
         y = self.recall()
         dx = output_grad * y
-        mean = dx.sum(axis=self.axis, keepdims=True)
-        self.xp.subtract(output_grad, mean, out=dx)
+        self.xp.subtract(output_grad, sum_along(self.xp, dx, self.axis), out=dx)
         dx *= y
         return dx
 
@@ -78,11 +78,11 @@ class LogSoftmax(_AlongAxis):
 
     def forward(self, x: Array) -> Array:
         y = self.shifted(x)
-        y -= self.xp.log(self.xp.exp(y).sum(axis=self.axis, keepdims=True))
+        y -= self.xp.log(sum_along(self.xp, self.xp.exp(y), self.axis))
         self.remember(y)
         return y
 
     def backward(self, output_grad: Array) -> Array:
         dx = self.xp.exp(self.recall())
-        dx *= output_grad.sum(axis=self.axis, keepdims=True)
+        dx *= sum_along(self.xp, output_grad, self.axis)
         return self.xp.subtract(output_grad, dx, out=dx)
