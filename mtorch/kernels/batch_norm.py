@@ -1,0 +1,140 @@
+"""Normalisation of x (A, C, B) over the axes A and B, with its derivative: what batch and group norm are made of.
+
+Images whose memory runs N, C, H, W are (N, C, HW) here, those whose memory runs C, H, W, N (as convolutions leave them
+on NumPy) are (1, C, HWN), and no entry is moved. On NumPy the passes go over pieces that stay in cache: some of the
+A where there are several, else some of the C.
+"""
+
+from collections.abc import Iterator
+from types import ModuleType
+
+from mtorch.arrays import BLOCK, Array, is_numpy, ones
+
+PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
+
+
+def batch_is_last(x: Array) -> bool:
+    """True when the memory of x (N, C, ...) runs along N fastest."""
+    return x.ndim > 1 and not x.flags.c_contiguous and _turned(x).flags.c_contiguous
+
+
+def as_channels(x: Array, last: bool) -> Array:
+    """x (N, C, ...) as (1, C, B N) when `last`, else as (N, C, B); a copy only where its memory runs otherwise."""
+    n, c, *rest = x.shape
+    b = 1
+    for size in rest:
+        b *= size
+    return _turned(x).reshape(1, c, b * n) if last else x.reshape(n, c, b)
+
+
+def from_channels(x: Array, shape: tuple[int, ...], last: bool) -> Array:
+    """The inverse of `as_channels`."""
+    if not last:
+        return x.reshape(shape)
+    return x.reshape(shape[1:] + shape[:1]).transpose(len(shape) - 1, *range(len(shape) - 1))
+
+
+def _turned(x: Array) -> Array:
+    return x.transpose(*range(1, x.ndim), 0)
+
+
+def normalise(
+    xp: ModuleType, x: Array, eps: float, weight: Array | None, bias: Array | None
+) -> tuple[Array, Array, Array, Array, Array]:
+    """y = weight z + bias with z = (x - mean) inv and inv = 1 / sqrt(var + eps): (y, z, mean, var, inv).
+
+    weight, bias, mean, var (biased) and inv have shape (C,). The variance is that of x - mean, which loses nothing
+    when the mean is large.
+    """
+    n = x.shape[0] * x.shape[2]
+    y, z = xp.empty(x.shape, dtype=x.dtype), xp.empty(x.shape, dtype=x.dtype)
+    mean, var, inv = (xp.empty(x.shape[1], dtype=x.dtype) for _ in range(3))
+    for c in _channel_groups(xp, x):
+        xc, yc, zc, pieces = x[:, c], y[:, c], z[:, c], _pieces(xp, x[:, c])
+        mean[c] = channel_sums(xp, xc) / n
+        m, total = spread(xp, mean[c], x), 0
+        for p in pieces:
+            xp.subtract(xc[p], m, out=zc[p])
+            total = total + channel_sums(xp, zc[p] * zc[p])
+        var[c] = total / n
+        inv[c] = 1 / xp.sqrt(var[c] + eps)
+        i = spread(xp, inv[c], x)
+        w, b = (None if v is None else spread(xp, v[c], x) for v in (weight, bias))
+        for p in pieces:
+            zc[p] *= i
+            if w is None:
+                yc[p] = zc[p]
+            else:
+                xp.multiply(zc[p], w, out=yc[p])
+                yc[p] += b
+    return y, z, mean, var, inv
+
+
+def normalise_grad(
+    xp: ModuleType, g: Array, z: Array, inv: Array, weight: Array | None
+) -> tuple[Array, Array, Array]:
+    """(dx, dweight, dbias): dbias = sum(g), dweight = sum(g z), dx = weight inv (g - dbias / n - z dweight / n)."""
+    n = g.shape[0] * g.shape[2]
+    dx, dw, db = xp.empty(g.shape, dtype=g.dtype), xp.empty_like(inv), xp.empty_like(inv)
+    for c in _channel_groups(xp, g):
+        gc, zc, dxc, pieces = g[:, c], z[:, c], dx[:, c], _pieces(xp, g[:, c])
+        db[c], total = channel_sums(xp, gc), 0
+        for p in pieces:
+            total = total + channel_sums(xp, gc[p] * zc[p])
+        dw[c] = total
+        mean_g, mean_gz = spread(xp, db[c] / n, g), spread(xp, dw[c] / n, g)
+        scale = spread(xp, inv[c] if weight is None else inv[c] * weight[c], g)
+        for p in pieces:
+            d = dxc[p]
+            xp.multiply(zc[p], mean_gz, out=d)
+            d += mean_g
+            xp.subtract(gc[p], d, out=d)
+            d *= scale
+    return dx, dw, db
+
+
+def apply_statistics(
+    xp: ModuleType, x: Array, mean: Array, scale: Array, bias: Array | None
+) -> Array:
+    """(x - mean) scale + bias for given statistics."""
+    y = xp.empty(x.shape, dtype=x.dtype)
+    for c in _channel_groups(xp, x):
+        xc, yc = x[:, c], y[:, c]
+        m, s, b = (None if v is None else spread(xp, v[c], x) for v in (mean, scale, bias))
+        for p in _pieces(xp, xc):
+            xp.subtract(xc[p], m, out=yc[p])
+            yc[p] *= s
+            if b is not None:
+                yc[p] += b
+    return y
+
+
+def channel_sums(xp: ModuleType, x: Array) -> Array:
+    """x (A, C, B) -> (C,)."""
+    a, c, b = x.shape
+    if not is_numpy(xp):
+        return x.sum(axis=(0, 2))
+    if b == 1:
+        return ones(xp, a, x.dtype).dot(x[:, :, 0])
+    rows = x.reshape(a * c, b).dot(ones(xp, b, x.dtype))
+    return rows if a == 1 else rows.reshape(a, c).sum(axis=0)
+
+
+def spread(xp: ModuleType, v: Array, x: Array) -> Array:
+    """v (C,) so that it broadcasts over x (A, C, B): (C, 1), or (C, B) where B is too short for a loop of its own."""
+    a, _, b = x.shape
+    return xp.repeat(v, b).reshape(-1, b) if a > 1 and 1 < b < 64 else v[:, None]
+
+
+def _channel_groups(xp: ModuleType, x: Array) -> Iterator[slice]:
+    """All channels at once, or on NumPy, where one row of A holds everything, as many as stay in cache."""
+    a, c, b = x.shape
+    step = max(1, PIECE // max(b, 1)) if a == 1 and is_numpy(xp) else c
+    return (slice(start, start + step) for start in range(0, c, step))
+
+
+def _pieces(xp: ModuleType, x: Array) -> list[slice]:
+    """Slices of A."""
+    a, c, b = x.shape
+    step = max(1, PIECE // max(c * b, 1)) if is_numpy(xp) else max(a, 1)
+    return [slice(start, start + step) for start in range(0, a, step)]

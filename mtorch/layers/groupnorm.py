@@ -1,0 +1,96 @@
+"""Group normalisation."""
+
+import math
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch.arrays import Array
+from mtorch.errors import ShapeMismatchError
+from mtorch.kernels.batch_norm import channel_sums, spread
+from mtorch.kernels.row_norm import normalise_rows, normalise_rows_grad
+from mtorch.layer import Layer
+from mtorch.layers.batchnorm import random_affine
+from mtorch.layers.checks import check_number
+from mtorch.layers.linear import check_size
+from mtorch.parameter import Parameter
+
+
+class GroupNorm(Layer):
+    """y = weight * z + bias with z = (x - mean) / sqrt(var + eps), for each sample and each group of C / G channels.
+
+    One group normalises a sample as a whole, one channel a group normalises each image by itself (instance norm).
+
+    Shapes: (N, C, ...) -> (N, C, ...), parameters (C,).  Remembers z and 1/std with std = sqrt(var + eps).
+
+    Backward: dbias and dweight are the sums of output_grad and output_grad * z over all axes but the channels'. With
+    g = output_grad * weight, and means over the group:  dx = (g - mean(g) - z * mean(g * z)) / std.
+
+    Wu & He, "Group Normalization", 2018, arXiv:1803.08494.
+    """
+
+    array_only = True
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
+    ):
+        super().__init__(xp=xp, dtype=dtype)
+        self.num_groups = check_size("GroupNorm", "num_groups", num_groups)
+        self.num_channels = check_size("GroupNorm", "num_channels", num_channels)
+        if num_channels % num_groups:
+            raise ValueError(f"GroupNorm expected num_groups to divide num_channels, got {num_groups}, {num_channels}")
+        self.eps = check_number("GroupNorm", "eps", eps, least=0)
+        self.weight = Parameter(xp.ones(num_channels, dtype=self.dtype)) if affine else None
+        self.bias = Parameter(xp.zeros(num_channels, dtype=self.dtype)) if affine else None
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        self.expect(known, 1, self.num_channels)
+        return known | {1: self.num_channels}
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim < 2 or x.shape[1] != self.num_channels or 0 in x.shape[2:]:
+            raise ShapeMismatchError(self, f"expected input of shape (N, {self.num_channels}, ...), got {x.shape}")
+        n, c = x.shape[:2]
+        _, z, inv = normalise_rows(self.xp, self._groups(x), self.eps, None, None, True)
+        self.remember(z, inv)
+        if self.weight is None:
+            return z.reshape(x.shape)
+        z = z.reshape(n, c, z.size // max(n * c, 1))
+        y = z * spread(self.xp, self.weight.value, z)
+        y += spread(self.xp, self.bias.value, z)
+        return y.reshape(x.shape)
+
+    def backward(self, output_grad: Array) -> Array:
+        z, inv = self.recall()
+        n, c = output_grad.shape[:2]
+        g = output_grad.reshape(n, c, z.size // max(n * c, 1))
+        if self.weight is not None:
+            gz = g * z.reshape(g.shape)
+            self.weight.accumulate(channel_sums(self.xp, gz))
+            self.bias.accumulate(channel_sums(self.xp, g))
+            g = self.xp.multiply(g, spread(self.xp, self.weight.value, g), out=gz)
+        dx, _, _ = normalise_rows_grad(self.xp, g.reshape(z.shape), z, inv, None, True)
+        return dx.reshape(output_grad.shape)
+
+    def _groups(self, x: Array) -> Array:
+        return x.reshape(len(x) * self.num_groups, math.prod(x.shape[1:]) // self.num_groups)
+
+    def details(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}" + ("" if self.weight is not None else ", affine=False")
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield random_affine(cls(2, 4, xp=xp, dtype=dtype), rng), (3, 4, 3, 2)
+        yield random_affine(cls(1, 3, eps=0.1, xp=xp, dtype=dtype), rng), (2, 3, 4)
+        yield random_affine(cls(3, 3, xp=xp, dtype=dtype), rng), (2, 3, 5)
+        yield cls(2, 6, affine=False, xp=xp, dtype=dtype), (2, 6)

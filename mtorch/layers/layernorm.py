@@ -1,0 +1,52 @@
+"""Layer normalisation."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch.layer import Layer
+from mtorch.layers.batchnorm import random_affine
+from mtorch.layers.checks import check_number
+from mtorch.layers.row_norm import RowNorm
+from mtorch.parameter import Parameter
+
+
+class LayerNorm(RowNorm):
+    """y = weight * z + bias with z = (x - mean) / sqrt(var + eps), over the last axis.
+
+    normalized_shape: the size of the last axis, or of several last axes that are normalised together.
+
+    Shapes: (..., D) -> (..., D), parameters (D,).  Remembers z and 1/std with std = sqrt(var + eps), not x.
+
+    Backward: with g = output_grad * weight, moving x moves mean and std as well, which takes out of g
+    its mean and its component along z:  dx = (g - mean(g) - z * mean(g * z)) / std.
+    dweight and dbias are the sums of output_grad * z and of output_grad over all leading axes.
+
+    Ba, Kiros & Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
+    """
+
+    centred = True
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
+    ):
+        super().__init__(normalized_shape, elementwise_affine, xp, dtype)
+        self.eps = check_number("LayerNorm", "eps", eps, least=0)
+        self.bias = Parameter(xp.zeros(self.shape, dtype=self.dtype)) if elementwise_affine and bias else None
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield random_affine(cls(5, xp=xp, dtype=dtype), rng), (4, 5)
+        yield random_affine(cls((2, 3), eps=0.1, xp=xp, dtype=dtype), rng), (3, 4, 2, 3)
+        yield random_affine(cls(5, bias=False, xp=xp, dtype=dtype), rng), (5,)
+        yield cls(4, elementwise_affine=False, xp=xp, dtype=dtype), (3, 4)

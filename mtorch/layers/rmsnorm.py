@@ -1,0 +1,49 @@
+"""Root-mean-square normalisation."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch.layer import Layer
+from mtorch.layers.batchnorm import random_affine
+from mtorch.layers.checks import check_number
+from mtorch.layers.row_norm import RowNorm
+
+
+class RMSNorm(RowNorm):
+    """y = weight * z with z = x / sqrt(mean(x^2) + eps), over the last axis.
+
+    normalized_shape: the size of the last axis, or of several last axes that are normalised together.
+    eps: None is the rounding unit of the dtype.
+
+    Shapes: (..., D) -> (..., D), weight (D,).  Remembers z and 1/rms with rms = sqrt(mean(x^2) + eps), not x.
+
+    Backward: with g = output_grad * weight, moving x moves the root mean square as well, which takes out of g its
+    component along z:  dx = (g - z * mean(g * z)) / rms.
+    dweight is the sum of output_grad * z over all leading axes.
+
+    Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv:1910.07467.
+    """
+
+    centred, bias = False, None
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        *,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
+    ):
+        super().__init__(normalized_shape, elementwise_affine, xp, dtype)
+        self.eps = None if eps is None else check_number("RMSNorm", "eps", eps, least=0)
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield random_affine(cls(5, xp=xp, dtype=dtype), rng), (4, 5)
+        yield random_affine(cls((2, 3), eps=0.1, xp=xp, dtype=dtype), rng), (3, 4, 2, 3)
+        yield cls(4, elementwise_affine=False, xp=xp, dtype=dtype), (4,)

@@ -1,0 +1,52 @@
+"""Normalisation against torch in float64: values, gradients and running statistics over several batches."""
+
+import numpy
+import pytest
+
+from mtorch import layers
+
+torch = pytest.importorskip("torch")
+
+CASES = [
+    ("BatchNorm1d", (3,), {}, (6, 3)),
+    ("BatchNorm1d", (3,), {"eps": 0.1, "momentum": 0.3}, (6, 3, 4)),
+    ("BatchNorm1d", (3,), {"affine": False}, (6, 3, 4)),
+    ("BatchNorm2d", (3,), {}, (6, 3, 4, 5)),
+    ("BatchNorm2d", (2,), {"eps": 1e-3, "momentum": 1.0}, (2, 2, 1, 1)),
+    ("LayerNorm", (7,), {}, (4, 5, 7)),
+    ("LayerNorm", ((5, 7),), {"eps": 0.1}, (4, 5, 7)),
+    ("LayerNorm", (7,), {"bias": False}, (4, 7)),
+    ("LayerNorm", (7,), {"elementwise_affine": False}, (4, 7)),
+    ("RMSNorm", (7,), {}, (4, 5, 7)),
+    ("RMSNorm", ((5, 7),), {"eps": 0.1}, (4, 5, 7)),
+    ("RMSNorm", (7,), {"elementwise_affine": False}, (7,)),
+    ("GroupNorm", (2, 6), {}, (4, 6)),
+    ("GroupNorm", (3, 6), {"eps": 0.1}, (4, 6, 5)),
+    ("GroupNorm", (1, 6), {}, (4, 6, 5, 2)),
+    ("GroupNorm", (6, 6), {"affine": False}, (4, 6, 5, 2)),
+]
+
+
+@pytest.mark.parametrize("name, sizes, options, shape", CASES)
+def test_values_gradients_and_statistics_are_torchs(name, sizes, options, shape):
+    rng = numpy.random.default_rng(0)
+    ours = getattr(layers, name)(*sizes, **options, dtype="float64")
+    theirs = getattr(torch.nn, name)(*sizes, **options, dtype=torch.float64)
+    for _, parameter in theirs.named_parameters():
+        parameter.data.copy_(torch.tensor(rng.standard_normal(parameter.shape)))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+    for training in (True, True, False, True, False):
+        ours.train(training), theirs.train(training)
+        x, g = 2 + 3 * rng.standard_normal(shape), rng.standard_normal(shape)
+        given = torch.tensor(x, requires_grad=True)
+        theirs.zero_grad()
+        y = theirs(given)
+        y.backward(torch.tensor(g))
+        assert abs(ours(x) - y.detach().numpy()).max() <= 1e-9
+        ours.zero_grad()
+        assert abs(ours.backward(g) - given.grad.numpy()).max() <= 1e-9
+        for key, parameter in theirs.named_parameters():
+            assert abs(ours.parameters()[key].grad - parameter.grad.numpy()).max() <= 1e-9
+        for key, value in theirs.state_dict().items():
+            assert abs(ours.state_dict()[key] - value.numpy()).max() <= 1e-9
