@@ -68,7 +68,8 @@ def main() -> int:
     if options.figure or options.write:
         from .figure import draw
 
-        caption = f"{result['date']} · " + " · ".join(report.machine_lines(machine))
+        first, *others = report.machine_lines(machine)
+        caption = f"{result['date']}, {first}\n{'; '.join(others)}"
         for path in filter(None, (options.figure, HERE / "results.png" if options.write else None)):
             draw(str(path), rows, scaling, caption)
     if options.write:

@@ -18,15 +18,16 @@ def draw(path: str, rows: list[Row], scaling: dict[str, list[tuple[int, Row]]], 
     import matplotlib.pyplot as plt
 
     shown = [row for row in rows if row.ratio("torch") or row.ratio("numpy")]
-    tall = 0.6 + 0.3 * len(shown)
+    heights = [1.1 + 0.3 * len(shown)] * bool(shown) + [3.6] * bool(scaling)
     with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = plt.figure(figsize=(11, (tall if shown else 0) + (3.6 if scaling else 0) + 0.5), layout="constrained")
-        grid = figure.add_gridspec(bool(shown) + bool(scaling), max(1, len(scaling)),
-                                   height_ratios=[tall] * bool(shown) + [3.4] * bool(scaling))
+        figure = plt.figure(figsize=(11, sum(heights) + 0.4), layout="constrained")
+        parts = iter(figure.subfigures(len(heights), height_ratios=heights, squeeze=False).flat)
         if shown:
-            ratios(figure.add_subplot(grid[0, :]), shown)
-        for i, (axis, line) in enumerate(scaling.items()):
-            growth(figure.add_subplot(grid[-1, i]), axis, line)
+            ratios(next(parts).subplots(), shown)
+        if scaling:
+            panels = next(parts).subplots(1, len(scaling), squeeze=False)[0]
+            for axes, (axis, line) in zip(panels, scaling.items(), strict=True):
+                growth(axes, axis, line)
         figure.supxlabel(caption, fontsize=7.5, color="#666666")
         figure.savefig(path, dpi=130)
         plt.close(figure)
@@ -43,12 +44,13 @@ def ratios(axes, rows: list[Row]) -> None:
                 axes.plot(goal, y, "|", color=COLORS[side], markersize=12, markeredgewidth=1.8, zorder=2, label="goal")
     axes.axvline(1, color="#444444", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [WORKLOADS[row.name].title for row in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axes.set_xlabel("our step time / theirs (left of 1: mtorch is faster)")
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    axes.legend(handles.values(), handles.keys(), frameon=False, loc="lower right", fontsize=8)
+    axes.legend(handles.values(), handles.keys(), frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
 
 
 def growth(axes, axis: str, line: list[tuple[int, Row]]) -> None:
@@ -60,7 +62,7 @@ def growth(axes, axis: str, line: list[tuple[int, Row]]) -> None:
     sizes = [size for size, _ in line]
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xticks(sizes[:: math.ceil(len(sizes) / 8)])
+    axes.set_xticks(sizes[:: math.ceil(len(sizes) / 6)])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(color="#ececec", linewidth=0.6)
