@@ -2,14 +2,14 @@
 
 from mtorch import layers, losses, optim
 from mtorch.checkpoint import load, save
-from mtorch.containers import Fork, Parallel, Residual, Sequential
+from mtorch.containers import Bidirectional, Fork, Parallel, Recurrent, Residual, Sequential
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.initializers import seed
 from mtorch.layer import Layer
 from mtorch.losses import *  # noqa: F403
 from mtorch.losses import __all__ as _losses
 from mtorch.module import Module
-from mtorch.optim import SGD
+from mtorch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
 from mtorch.parameter import Buffer, Parameter
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 ShapeNotMatchException = ShapeMismatchError
 
 __all__ = [
-    "BackwardError", "Buffer", "Fork", "Layer", "Module", "Parallel", "Parameter", "Residual", "SGD", "Sequential",
-    "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", *_losses,
+    "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "Fork", "Layer", "Module",
+    "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential", "ShapeMismatchError",
+    "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", *_losses,
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -154,16 +154,36 @@ def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> Non
     xp.add.at(target, index, values)
 
 
-def descend(value: Array, direction: Array, lr: float) -> None:
-    """value -= lr * direction, in place. Large host arrays go block by block, so that the product stays in cache."""
-    if value.size <= 2 * BLOCK or type(value) is not numpy.ndarray:
-        value -= direction * lr
+class Direction(NamedTuple):
+    """A direction that is computed where it is used: `function(out, lr, value, *arrays)` writes lr * direction into
+    `out` and returns it. It is called with parts of equal shape, so it works entry by entry.
+    """
+
+    function: Callable[..., Array]
+    arrays: tuple[Array, ...]
+
+
+def descend(value: Array, direction: Array | Direction, lr: float) -> None:
+    """value -= lr * direction, in place. Large host arrays go block by block, so that all passes stay in cache."""
+    lazy = direction.__class__ is Direction
+    if value.size <= 2 * BLOCK or type(value) is not numpy.ndarray or not value.flags.c_contiguous:
+        if lazy:
+            direction = direction.function(array_module(value).empty_like(value), lr, value, *direction.arrays)
+            value -= direction
+        else:
+            value -= direction * lr
         return
-    value, direction = value.reshape(-1), direction.reshape(-1)
-    scratch = numpy.empty(BLOCK, value.dtype)
+    function, others = direction if lazy else (_scaled, (direction,))
+    flat = [array.reshape(-1) for array in (value, *others)]
+    scratch, lr = numpy.empty(BLOCK, value.dtype), value.dtype.type(lr)
     for start in range(0, value.size, BLOCK):
-        part = value[start : start + BLOCK]
-        part -= numpy.multiply(direction[start : start + BLOCK], lr, out=scratch[: part.size])
+        parts = [array[start : start + BLOCK] for array in flat]
+        part = parts[0]
+        part -= function(scratch[: part.size], lr, *parts)
+
+
+def _scaled(out: Array, lr: float, value: Array, direction: Array) -> Array:
+    return numpy.multiply(direction, lr, out)
 
 
 def module_for(device: str) -> ModuleType:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from mtorch.arrays import Array, descend
+from mtorch.arrays import Array, Direction, descend
 
 
 class Parameter:
@@ -11,7 +11,8 @@ class Parameter:
 
     `grad` has the shape and dtype of `value`; it reads as zeros when nothing was contributed. The first contribution
     after a step is written, later ones are added, so that accumulation costs no pass for zeroing. `direction` is what
-    an optimizer wants followed instead of the gradient, for one step. With `trainable = False` the value stays.
+    an optimizer wants followed instead of the gradient, for one step: an array or a `Direction`. With
+    `trainable = False` the value stays.
     """
 
     __slots__ = ("value", "trainable", "contributed", "direction", "_grad")
@@ -20,7 +21,7 @@ class Parameter:
         self.value = value
         self.trainable = trainable
         self.contributed = False
-        self.direction: Array | None = None
+        self.direction: Array | Direction | None = None
         self._grad: Array | None = None
 
     @property

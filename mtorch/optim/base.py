@@ -3,82 +3,113 @@
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from numbers import Integral, Real
 from typing import Any
 
+import numpy
+
 from mtorch import arrays
-from mtorch.arrays import Array
-from mtorch.layer import Layer, check_rate
+from mtorch.arrays import Array, Direction
+from mtorch.kernels import update
+from mtorch.layer import Layer
 from mtorch.parameter import Parameter
+
+Rate = float | Callable[[int], float]
+
+
+class State:
+    """What an optimizer keeps for one parameter: how many directions it has made of it, and the arrays of the rule."""
+
+    __slots__ = ("steps", "arrays")
+
+    def __init__(self, steps: int, arrays: tuple[Array, ...]):
+        self.steps, self.arrays = steps, arrays
 
 
 class Optimizer:
     """Moves a module's parameters by `-lr * direction`.
 
     The direction is made from the gradient g of each trainable parameter that has a contribution:
-        g := clip(g)                        clip_norm over all parameters together, or clip_value entry by entry
+        g := clip(g)                        clip_value entry by entry, then clip_norm over all parameters together
         g := g + weight_decay * value       L2
         d := rule(g)                        the subclass
+        d := d + weight_decay * value       instead of L2, where the decay is decoupled
     and `module.step(lr)` moves the parameters. With no rewrite to do, that is all there is.
 
     lr: a number >= 0, or a schedule: the k-th `step()` uses `lr(k - 1)`.
-    scale: factors on the rate by dotted-name pattern, such as {"0.*": 0.1}.
+    scale: factors on the rate by dotted-name pattern, such as {"0.*": 0.1}; the last pattern that fits counts.
 
-    State is keyed by dotted parameter name; the learning rate never enters it. A parameter without a contribution
-    keeps its state and its own step count.
+    The learning rate never enters the state, which is keyed by dotted parameter name. A parameter without a
+    contribution keeps its state and its own step count.
     """
 
     slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter
+    decoupled = False  # whether weight decay stays out of the rule
 
     def __init__(
         self,
         module: Layer,
-        lr: float | Callable[[int], float],
+        lr: Rate,
         *,
         weight_decay: float = 0,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         scale: dict[str, float] | None = None,
     ):
-        name = type(self).__name__
         if not isinstance(module, Layer):
-            raise TypeError(f"{name} expected a module or layer, got {module!r}")
-        check_rate(lr(0) if callable(lr) else lr, self)
-        for option, number in (("weight_decay", weight_decay), ("clip_norm", clip_norm), ("clip_value", clip_value)):
-            self.check(number is None or 0 <= number < math.inf, option, "a finite number >= 0", number)
-        self.module, self.lr, self.weight_decay = module, lr, weight_decay
-        self.clip_norm, self.clip_value = clip_norm, clip_value
+            raise TypeError(f"{type(self).__name__} expected a module or layer, got {module!r}")
+        self.module, self.lr, self.steps = module, lr, 0
+        self.rate  # noqa: B018  a bad rate is refused here already
+        self.weight_decay = self.number("weight_decay", weight_decay)
+        self.clip_norm = None if clip_norm is None else self.number("clip_norm", clip_norm)
+        self.clip_value = None if clip_value is None else self.number("clip_value", clip_value)
+        self.named = module.parameters()
         self.scale = dict(scale or {})
-        self.steps = 0
-        self.state: dict[str, dict[str, Any]] = {}
-        self.named = tuple(module.parameters().items())
-        self.factors = {path: self._factor(path) for path, _ in self.named} if scale else {}
+        self.factors = self._factors()
+        self.state: dict[str, State] = {}
 
-    def check(self, fits: bool, option: str, expected: str, got: Any) -> None:
-        """ValueError that names class, option, expected and got."""
-        if not fits:
-            raise ValueError(f"{type(self).__name__} expected {option} to be {expected}, got {got!r}")
+    # ------------------------------------------------------------------ options
 
-    def _factor(self, path: str) -> float:
-        factor = 1.0
+    def number(self, option: str, number: Any, below: float = math.inf, least: float = 0) -> float:
+        """The option as a float; TypeError when it is no number, ValueError outside [least, below)."""
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise TypeError(f"{type(self).__name__} expected a number as {option}, got {number!r}")
+        if not least <= number < below:
+            bounds = f"in [{least}, {below})" if below < math.inf else f"finite and >= {least}"
+            raise ValueError(f"{type(self).__name__} expected {option} {bounds}, got {number!r}")
+        return float(number)
+
+    def _factors(self) -> dict[str, float]:
+        factors = {}
         for pattern, number in self.scale.items():
-            if fnmatchcase(path, pattern):
-                check_rate(number, self)
-                factor = number
-        return factor
+            factor = self.number(f"scale[{pattern!r}]", number)
+            found = [path for path in self.named if fnmatchcase(path, pattern)]
+            if not found:
+                raise ValueError(
+                    f"{type(self).__name__} expected scale to name parameters, but none fits {pattern!r}: "
+                    f"there are {', '.join(self.named)}"
+                )
+            factors.update(dict.fromkeys(found, factor))
+        return factors
 
     @property
     def rate(self) -> float:
         """The learning rate of the coming step."""
-        return self.lr(self.steps) if callable(self.lr) else self.lr
+        lr = self.lr
+        return self.number("a learning rate lr", lr(self.steps) if callable(lr) else lr)
+
+    # ------------------------------------------------------------------ the step
 
     def step(self) -> None:
         """One move of all parameters that have a gradient."""
         rate = self.rate
         if self.rewrites():
-            live = [(path, p) for path, p in self.named if p.contributed and p.trainable]
-            self._clip(live)
+            live = [(path, p) for path, p in self.named.items() if p.contributed and p.trainable]
+            shrink = 1.0
+            if self.clip_norm is not None and live:
+                shrink = update.shrinkage(self.module.xp, [self._bounded(p.grad) for _, p in live], self.clip_norm)
             for path, parameter in live:
-                self._direct(path, parameter)
+                parameter.direction = self._direction(path, parameter, shrink)
         self.module.step(rate)
         self.steps += 1
 
@@ -86,38 +117,99 @@ class Optimizer:
         """False when the direction is the gradient itself."""
         return True
 
-    def rule(self, parameter: Parameter, grad: Array, state: dict[str, Any]) -> Array:
-        """The direction; `grad` may be written into, the arrays of `state` are kept for the next step."""
+    def rule(self, steps: int) -> tuple[Any, ...]:
+        """The kernel of this rule (see `kernels/update.py`) and its constants, for the step of that number."""
         raise NotImplementedError(f"{type(self).__name__} does not define rule")
 
-    def _direct(self, path: str, parameter: Parameter) -> None:
+    def _bounded(self, g: Array) -> Array:
+        return g if self.clip_value is None else update.clipped(self.module.xp, g, self.clip_value)
+
+    def _direction(self, path: str, parameter: Parameter, shrink: Any) -> Direction:
+        """The chain of rewrites, to be called by `descend`. It writes into neither gradient nor value."""
+        xp, number = self.module.xp, parameter.value.dtype.type
+        state = self._state_of(path)
+        state.steps += 1
+        kernel, *constants = self.rule(state.steps)
+        constants = [number(c) if c.__class__ is float else c for c in constants]
+        factor, decay = number(self.factors.get(path, 1.0)), self.weight_decay
+        shrinks = shrink.__class__ is not float or shrink != 1.0
+
+        def move(out: Array, lr: float, value: Array, g: Array, *slots: Array) -> Array:
+            lr = lr * factor
+            g = self._bounded(g)
+            if shrinks:
+                g = g * shrink
+            if decay and not self.decoupled:
+                g = value * decay + g
+            kernel(xp, out, lr, g, *slots, *constants)
+            if decay and self.decoupled:
+                out += value * (lr * decay)
+            return out
+
+        return Direction(move, (parameter.grad, *state.arrays))
+
+    def _state_of(self, path: str) -> State:
         state = self.state.get(path)
         if state is None:
-            state = self.state[path] = {"steps": 0} | {slot: parameter.value * 0 for slot in self.slots}
-        state["steps"] += 1
-        grad = parameter.grad
-        if self.weight_decay:
-            grad += self.weight_decay * parameter.value
-        direction = self.rule(parameter, grad, state)
-        factor = self.factors.get(path, 1.0)
-        parameter.direction = direction if factor == 1.0 else direction * factor
+            state = self.state[path] = State(0, self.fresh(self.named[path]))
+        return state
 
-    def _clip(self, live: list[tuple[str, Parameter]]) -> None:
-        if self.clip_value is not None:
-            for _, parameter in live:
-                grad = parameter.grad
-                grad.clip(-self.clip_value, self.clip_value, out=grad)
-        if self.clip_norm is not None and live:
-            xp = arrays.array_module(live[0][1].value)
-            total = sum((p.grad * p.grad).sum() for _, p in live)
-            factor = xp.minimum(1.0, self.clip_norm / (xp.sqrt(total) + 1e-6))
-            for _, parameter in live:
-                grad = parameter.grad
-                grad *= factor.astype(grad.dtype)
+    def fresh(self, parameter: Parameter) -> tuple[Array, ...]:
+        """The arrays of a parameter that was never moved."""
+        return tuple(self.module.xp.zeros(parameter.value.shape, parameter.value.dtype) for _ in self.slots)
 
     def zero_grad(self) -> None:
         """Discards the module's gradients."""
         self.module.zero_grad()
+
+    # ------------------------------------------------------------------ the state
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step count, and by dotted name each parameter's own step count and host copies of its arrays."""
+        found: dict[str, Any] = {"steps": self.steps}
+        for path in self.named if self.slots else ():
+            state = self.state.get(path)
+            found[f"{path}.steps"] = state.steps if state else 0
+            for slot, array in zip(self.slots, state.arrays if state else (), strict=False):
+                found[f"{path}.{slot}"] = numpy.array(arrays.as_numpy(array))
+        return found
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a `state_dict`; a ValueError lists all that does not fit, and then nothing is changed."""
+        left, missing, wrong = dict(state), [], []
+
+        def take(name: str) -> Any:
+            missing.extend(() if name in left else [name])
+            return left.pop(name, None)
+
+        def count(name: str) -> int:
+            number = take(name)
+            number = number.item() if getattr(number, "ndim", None) == 0 else number
+            if number is not None and (not isinstance(number, Integral) or isinstance(number, bool) or number < 0):
+                wrong.append(f"{name} is {number!r}, expected a count")
+                number = None
+            return int(number or 0)
+
+        steps, loaded = count("steps"), {}
+        for path, parameter in self.named.items() if self.slots else ():
+            taken = count(f"{path}.steps")
+            found = []
+            for name in [f"{path}.{slot}" for slot in self.slots] if taken else ():
+                array = take(name)
+                if array is not None:
+                    array = arrays.host_array(arrays.as_numpy(array), name)
+                    if array.shape != parameter.value.shape:
+                        wrong.append(f"{name} has shape {array.shape}, expected {parameter.value.shape}")
+                    found.append(numpy.array(array, parameter.value.dtype, order="C"))
+            if taken:
+                loaded[path] = taken, found
+        if missing or left or wrong:
+            parts = (("missing", missing), ("unexpected", [str(name) for name in left]), ("wrong", wrong))
+            text = "; ".join(f"{label}: {', '.join(names)}" for label, names in parts if names)
+            raise ValueError(f"{type(self).__name__} cannot load this state: {text}")
+        asarray = self.module.xp.asarray
+        self.state = {path: State(taken, tuple(map(asarray, found))) for path, (taken, found) in loaded.items()}
+        self.steps = steps
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr!r})"

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from mtorch.arrays import Array
+from mtorch.kernels import update
 from mtorch.layer import Layer
-from mtorch.optim.base import Optimizer
-from mtorch.parameter import Parameter
+from mtorch.optim.base import Optimizer, Rate
 
 
 class SGD(Optimizer):
@@ -14,22 +13,21 @@ class SGD(Optimizer):
     Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and momentum in deep learning", 2013.
     """
 
-    slots = ("velocity",)
-
-    def __init__(self, module: Layer, lr: Any, *, momentum: float = 0, nesterov: bool = False, **options: Any):
-        self.momentum, self.nesterov = momentum, nesterov
+    def __init__(self, module: Layer, lr: Rate, *, momentum: float = 0, nesterov: bool = False, **options: Any):
         super().__init__(module, lr, **options)
-        self.check(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
+        self.momentum, self.nesterov = self.number("momentum", momentum, below=1), bool(nesterov)
         if nesterov and not momentum:
             raise ValueError("SGD expected a momentum > 0 with nesterov=True, got 0")
+        self.slots = ("velocity",) if momentum else ()
 
     def rewrites(self) -> bool:
-        return bool(self.momentum or self.weight_decay or self.factors or self.clip_norm or self.clip_value)
+        return bool(
+            self.momentum
+            or self.weight_decay
+            or self.factors
+            or self.clip_norm is not None
+            or self.clip_value is not None
+        )
 
-    def rule(self, parameter: Parameter, grad: Array, state: dict[str, Any]) -> Array:
-        if not self.momentum:
-            return grad
-        velocity = state["velocity"]
-        velocity *= self.momentum
-        velocity += grad
-        return grad + self.momentum * velocity if self.nesterov else velocity
+    def rule(self, steps: int) -> tuple[Any, ...]:
+        return (update.momentum, self.momentum, self.nesterov) if self.momentum else (update.scaled,)

@@ -1,0 +1,43 @@
+"""Adagrad."""
+
+from typing import Any
+
+from mtorch.arrays import Array
+from mtorch.kernels import update
+from mtorch.layer import Layer
+from mtorch.optim.base import Optimizer, Rate
+from mtorch.parameter import Parameter
+
+
+class Adagrad(Optimizer):
+    """s := s + g^2 and d = g / (sqrt(s) + eps) / (1 + lr_decay (t - 1)) at the parameter's step t, counted from 1.
+
+    Each entry has a rate of its own, which falls the faster the larger its gradients were. s begins at
+    `initial_accumulator_value`.
+
+    Duchi, Hazan & Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011.
+    """
+
+    slots = ("square_sum",)
+
+    def __init__(
+        self,
+        module: Layer,
+        lr: Rate = 1e-2,
+        *,
+        lr_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        **options: Any,
+    ):
+        super().__init__(module, lr, **options)
+        self.lr_decay, self.eps = self.number("lr_decay", lr_decay), self.number("eps", eps)
+        self.initial_accumulator_value = self.number("initial_accumulator_value", initial_accumulator_value)
+
+    def rule(self, steps: int) -> tuple[Any, ...]:
+        return update.adagrad, self.eps, 1 / (1 + self.lr_decay * (steps - 1))
+
+    def fresh(self, parameter: Parameter) -> tuple[Array, ...]:
+        (square_sum,) = super().fresh(parameter)
+        square_sum += self.initial_accumulator_value
+        return (square_sum,)

@@ -1,0 +1,38 @@
+"""RMSprop."""
+
+import math
+from typing import Any
+
+from mtorch.kernels import update
+from mtorch.layer import Layer
+from mtorch.optim.base import Optimizer, Rate
+
+
+class RMSprop(Optimizer):
+    """a := alpha a + (1 - alpha) g^2 and d = g / (sqrt(a) + eps): the gradient in units of its recent size.
+
+    centered: the root is of the variance a - m^2, with m := alpha m + (1 - alpha) g.
+    momentum: v := momentum * v + d takes the place of d.
+
+    Tieleman & Hinton, "Lecture 6.5: RMSprop", COURSERA: Neural Networks for Machine Learning, 2012.
+    """
+
+    def __init__(
+        self,
+        module: Layer,
+        lr: Rate = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0,
+        centered: bool = False,
+        **options: Any,
+    ):
+        super().__init__(module, lr, **options)
+        self.alpha, self.eps = self.number("alpha", alpha, below=1), self.number("eps", eps)
+        self.momentum, self.centered = self.number("momentum", momentum, below=1), bool(centered)
+        self.slots = ("square_sum", *["gradient_sum"] * self.centered, *["velocity"] * (self.momentum > 0))
+
+    def rule(self, steps: int) -> tuple[Any, ...]:
+        c = math.sqrt(1 - self.alpha)
+        return update.rmsprop, self.alpha, self.eps / c, 1 / c, self.momentum, self.centered
