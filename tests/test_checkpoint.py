@@ -1,0 +1,261 @@
+"""Checkpoints: what goes in comes out, and whatever happens to a file or a writer, nothing half is ever seen."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy
+import pytest
+
+import mtorch
+from mtorch import SGD, Module, Sequential, SquareLoss, layers
+from mtorch.checkpoint import write_atomically
+
+SUFFIXES = [".npz", pytest.param(".safetensors", marks=pytest.mark.skipif(
+    "not __import__('importlib').util.find_spec('safetensors')", reason="safetensors is not installed"))]  # fmt: skip
+
+
+def net(seed=0, **options):
+    return Module(Sequential(layers.Linear(4, 3, rng=seed, **options), layers.Tanh(), layers.Linear(3, 2, rng=seed, **options)))
+
+
+def train(module, optimizer, steps):
+    rng = numpy.random.default_rng(5)
+    loss_func = SquareLoss(module)
+    for _ in range(steps):
+        loss_func(module(rng.standard_normal((8, 4))), rng.standard_normal((8, 2))).backward()
+        optimizer.step()
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        numpy.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_parameters_optimizer_and_more_come_back(tmp_path, suffix):
+    module = net()
+    optimizer = SGD(module, lr=0.1, momentum=0.9)
+    train(module, optimizer, 3)
+    path = tmp_path / f"model{suffix}"
+    more = {"epoch": 3, "rate": 0.1, "name": "α net", "ok": True, "history": [{"loss": 1.5}], "table": numpy.eye(2)}
+    mtorch.save(path, module, optimizer, **more)
+    twin = net(seed=1)
+    twin_optimizer = SGD(twin, lr=0.1, momentum=0.9)
+    back = mtorch.load(path, twin, twin_optimizer)
+    table, expected = back.pop("table"), more.pop("table")
+    numpy.testing.assert_array_equal(table, expected)
+    assert back == more
+    train(module, optimizer, 2)
+    train(twin, twin_optimizer, 2)
+    same(module.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "longdouble"])
+def test_wide_types_keep_every_bit(tmp_path, dtype):
+    module = net(dtype=dtype)
+    mtorch.save(tmp_path / "model.npz", module)
+    twin = net(seed=1, dtype=dtype)
+    mtorch.load(tmp_path / "model.npz", twin)
+    same(module.state_dict(), twin.state_dict())
+
+
+def test_a_checkpoint_is_a_plain_npz_and_a_plain_npz_is_a_checkpoint(tmp_path):
+    module, twin = net(), net(seed=1)
+    mtorch.save(tmp_path / "ours.npz", module)
+    with numpy.load(tmp_path / "ours.npz", allow_pickle=False) as file:
+        assert set(module.state_dict()) <= set(file.files)
+    numpy.savez_compressed(tmp_path / "plain.npz", **module.state_dict())
+    assert mtorch.load(tmp_path / "plain.npz", twin) == {}
+    same(module.state_dict(), twin.state_dict())
+    with pytest.raises(ValueError, match=r"plain\.npz.*optimizer"):
+        mtorch.load(tmp_path / "plain.npz", twin, SGD(twin, lr=0.1))
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    def dropping(seed):
+        return Module(Sequential(layers.Linear(4, 4, rng=0), layers.Dropout(0.5, rng=seed)))
+
+    module, twin, x = dropping(1), dropping(2), numpy.ones((6, 4))
+    module(x)
+    mtorch.save(tmp_path / "model.npz", module)
+    mtorch.load(tmp_path / "model.npz", twin)
+    numpy.testing.assert_array_equal(module(x), twin(x))
+
+
+def test_the_same_state_is_the_same_file(tmp_path):
+    module = net()
+    mtorch.save(tmp_path / "a.npz", module, epoch=1)
+    time.sleep(0.01)
+    mtorch.save(tmp_path / "b.npz", module, epoch=1)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    module = net()
+    path = tmp_path / "model.npz"
+    mtorch.save(path, module, epoch=1)
+    return path
+
+
+def refused(path, module=None, kind=ValueError, match=None):
+    """Loading is refused with the file's name, and the module is as it was."""
+    module = module or net(seed=1)
+    before = module.state_dict()
+    with pytest.raises(kind, match=match or path.name.replace(".", r"\.")):
+        mtorch.load(path, module)
+    same(before, module.state_dict())
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 700, -1, -30])
+def test_a_truncated_file_is_one_clear_error(saved, keep):
+    saved.write_bytes(saved.read_bytes()[:keep])
+    refused(saved)
+
+
+def test_any_flipped_byte_is_noticed_or_harmless(saved):
+    data = saved.read_bytes()
+    expected = net().state_dict()
+    for position in range(0, len(data), 7):
+        broken = bytearray(data)
+        broken[position] ^= 0x55
+        saved.write_bytes(broken)
+        module = net(seed=1)
+        before = module.state_dict()
+        try:
+            mtorch.load(saved, module)
+        except ValueError as error:
+            assert "model.npz" in str(error)
+            same(before, module.state_dict())
+        else:
+            same(expected, module.state_dict())
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    for name, data in (("text.npz", b"hello"), ("html.npz", b"<html>404</html>" * 100), ("pickle.npz", b"\x80\x04K\x01.")):
+        (tmp_path / name).write_bytes(data)
+        refused(tmp_path / name)
+    numpy.savez(tmp_path / "objects.npz", **{"0.weight": numpy.array([{}], dtype=object)})
+    refused(tmp_path / "objects.npz")
+    with zipfile.ZipFile(tmp_path / "foreign.npz", "w") as archive:
+        archive.writestr("data.pkl", b"cos\nsystem\n(S'false'\ntR.")
+    refused(tmp_path / "foreign.npz")
+
+
+def test_a_header_that_announces_more_than_there_is_allocates_nothing(tmp_path):
+    path = tmp_path / "huge.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("0.weight.npy", "w") as member:
+        numpy.lib.format.write_array_header_1_0(
+            member, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
+        )
+    refused(path, match="huge")
+
+
+def test_a_zip_bomb_is_refused(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("0.weight.npy", "w") as member:
+        numpy.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (4 * 10**6,)})
+        member.write(bytes(16 * 10**6))
+    refused(path, match="bomb")
+
+
+def test_missing_extra_renamed_and_misshapen_entries_are_listed_together(tmp_path):
+    state = net().state_dict()
+    state["0.wieght"] = state.pop("0.weight")
+    state["2.bias"] = numpy.zeros(7)
+    numpy.savez(tmp_path / "other.npz", **state)
+    refused(tmp_path / "other.npz", match=r"missing: 0\.weight; unexpected: 0\.wieght; wrong shape: 2\.bias")
+
+
+def test_no_file_and_a_folder_are_oserrors(tmp_path):
+    refused(tmp_path / "nothing.npz", kind=FileNotFoundError)
+    (tmp_path / "folder.npz").mkdir()
+    refused(tmp_path / "folder.npz", kind=OSError, match="folder")
+    with pytest.raises(OSError, match="folder"):
+        mtorch.save(tmp_path / "folder.npz", net())
+    with pytest.raises(OSError):
+        mtorch.save(tmp_path / "no" / "such" / "folder.npz", net())
+
+
+def test_what_a_file_cannot_hold_is_refused_before_the_old_one_is_touched(saved):
+    before = saved.read_bytes()
+    with pytest.raises(TypeError, match=r"model\.npz.*object"):
+        mtorch.save(saved, net(), thing=object())
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]
+
+
+def test_an_optimizer_that_does_not_fit_changes_nothing(tmp_path):
+    module = net()
+    optimizer = SGD(module, lr=0.1, momentum=0.9)
+    train(module, optimizer, 1)
+    mtorch.save(tmp_path / "model.npz", module, optimizer)
+    other = Module(Sequential(layers.Linear(4, 3, rng=3), layers.Tanh(), layers.Linear(3, 2, rng=3)))
+    wrong = SGD(Module(Sequential(layers.Linear(9, 9))), lr=0.1, momentum=0.9)
+    before = other.state_dict()
+    with pytest.raises(ValueError, match="model.npz"):
+        mtorch.load(tmp_path / "model.npz", other, wrong)
+    same(before, other.state_dict())
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(saved):
+    before = saved.read_bytes()
+
+    def full_disk(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(saved, full_disk)
+    assert saved.read_bytes() == before and os.listdir(saved.parent) == [saved.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_the_mode_of_the_file_stays(saved):
+    saved.chmod(0o600)
+    mtorch.save(saved, net())
+    assert saved.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_dead_writers_leftovers_are_swept_and_a_living_ones_are_not(saved):
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead = saved.with_name(f".{saved.name}.{child.stdout.strip()}.0.part")
+    alive = saved.with_name(f".{saved.name}.{os.getppid()}.0.part")
+    dead.touch(), alive.touch()
+    mtorch.save(saved, net())
+    assert not dead.exists() and alive.exists()
+
+
+def _write_forever(path):
+    module = net()
+    module.net.layers[0].weight.value[...] = 7
+    while True:
+        mtorch.save(path, module, table=numpy.zeros(100_000))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill")
+def test_a_kill_in_the_middle_of_saving_never_leaves_half_a_file(saved):
+    context = multiprocessing.get_context("spawn")
+    writer = context.Process(target=_write_forever, args=(saved,), daemon=True)
+    writer.start()
+    first = saved.read_bytes()
+    deadline = time.monotonic() + 20
+    while saved.read_bytes() == first and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for _ in range(20):
+        mtorch.load(saved, net(seed=1))
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    module = net(seed=1)
+    assert mtorch.load(saved, module)["table"].shape == (100_000,)
+    assert (module.net.layers[0].weight.value == 7).all()
+    mtorch.save(saved, net())
+    assert [p.name for p in Path(saved.parent).iterdir()] == [saved.name]
