@@ -188,6 +188,20 @@ def test_large_arrays_are_worked_through_in_pieces_with_the_same_result(cls, mon
         assert got == pytest.approx(expected, rel=1e-6, abs=1e-7)  # SIMD tails may differ in the last bit
 
 
+@pytest.mark.parametrize("cls", ALL)
+def test_the_order_of_memory_of_images_is_kept_and_changes_nothing(cls):
+    """Convolutions hand on images whose memory runs C, H, W, N."""
+    x, g = numpy.random.default_rng(0).standard_normal((2, 4, 3, 5, 6))
+    turned = numpy.ascontiguousarray(x.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
+    layer = cls(dtype=D)
+    y, dx = layer(x), layer.backward(g)
+    z = layer(turned)
+    assert z == pytest.approx(y, abs=1e-15)
+    assert z.strides == turned.strides or cls in (layers.Softmax, layers.LogSoftmax)
+    assert layer.backward(g) == pytest.approx(dx, abs=1e-15)
+    assert layer(x[::-1]) == pytest.approx(y[::-1], abs=1e-15)
+
+
 def test_small_exponentials_are_not_lost_in_float32():
     """log(1 + u) and exp(n) - 1 keep their relative accuracy near 0."""
     x = numpy.array([-1e-6, -1e-4, -0.01], dtype="float32")
