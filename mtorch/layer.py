@@ -92,6 +92,8 @@ class Layer:
 
     def admit(self, x: Value) -> Value:
         """What the door lets in: every array on this layer's module, in this layer's dtype."""
+        if x is None:
+            raise TypeError(f"{self!r} expected an array, got None")
         return arrays.map_value(lambda leaf: arrays.admit_real(self.xp, self.dtype, leaf, self), x)
 
     def forward(self, x: Value) -> Value:
