@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
+from mtorch.kernels.rows import row_sums
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
@@ -116,7 +117,7 @@ def channel_sums(xp: ModuleType, x: Array) -> Array:
         return x.sum(axis=(0, 2))
     if b == 1:
         return ones(xp, a, x.dtype).dot(x[:, :, 0])
-    rows = x.reshape(a * c, b).dot(ones(xp, b, x.dtype))
+    rows = row_sums(xp, x.reshape(a * c, b))
     return rows if a == 1 else rows.reshape(a, c).sum(axis=0)
 
 

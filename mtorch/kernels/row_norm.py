@@ -7,6 +7,7 @@ start no reduction anew for every row.
 from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
+from mtorch.kernels.rows import row_sums
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
@@ -19,14 +20,13 @@ def normalise_rows(
     With centred=False the mean counts as 0. weight and bias have shape (D,).
     """
     m, d = x.shape
-    one = ones(xp, d, x.dtype)
     z, inv = xp.empty(x.shape, dtype=x.dtype), xp.empty((m, 1), dtype=x.dtype)
     y = z if weight is None else xp.empty(x.shape, dtype=x.dtype)
     for p in _pieces(xp, x):
         c = x[p]
         if centred:
-            c = xp.subtract(c, (c.dot(one) / d)[:, None], out=z[p])
-        inv[p, 0] = 1 / xp.sqrt((c * c).dot(one) / d + eps)
+            c = xp.subtract(c, (row_sums(xp, c) / d)[:, None], out=z[p])
+        inv[p, 0] = 1 / xp.sqrt(row_sums(xp, c * c) / d + eps)
         xp.multiply(c, inv[p], out=z[p])
         if weight is not None:
             xp.multiply(z[p], weight, out=y[p])

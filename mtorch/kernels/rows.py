@@ -1,23 +1,30 @@
-"""Reductions along one axis, kept as an axis of length 1. NumPy starts a reduction anew for every row of the last axis,
-which for short rows costs more than the work: there a product with ones sums, and a transposed copy finds maxima.
+"""Reductions along rows. NumPy starts a reduction anew for every row of the last axis, which for short rows costs more
+than the work: there a product with ones sums, and a transposed copy finds maxima.
 """
 
 from types import ModuleType
 
 from mtorch.arrays import Array, flat_rows, is_numpy, ones
 
-SHORT = 32
+SHORT_SUM, SHORT_MAX = 256, 32
+
+
+def row_sums(xp: ModuleType, x: Array) -> Array:
+    """x (M, K) -> (M,)."""
+    if is_numpy(xp) and x.shape[1] <= SHORT_SUM:
+        return x.dot(ones(xp, x.shape[1], x.dtype))
+    return x.sum(axis=1)
 
 
 def sum_along(xp: ModuleType, x: Array, axis: int) -> Array:
     """x.sum(axis, keepdims=True)."""
-    if is_numpy(xp) and axis in (-1, x.ndim - 1):
-        return flat_rows(x).dot(ones(xp, x.shape[-1], x.dtype)).reshape(x.shape[:-1] + (1,))
+    if axis in (-1, x.ndim - 1):
+        return row_sums(xp, flat_rows(x)).reshape(x.shape[:-1] + (1,))
     return x.sum(axis=axis, keepdims=True)
 
 
 def max_along(xp: ModuleType, x: Array, axis: int) -> Array:
     """x.max(axis, keepdims=True)."""
-    if is_numpy(xp) and axis in (-1, x.ndim - 1) and x.shape[-1] <= SHORT:
+    if is_numpy(xp) and axis in (-1, x.ndim - 1) and x.shape[-1] <= SHORT_MAX:
         return xp.maximum.reduce(flat_rows(x).T.copy(), 0).reshape(x.shape[:-1] + (1,))
     return x.max(axis=axis, keepdims=True)
