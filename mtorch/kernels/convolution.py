@@ -22,7 +22,7 @@ from types import ModuleType
 import numpy
 
 from mtorch.arrays import Array, is_numpy
-from mtorch.kernels.scratch import scratch
+from mtorch.kernels.memory import empty, scratch
 from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
 
 UNROLLED_BYTES = 1 << 24  # how much of an image is unrolled at a time
@@ -195,7 +195,7 @@ def _rows_convolve(xp, x, weight, bias, window, groups):
     for place in _diagonal(matrix, window, og, band):
         place[...] = weight.transpose(0, 2, 3, 1).reshape(groups, og, -1)
     b = None if bias is None else bias.reshape(groups, 1, og, 1)
-    y = numpy.empty((out_h, o, out_w, n), x.dtype)
+    y = empty((out_h, o, out_w, n), x.dtype)
     rows = y.reshape(out_h, groups, og, out_w * n).transpose(1, 0, 2, 3)
     for i, seen, columns in _walk(x, out_w, window, groups, band):
         out = rows[:, i]
@@ -246,7 +246,7 @@ def _rows_input_grad(xp, dy, weight, size, window, groups):
     dy = _rows(dy, groups)
     w = weight.reshape(groups, o // groups, c, kernel_h, kernel_w).transpose(0, 4, 2, 3, 1)[:, :, :, ::-1]
     w = numpy.ascontiguousarray(w).reshape(groups, kernel_w * c, kernel_h, o // groups)
-    dx = numpy.empty((height, groups, c, width, n), dy.dtype)
+    dx = empty((height, groups, c, width, n), dy.dtype)
     product = scratch("product", (groups, kernel_w * c, out_w * n), dy.dtype)
     shifted = product.reshape(groups, kernel_w, c, out_w, n)
     columns = spans(window, width, 1)

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy
 
 from mtorch.arrays import Array, is_numpy
+from mtorch.kernels.memory import empty, empty_like
 from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
 
 
@@ -80,6 +81,8 @@ def adaptive_mean_pool_grad(xp: ModuleType, dy: Array, size: Pair) -> Array:
 
 # ---------------------------------------------------------------------- shared pieces
 
+_BOOL = numpy.dtype(bool)
+
 
 def _bins(size: int, out: int) -> Iterator[slice]:
     return (slice(i * size // out, -((-i - 1) * size // out)) for i in range(out))
@@ -92,8 +95,8 @@ def _batch_last(image: Array) -> bool:
 def _new(xp, shape, like, dtype=None):
     """Uninitialised, the batch innermost in memory where that of `like` is."""
     n, *rest = shape
-    dtype = dtype or like.dtype
-    return xp.empty((*rest, n), dtype).transpose(3, 0, 1, 2) if _batch_last(like) else xp.empty(shape, dtype)
+    make, dtype = empty if is_numpy(xp) else xp.empty, dtype or like.dtype
+    return make((*rest, n), dtype).transpose(3, 0, 1, 2) if _batch_last(like) else make(shape, dtype)
 
 
 def _move(target, source, pairs, axis):
@@ -125,7 +128,7 @@ def _first_real(xp, window, size):
 
 
 def _winner_dtype(window):
-    return "uint8" if window.kernel[0] * window.kernel[1] <= 256 else "int32"
+    return numpy.dtype("uint8" if window.kernel[0] * window.kernel[1] <= 256 else "int32")
 
 
 # ---------------------------------------------------------------------- generic bodies of max pooling
@@ -156,12 +159,14 @@ def _fours_max_pool(x):
     n, c, h, w = x.shape
     h, w = h // 2 * 2, w // 2 * 2
     left, right = x[:, :, :h, 0:w:2], x[:, :, :h, 1:w:2]
-    best, second = numpy.maximum(left, right), right > left
+    best = numpy.maximum(left, right, out=empty_like(numpy, left))
+    second = numpy.greater(right, left, out=empty_like(numpy, left, _BOOL))
     top, bottom = best[:, :, 0::2], best[:, :, 1::2]
     y = numpy.maximum(top, bottom, out=_new(numpy, top.shape, x))
-    lower = bottom > top
+    lower = numpy.greater(bottom, top, out=empty_like(numpy, top, _BOOL))
     # winner = 2 * lower + second in the row that won
-    winner = numpy.bitwise_xor(second[:, :, 0::2], second[:, :, 1::2])
+    winner = empty_like(numpy, top, _BOOL)
+    numpy.bitwise_xor(second[:, :, 0::2], second[:, :, 1::2], out=winner)
     winner &= lower
     winner ^= second[:, :, 0::2]
     winner, lower = winner.view("uint8"), lower.view("uint8")
@@ -193,7 +198,7 @@ def _sliced_max_pool_grad(xp, dy, winner, size, window):
         dy = numpy.ascontiguousarray(dy.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
     order = sorted(range(4), key=lambda axis: -winner.strides[axis])
     shape = (n, c, *size)
-    dx = numpy.empty([shape[axis] for axis in order], dy.dtype).transpose([order.index(axis) for axis in range(4)])
+    dx = empty(tuple(shape[axis] for axis in order), dy.dtype).transpose([order.index(axis) for axis in range(4)])
     apart = all(s >= k for s, k in zip(window.stride, window.kernel, strict=True))
     covered = apart and tuple(size) == tuple(k * o for k, o in zip(window.kernel, out_size, strict=True))
     if not covered or window.kernel != window.stride:

@@ -1,0 +1,76 @@
+"""Where large NumPy arrays get their memory.
+
+The system hands out fresh memory page by page and clears each: for an array that is written once and read twice that
+costs as much as a pass over it.  Training asks for the same shapes in every step, so memory is used again here: for
+results as soon as nobody holds them (`empty`, `empty_like`), for the room that a kernel needs within one call at once
+(`scratch`).
+"""
+
+import math
+import sys
+import threading
+from types import ModuleType
+
+import numpy
+
+from mtorch.arrays import Array, is_numpy
+
+LARGE = 1 << 16  # bytes from which on asking the system costs more than looking here
+LIMIT = 1 << 28  # bytes beyond which idle blocks are given back to the system
+
+
+class _Memory(threading.local):
+    """What one thread has: results by shape and dtype, scratch by name."""
+
+    def __init__(self):
+        self.results: dict[tuple, list[numpy.ndarray]] = {}
+        self.scratch: dict[str, numpy.ndarray] = {}
+
+
+_memory = _Memory()
+
+
+def _references(blocks: list[numpy.ndarray]) -> list[int]:
+    return [sys.getrefcount(block) for block in blocks]
+
+
+# What `_references` says of a block that only its list holds. A view of an array keeps its owner alive, and a view of
+# that view keeps the same owner: as long as anything can reach the memory the count is higher.
+_IDLE = _references([numpy.empty(1)])[0]
+
+
+def empty(shape: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray:
+    """An uninitialised C-ordered array, as numpy.empty; a large one in memory that an earlier one has left."""
+    if math.prod(shape) * dtype.itemsize < LARGE:
+        return numpy.empty(shape, dtype)
+    results = _memory.results
+    blocks = results.setdefault((shape, dtype), [])
+    counts = _references(blocks)
+    if _IDLE in counts:
+        return blocks[counts.index(_IDLE)][...]
+    if sum(block.nbytes for each in results.values() for block in each) > LIMIT:
+        for each in results.values():
+            each[:] = [block for block, count in zip(each, _references(each), strict=True) if count > _IDLE]
+    blocks.append(numpy.empty(shape, dtype))
+    return blocks[-1][...]
+
+
+def empty_like(xp: ModuleType, x: Array, dtype: numpy.dtype | None = None) -> Array:
+    """An uninitialised array of the shape, the memory order and, unless given, the dtype of x, on any array module."""
+    if not is_numpy(xp) or x.nbytes < LARGE:
+        return xp.empty_like(x, dtype=dtype)
+    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    block = empty(tuple(x.shape[axis] for axis in order), dtype or x.dtype)
+    return block.transpose(sorted(range(x.ndim), key=order.__getitem__))
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray:
+    """An uninitialised array for the length of one kernel call, out of a buffer that is kept under `name`.
+
+    It is valid until the next request for the same name and never leaves the kernel that asked.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    buffers = _memory.scratch
+    if name not in buffers or buffers[name].nbytes < size:
+        buffers[name] = numpy.empty(size, dtype=numpy.uint8)
+    return buffers[name][:size].view(dtype).reshape(shape)
