@@ -2,8 +2,11 @@
 
 from mtorch import layers, losses, optim
 from mtorch.checkpoint import load, save
-from mtorch.containers import Bidirectional, Fork, Parallel, Recurrent, Residual, Sequential
+from mtorch.containers import Bidirectional, Fork, Graph, Input, Parallel, Recurrent, Residual, Sequential
 from mtorch.errors import BackwardError, ShapeMismatchError
+from mtorch.functions import *  # noqa: F403
+from mtorch.functions import __all__ as _functions
+from mtorch.functions import abs, max, min, sum  # noqa: F401
 from mtorch.initializers import seed
 from mtorch.layer import Layer
 from mtorch.losses import *  # noqa: F403
@@ -18,7 +21,8 @@ __version__ = "0.1.0"
 ShapeNotMatchException = ShapeMismatchError
 
 __all__ = [
-    "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "Fork", "Layer", "Module",
-    "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential", "ShapeMismatchError",
-    "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", *_losses,
+    "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "Fork", "Graph", "Input",
+    "Layer", "Module", "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential",
+    "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed",
+    *_functions, *_losses,
 ]  # fmt: skip

@@ -171,7 +171,7 @@ def table_of(
             call(each, named or type(each.layer).__name__.lower(), named is not None)
             layer = each.layer
             if each.implied:  # each graph gets its own, of the array module and dtype of the user's first layer
-                layer = copy.deepcopy(layer)
+                layer = copy.copy(layer)
                 if lead is not None:
                     layer._adopt(lead.xp, lead.dtype)
             operand = mapped(lambda leaf: called[id(leaf)] if isinstance(leaf, Expression) else leaf, each.operand)

@@ -55,11 +55,11 @@ class Graph(Container):
         outputs = tuple(outputs) if isinstance(outputs, list) else outputs
         single = isinstance(outputs, tuple) and len(outputs) == 1
         self._plan = plan = Plan(self.inputs, nodes, outputs[0] if single else outputs)
-        self.title, named = title, named or {}
+        self.title, self.named = title, dict(named or {})
         layers = {id(layer): layer for layer in plan.layers}
-        layers.update((id(item), item) for item in named.values() if isinstance(item, Layer))
+        layers.update((id(item), item) for item in self.named.values() if isinstance(item, Layer))
         self._settle(tuple(layers.values()), xp, dtype)
-        self._name(named)
+        self._name()
         moving = set(map(id, self.moving))
         moved = [isinstance(item, Parameter) for item in plan.sources.values()]
         self._steps = list(zip(plan.layers, map(gather, plan.operands), plan.last_uses(), strict=True))
@@ -83,8 +83,8 @@ class Graph(Container):
         for leaf in leaves(result):
             if not isinstance(leaf, Expression):
                 raise TypeError(f"{title} expected an expression or a tuple of expressions, got {leaf!r}")
-        names = {id(item): path for path, item in reversed((named or {}).items()) if isinstance(item, Layer)}
-        return cls(*table_of(result, inputs, names), xp=xp, dtype=dtype, named=named, title=title)
+        table = table_of(result, inputs, _paths_below(named or {}))
+        return cls(*table, xp=xp, dtype=dtype, named=named, title=title)
 
     def _settle(self, layers: tuple[Layer, ...], xp: ModuleType | None, dtype: Any) -> None:
         """One array module and dtype for all: those of the parameters, else those asked for, else the first layer's."""
@@ -107,22 +107,22 @@ class Graph(Container):
                     each._adopt(home, found)
         super().__init__(layers)
 
-    def _name(self, named: Named) -> None:
+    def _name(self) -> None:
         """The names of everything below, and the parameters and constants in the order of their slots."""
-        plan = self._plan
-        known = {id(item) for item in named.values()}
-        self._children = [(path, item) for path, item in named.items() if isinstance(item, Layer)]
-        self._children += [pair for pair in zip(plan.names, plan.layers, strict=True) if id(pair[1]) not in known]
-        self._items = {path: item for path, item in named.items() if not isinstance(item, Layer)}
+        plan, below = self._plan, _paths_below(self.named)
+        self._children = [(path, item) for path, item in self.named.items() if isinstance(item, Layer)]
+        self._children += [pair for pair in zip(plan.names, plan.layers, strict=True) if id(pair[1]) not in below]
+        self._items = {path: item for path, item in self.named.items() if not isinstance(item, Layer)}
         paths = {id(item): f"{path}.{name}" for path, layer in self._children for name, item in layer._state().items()}
         paths |= {id(item): path for path, item in self._items.items()}
         self._doors = Doors(plan)
         self._sources: list[Parameter | Buffer] = []
-        for slot, (name, item) in enumerate(plan.sources.items(), start=len(self.inputs)):
+        self._source_names = [paths.get(id(item), name) for name, item in plan.sources.items()]
+        for i, item in enumerate(plan.sources.values()):
             if isinstance(item, Constant):
-                item = Buffer(self._doors.constant(self, slot, item.value), persistent=False)
+                item = Buffer(self._doors.constant(self, len(self.inputs) + i, item.value), persistent=False)
             self._sources.append(item)
-            self._items[paths.get(id(item), name)] = item
+            self._items[self._source_names[i]] = item
 
     # ------------------------------------------------------------------ the tree
 
@@ -164,7 +164,7 @@ class Graph(Container):
         plan = self._plan
         if len(plan.layers) > 8:
             return f"{', '.join(self.inputs)}; {len(plan.layers)} nodes"
-        names = [*self.inputs, *plan.sources, *plan.names]
+        names = [*self.inputs, *self._source_names, *plan.names]
         rows = zip(plan.names, plan.layers, plan.operands, strict=True)
         nodes = [f"{name} = {layer!r}({', '.join(names[slot] for slot in leaves(op))})" for name, layer, op in rows]
         return ", ".join([*self.inputs, *nodes])
@@ -234,8 +234,12 @@ class Graph(Container):
                     grad = completed(self.xp, grad, outlines.pop(slot))
                 if goes == PARAMETERS:
                     tape.pull_parameters(grad)
+                    continue
+                grad = tape.pull(grad)
+                if goes.__class__ is int and grads[goes] is None:
+                    grads[goes] = grad
                 else:
-                    sums.spread(goes, tape.pull(grad))
+                    sums.spread(goes, grad)
         for slot, outline in outlines.items():  # inputs that are tuples
             grads[slot] = completed(self.xp, grads[slot], outline)
         for slot, source in enumerate(self._sources, start=len(self.inputs)):
@@ -257,6 +261,15 @@ class Graph(Container):
         left, right = nn.Split(2, -1)(x)
         formula = (2.0 - left * scale) / (right * right + 1.5) + y[[0, 0, 1]] ** 3 * scale
         yield cls.of((formula, left), xp=xp, dtype=dtype), ((3, 6), (2, 3))
+
+
+def _paths_below(named: Named) -> dict[int, str]:
+    """The path of every layer at or below the named ones, by id; of a shared one the first."""
+    paths: dict[int, str] = {}
+    for path, item in named.items():
+        for prefix, layer in item.walk(f"{path}.") if isinstance(item, Layer) else ():
+            paths.setdefault(id(layer), prefix[:-1])
+    return paths
 
 
 class _Sums:
