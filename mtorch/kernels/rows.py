@@ -6,7 +6,7 @@ from types import ModuleType
 
 from mtorch.arrays import Array, flat_rows, is_numpy, ones
 
-SHORT_SUM, SHORT_MAX = 256, 32
+SHORT_SUM, SHORT_MAX = 1024, 32
 
 
 def row_sums(xp: ModuleType, x: Array) -> Array:
