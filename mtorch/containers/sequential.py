@@ -27,6 +27,7 @@ class Sequential(Container):
         layers = self.bare(layers)
         super().__init__(layers)
         self.layers: tuple[Layer, ...] = layers
+        self.parts = layers[-1].parts
         self.flow({})
 
     def children(self) -> Iterator[tuple[str, Layer]]:
