@@ -1,59 +1,64 @@
-"""The command line of the digit recogniser."""
+"""The digit recogniser: trains a net on handwritten digits, tests it, reads digits off pictures."""
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Sequence
 
+from apps.mnist.compare import compare
 from apps.mnist.predict import predict, test
 from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES
 from apps.mnist.train import train
+from mtorch.training import Parser, number, run
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "train": (train, "train a model (the default)"),
     "evaluate": (test, "test the trained model again"),
     "predict": (predict, "read the digit off each picture"),
+    "compare": (compare, "train several models and draw their curves in one figure"),
 }
 
 
-def number(kind: type, least: float, strict: bool = False) -> Callable[[str], float]:
-    """An argparse type: a finite number of that kind, at least (or above) `least`."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not math.isfinite(value) or value < least or (strict and value == least):
-            raise argparse.ArgumentTypeError(f"expected a number {'above' if strict else 'of at least'} {least}: {text}")
-        return value
-
-    parse.__name__ = "number"
-    return parse
-
-
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m apps.mnist", description=__doc__)
+    main = Parser(prog="python -m apps.mnist", description=__doc__)
     commands = main.add_subparsers(dest="command", metavar="|".join(COMMANDS))
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        if name != "predict":
-            command.add_argument("--data", default="auto", metavar="auto|mnist|digits|DIR", help="where digits come from")
-        command.add_argument("--device", choices=("cpu", "gpu", "auto"), default="cpu")
-        command.add_argument("--out", default="runs/mnist", metavar="DIR", help="the folder of the run (%(default)s)")
         if name == "predict":
             command.add_argument("images", nargs="+", metavar="IMAGE")
+        else:
+            where = "auto|mnist|digits|DIR"
+            command.add_argument("--data", default="auto", metavar=where, help="where digits come from")
         if name == "train":
+            command.add_argument("--model", choices=RECIPES, default="mlp")
+        if name == "compare":
+            names = ", ".join(RECIPES)
+            command.add_argument("--models", type=several_models, required=True, metavar="A,B,...", help=f"of {names}")
+        if name in ("train", "compare"):
             add_training_options(command)
+        command.add_argument("--device", choices=("cpu", "gpu", "auto"), default="cpu")
+        out = "runs/compare" if name == "compare" else "runs/mnist"
+        command.add_argument("--out", default=out, metavar="DIR", help="the folder of the run (%(default)s)")
     return main
 
 
 def add_training_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", choices=RECIPES, default="mlp")
-    command.add_argument("--epochs", type=number(int, 0))
-    command.add_argument("--batch-size", type=number(int, 1))
-    command.add_argument("--lr", type=number(float, 0, strict=True), help="default: the optimizer's own")
+    command.add_argument("--epochs", type=number(int, 0), help="default: the model's own")
+    command.add_argument("--batch-size", type=number(int, 1), help="default: the model's own")
+    command.add_argument("--lr", type=number(float, 0, above=True), help="default: the optimizer's own")
+    command.add_argument("--gamma", type=number(float, 0, above=True), help="multiplies the rate after each epoch")
     command.add_argument("--optimizer", choices=OPTIMIZERS, help="default: the model's own")
     command.add_argument("--loss", choices=LOSSES, help="default: the model's own")
     command.add_argument("--seed", type=number(int, 0), default=0)
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+
+def several_models(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in RECIPES]
+    if unknown or len(set(names)) < len(names):
+        wrong = f"there is no {unknown[0]!r}" if unknown else "each once"
+        raise argparse.ArgumentTypeError(f"expected models of {', '.join(RECIPES)}: {wrong}")
+    return names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,14 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "train")
     args = parser().parse_args(arguments)
-    try:
-        return COMMANDS[args.command][0](args)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(COMMANDS[args.command][0], args)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import numpy
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogFormatter  # noqa: E402
 
-RIGHT, WRONG, GREY = "#2a6f97", "#c1121f", "#8d99ae"
+RIGHT, WRONG, GREY = "#2a6f97", "#c1121f", "#5c677d"
 COLOURS = ["#2a6f97", "#e07a1f", "#3a7d44", "#8e44ad", "#c1121f", "#6b705c", "#00a5a5", "#b5838d", "#444444", "#bc8f00"]
 
 
@@ -28,8 +29,12 @@ def curves(path: Path, histories: dict[str, list[dict[str, Any]]]) -> None:
             for part, style in (("train", "--"), ("test", "-")):
                 values = [factor * row[f"{part}_{measure}"] for row in history]
                 panel.plot(epochs, values, style, color=colour, label=f"{label}{part}", marker="." * (len(epochs) < 30))
-    panels[0].set(xlabel="epoch", ylabel="loss", title="Loss")
+    panels[0].set(xlabel="epoch", ylabel="loss", title="Loss", yscale="log")
+    for place in (panels[0].yaxis.set_major_formatter, panels[0].yaxis.set_minor_formatter):
+        place(LogFormatter(minor_thresholds=(2, 0.5)))
     panels[1].set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
+    worst = min(history[-1]["test_accuracy"] for history in histories.values())
+    panels[1].set_ylim(bottom=max(panels[1].get_ylim()[0], 100 - 600 * (1 - worst)))  # the way up from chance is long
     for panel in panels:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
@@ -39,11 +44,13 @@ def curves(path: Path, histories: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def predictions(path: Path, images: Any, labels: Any, guesses: Any, rows: int = 6, columns: int = 10) -> None:
-    """A grid of test digits with the guess and how sure it is; the lower half shows mistakes, as far as there are any."""
+    """A grid of test digits with the guess and how sure it is; the lower half holds more of the mistakes."""
     guess = guesses.argmax(axis=-1)
-    wrong = numpy.flatnonzero(guess != labels)[: rows // 2 * columns]
-    first = numpy.arange(min(rows * columns - len(wrong), len(labels)))
-    shown = numpy.concatenate([first, wrong])
+    half = rows // 2 * columns
+    wrong = numpy.flatnonzero(guess != labels)
+    wrong = wrong[wrong >= half][:half]
+    others = numpy.setdiff1d(numpy.arange(len(labels)), wrong)[: rows * columns - len(wrong)]
+    shown = numpy.concatenate([others, wrong])
     figure, cells = plt.subplots(rows, columns, figsize=(columns * 1.1, rows * 1.35), layout="constrained")
     for cell in cells.flat:
         cell.set_axis_off()
@@ -57,7 +64,8 @@ def predictions(path: Path, images: Any, labels: Any, guesses: Any, rows: int = 
             cell.set(xticks=[], yticks=[])
             for spine in cell.spines.values():
                 spine.set(color=WRONG, linewidth=1.5)
-    figure.suptitle(f"Test digits: the guess and its probability; {(guess != labels).sum()} of {len(labels)} are wrong")
+    mistakes = f"{(guess != labels).sum():,} of {len(labels):,} are wrong"
+    figure.suptitle(f"Test digits: the guess and its probability; {mistakes}")
     save(figure, path)
 
 

@@ -8,27 +8,35 @@ import numpy
 
 from mtorch import losses, models, optim
 from mtorch.data import DigitData, standardise
+from mtorch.optim import schedules
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model and its defaults. `epochs` is for MNIST, `small_epochs` for the built-in digits."""
+    """A model and its defaults. `epochs` is for MNIST, `small_epochs` for the built-in digits.
+
+    lr: the rate with the recipe's own optimizer, None for that optimizer's default.
+    gamma: what the rate is multiplied by after each epoch.
+    scans: the model reads the built-in digits as raw 8 x 8 scans.
+    """
 
     build: Callable[..., Any]
     loss: str = "cross_entropy"
     optimizer: str = "adam"
+    lr: float | None = None
+    gamma: float = 1.0
     batch_size: int = 64
     epochs: int = 5
     small_epochs: int = 30
     pixels: str = "standardise"  # or "scale": divided by the largest value
-    scans: bool = False  # reads the built-in digits as raw 8 x 8 scans
+    scans: bool = False
 
     def inputs(self, images: numpy.ndarray) -> numpy.ndarray:
         """Images (N, H, W) as the rows (N, H * W) of float32 that the model reads."""
         if self.pixels == "standardise":
             return standardise(images)
         largest = 16 if images.shape[-1] == 8 else 255
-        return (images.reshape(len(images), -1) / numpy.float32(largest)).astype(numpy.float32)
+        return images.reshape(len(images), -1) / numpy.float32(largest)
 
     def default_epochs(self, data: DigitData) -> int:
         return self.epochs if len(data.train_labels) > 10_000 else self.small_epochs
@@ -45,10 +53,7 @@ LOSSES = {"square": losses.SquareLoss, "cross_entropy": losses.CrossEntropyLoss}
 
 def make_loss(name: str, module: Any) -> Callable[..., Any]:
     """loss_func(prediction, labels) for integer labels."""
-    loss_func = LOSSES[name](module)
-    if name == "square":
-        return lambda prediction, labels: loss_func(prediction, labels, transform=True)
-    return loss_func
+    return losses.SquareLoss(module, transform=True) if name == "square" else LOSSES[name](module)
 
 
 # name: (optimizer, its default learning rate here, further options)
@@ -64,7 +69,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., Any], float, dict[str, Any]]] = {
 }
 
 
-def make_optimizer(name: str, module: Any, lr: float | None) -> Any:
-    """The optimizer of that name; its own default rate where none is given."""
-    cls, default, options = OPTIMIZERS[name]
-    return cls(module, lr=default if lr is None else lr, **options)
+def make_optimizer(name: str, module: Any, lr: float, gamma: float, steps_per_epoch: int) -> Any:
+    """The optimizer of that name; its rate is multiplied by `gamma` after each epoch."""
+    cls, _, options = OPTIMIZERS[name]
+    return cls(module, lr=lr if gamma == 1 else schedules.StepLR(lr, steps_per_epoch, gamma), **options)

@@ -1,29 +1,30 @@
 """Training the recogniser: epochs, a checkpoint after each, and the figures at the end."""
 
 import argparse
+import math
 import time
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy
 
-from apps.mnist.recipes import RECIPES, Recipe, make_loss, make_optimizer
+from apps.mnist.recipes import OPTIMIZERS, RECIPES, Recipe, make_loss, make_optimizer
 from mtorch import Module
 from mtorch.arrays import as_numpy, module_for
 from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
 from mtorch.summary import count_parameters
-from mtorch.training import RunFolder, Score, evaluate, progress, train_epoch
+from mtorch.training import RunFolder, Score, evaluate, progress, train_epoch, written
 
-SETTINGS = ("model", "loss", "optimizer", "lr", "batch_size", "seed", "dataset")
-
-
-class Mismatch(ValueError):
-    """A checkpoint that was made with other settings than those asked for."""
+OPTIONS = ("data", "model", "epochs", "batch_size", "lr", "gamma", "optimizer", "loss", "seed", "device", "out")
 
 
 @dataclass
 class Run:
-    """Everything one training run needs, made from the command line."""
+    """Everything one training run needs, made from the command line.
+
+    settings: what a checkpoint must have been made with to be gone on from. Neither paths nor the device count.
+    """
 
     settings: dict[str, Any]
     recipe: Recipe
@@ -36,56 +37,91 @@ class Run:
     epochs: int
 
     @classmethod
-    def of(cls, args: argparse.Namespace, data: DigitData | None = None) -> "Run":
+    def of(cls, args: argparse.Namespace) -> "Run":
         recipe, xp = RECIPES[args.model], module_for(args.device)
-        data = data or load_digits_data(args.data, size=8 if recipe.scans else 28)
-        settings = {
-            "model": args.model,
-            "loss": args.loss or recipe.loss,
-            "optimizer": args.optimizer or recipe.optimizer,
-            "lr": args.lr,
-            "batch_size": args.batch_size or recipe.batch_size,
-            "seed": args.seed,
-            "dataset": data.name,
-        }
+        data = load_digits_data(args.data, size=8 if recipe.scans else 28)
+        settings = chosen(args, recipe) | {"side": data.train_images.shape[-1], "data": fingerprint(data)}
         rng = numpy.random.default_rng(args.seed)
-        module = Module(recipe.build(data.train_images[0].size, rng=rng, xp=xp))
-        optimizer = make_optimizer(settings["optimizer"], module, args.lr)
-        settings["lr"] = optimizer.rate
+        module = Module(recipe.build(settings["side"] ** 2, rng=rng, xp=xp))
 
         def batches(images: numpy.ndarray, labels: numpy.ndarray, size: int, shuffle: bool) -> DataLoader:
             dataset = ArrayDataset(xp.asarray(recipe.inputs(images)), xp.asarray(labels))
-            return DataLoader(dataset, batch_size=size, shuffle=shuffle, rng=rng if shuffle else None)
+            return DataLoader(dataset, batch_size=size, shuffle=shuffle, rng=rng)
 
-        return cls(
-            settings, recipe, data, module, make_loss(settings["loss"], module), optimizer,
-            batches(data.train_images, data.train_labels, settings["batch_size"], True),
-            batches(data.test_images, data.test_labels, 500, False),
-            recipe.default_epochs(data) if args.epochs is None else args.epochs,
-        )  # fmt: skip
+        train_batches = batches(data.train_images, data.train_labels, settings["batch_size"], shuffle=True)
+        test_batches = batches(data.test_images, data.test_labels, 500, shuffle=False)
+        rates = settings["lr"], settings["gamma"], len(train_batches)
+        optimizer = make_optimizer(settings["optimizer"], module, *rates)
+        epochs = recipe.default_epochs(data) if args.epochs is None else args.epochs
+        loss_func = make_loss(settings["loss"], module)
+        return cls(settings, recipe, data, module, loss_func, optimizer, train_batches, test_batches, epochs)
 
     def resume(self, folder: RunFolder) -> list[dict[str, Any]]:
         """Goes back to the state of the folder's checkpoint; returns the history so far."""
+        made = settings_of(folder)
+        other = {key: made.get(key) for key in self.settings if made.get(key) != self.settings[key]}
+        digits = {key: other.pop(key) for key in ("side", "data") if key in other}
+        if other or digits:
+            options = [f"--{key.replace('_', '-')} {value}" for key, value in other.items()]
+            text = ", ".join(options + ["other digits"] * bool(digits))
+            raise ValueError(f"{folder.model} was made with {text}: ask for that, or name another --out")
         more = folder.load(self.module, self.optimizer)
-        other = [f"{key} {more['settings'][key]}" for key in SETTINGS if more["settings"][key] != self.settings[key]]
-        if other:
-            raise Mismatch(f"{folder.model} was made with {', '.join(other)}: ask for the same, or name another --out")
         self.train_batches.load_state_dict(more["loader"])
         return more["history"]
 
     def save(self, folder: RunFolder, history: list[dict[str, Any]]) -> None:
         loader = self.train_batches.state_dict()
         folder.save(self.module, self.optimizer, settings=self.settings, loader=loader, history=history)
+        folder.write_history(history)
 
     def epoch(self, number: int) -> dict[str, Any]:
         """Trains one epoch; its row of the history."""
-        batches = progress(self.train_batches, f"epoch {number}/{self.epochs}")
-        train = train_epoch(self.module, self.loss_func, self.optimizer, batches)
-        return row(number, train, evaluate(self.module, self.loss_func, self.test_batches))
+        with progress(self.train_batches, f"epoch {number}/{self.epochs}") as batches:
+            train = train_epoch(self.module, self.loss_func, self.optimizer, batches)
+        if not math.isfinite(train.loss):
+            raise ValueError(f"the loss is not finite in epoch {number}: try a smaller --lr than {self.settings['lr']}")
+        return row(number, train, self.test())
+
+    def test(self) -> Score:
+        return evaluate(self.module, self.loss_func, self.test_batches)
 
     def test_probabilities(self) -> numpy.ndarray:
         """What the model thinks of each test digit, (N, K)."""
-        return numpy.concatenate([probabilities(self.module, x) for x, _ in self.test_batches])
+        loss = self.settings["loss"]
+        return numpy.concatenate([probabilities(self.module, x, loss) for x, _ in self.test_batches])
+
+
+def chosen(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    """The settings that shape a run, the recipe's where none are given. A default rate belongs to its optimizer."""
+    optimizer = args.optimizer or recipe.optimizer
+    lr = OPTIMIZERS[optimizer][1]
+    if optimizer == recipe.optimizer and recipe.lr is not None:
+        lr = recipe.lr
+    return {
+        "model": args.model,
+        "loss": args.loss or recipe.loss,
+        "optimizer": optimizer,
+        "lr": lr if args.lr is None else args.lr,
+        "gamma": recipe.gamma if args.gamma is None else args.gamma,
+        "batch_size": args.batch_size or recipe.batch_size,
+        "seed": args.seed,
+    }
+
+
+def fingerprint(data: DigitData) -> int:
+    """A number that differs between data sets, wherever they are kept."""
+    total = 0
+    for array in data[1:]:
+        total = zlib.crc32(numpy.ascontiguousarray(array), total)
+    return total
+
+
+def settings_of(folder: RunFolder) -> dict[str, Any]:
+    """What the folder's checkpoint was made with."""
+    settings = folder.notes().get("settings")
+    if not isinstance(settings, dict) or settings.get("model") not in RECIPES or settings.get("side") not in (8, 28):
+        raise ValueError(f"{folder.model} is not a checkpoint of this app")
+    return settings
 
 
 def row(epoch: int, train: Score, test: Score) -> dict[str, Any]:
@@ -98,19 +134,27 @@ def row(epoch: int, train: Score, test: Score) -> dict[str, Any]:
     return {"epoch": epoch, **{name: round(value, 6) for name, value in scores.items()}}
 
 
-def probabilities(module: Module, x: Any) -> numpy.ndarray:
-    """The model's scores as probabilities: normalised where they are sigmoids, through a softmax where logits."""
+def probabilities(module: Module, x: Any, loss: str) -> numpy.ndarray:
+    """The model's scores as probabilities: a softmax of logits; shares, where a square loss made them probabilities."""
     scores = as_numpy(module.predict(x)).astype(float)
-    if scores.min() >= 0 and scores.max() <= 1:
-        return scores / numpy.maximum(scores.sum(axis=-1, keepdims=True), 1e-30)
-    scores = numpy.exp(scores - scores.max(axis=-1, keepdims=True))
+    if loss == "square":
+        scores = scores.clip(1e-9, 1)
+    else:
+        scores = numpy.exp(scores - scores.max(axis=-1, keepdims=True))
     return scores / scores.sum(axis=-1, keepdims=True)
 
 
-def train(args: argparse.Namespace) -> int:
+def train(args: argparse.Namespace) -> None:
     """`python -m apps.mnist train`."""
+    metrics, _ = run_training(args, f"train {written(args, OPTIONS)} --resume")
+    print(f"test accuracy {metrics['test_accuracy']:.2%} after {metrics['seconds']:.1f} s; see {args.out}")
+
+
+def run_training(args: argparse.Namespace, again: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One run from its options to its pictures; its metrics and history.  again: the arguments that go on with it."""
     started, folder = time.perf_counter(), RunFolder(args.out)
     run, history = Run.of(args), []
+    folder.prepare()
     if args.resume and folder.model.exists():
         history = run.resume(folder)
         print(f"going on after epoch {len(history)} of {folder.model}")
@@ -118,32 +162,25 @@ def train(args: argparse.Namespace) -> int:
         print(f"no checkpoint in {folder.path}: starting afresh")
     parameters = count_parameters(run.module)
     print(
-        f"{run.settings['model']}: {parameters:,} parameters, {len(run.data.train_labels):,} digits of "
-        f"{run.data.name} to train on, {len(run.data.test_labels):,} to test with, {run.epochs} epochs"
+        f"{args.model} on {run.data.name}: {parameters:,} parameters, {len(run.data.train_labels):,} images "
+        f"to train on, {len(run.data.test_labels):,} to test with, {max(run.epochs, len(history))} epochs",
+        flush=True,
     )
+    kept = len(history)
     try:
-        for number in range(len(history) + 1, run.epochs + 1):
-            history.append(run.epoch(number))
-            run.save(folder, history)
-            folder.write_history(history)
-            print(line(history[-1]), flush=True)
+        if not run.epochs and not history:
+            run.save(folder, [])
+        with numpy.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for number in range(len(history) + 1, run.epochs + 1):
+                history.append(run.epoch(number))
+                run.save(folder, history)
+                kept = number
+                print(line(history[-1]), flush=True)
+        metrics = finish(folder, run, history, parameters, started)
     except KeyboardInterrupt:
-        done = f"epoch {len(history)} is kept in {folder.model}" if history else "nothing was kept yet"
-        print(f"\nstopped: {done}; go on with: python -m apps.mnist {again(args)} --resume")
-        return 130
-    if not history:
-        test = evaluate(run.module, run.loss_func, run.test_batches)
-        history = [row(0, Score(test.loss, test.accuracy), test)]
-        run.save(folder, [])
-    last = {name: value for name, value in history[-1].items() if name != "epoch"}
-    metrics = {
-        **run.settings, "parameters": parameters, "epochs": max(run.epochs, history[-1]["epoch"]), **last,
-        "seconds": round(time.perf_counter() - started, 3),
-    }  # fmt: skip
-    folder.write_metrics(metrics)
-    pictures(folder, run, history)
-    print(f"test accuracy {metrics['test_accuracy']:.2%} after {metrics['seconds']:.1f} s; see {folder.path}")
-    return 0
+        done = f"epoch {kept} is kept in {folder.model}" if kept else "no epoch was complete"
+        raise KeyboardInterrupt(f"{done}; go on with: python -m apps.mnist {again}") from None
+    return metrics, history
 
 
 def line(row: dict[str, Any]) -> str:
@@ -153,11 +190,23 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def again(args: argparse.Namespace) -> str:
-    """The options of this run, for the line that says how to go on."""
-    names = ("data", "model", "epochs", "batch_size", "lr", "optimizer", "loss", "seed", "device", "out")
-    given = {name: getattr(args, name) for name in names}
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None)
+def finish(
+    folder: RunFolder, run: Run, history: list[dict[str, Any]], parameters: int, started: float
+) -> dict[str, Any]:
+    """Writes metrics and pictures."""
+    if not history:
+        test = run.test()
+        history = [row(0, test, test)]
+        folder.write_history(history)
+    last = history[-1]
+    settings = {name: value for name, value in run.settings.items() if name not in ("side", "data")}
+    seconds = round(time.perf_counter() - started, 3)
+    metrics = {"dataset": run.data.name, **settings, "parameters": parameters} | last
+    metrics["epochs"] = metrics.pop("epoch")
+    metrics["seconds"] = seconds
+    folder.write_metrics(metrics)
+    pictures(folder, run, history)
+    return metrics
 
 
 def pictures(folder: RunFolder, run: Run, history: list[dict[str, Any]]) -> None:

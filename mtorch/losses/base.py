@@ -40,6 +40,11 @@ class Loss:
             self._value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
         return self._value
 
+    @property
+    def unread(self) -> Any:
+        """The value without waiting for it: a float on the host, a 0-d array that is still being computed on a GPU."""
+        return self._value
+
     def _raise_faults(self) -> None:
         for fault, text in self._faults:
             if fault:

@@ -1,7 +1,8 @@
-"""What training scripts share: the loop over batches, the score of a data set, and the folder a run leaves behind."""
+"""What training scripts share: the loop over batches, scores, the folder a run leaves behind, command lines."""
 
+from mtorch.training.command_line import Parser, number, run, written
 from mtorch.training.folder import RunFolder
 from mtorch.training.loop import Score, evaluate, train_epoch
 from mtorch.training.progress import progress
 
-__all__ = ["RunFolder", "Score", "evaluate", "progress", "train_epoch"]
+__all__ = ["Parser", "RunFolder", "Score", "evaluate", "number", "progress", "run", "train_epoch", "written"]

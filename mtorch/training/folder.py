@@ -4,34 +4,47 @@ import csv
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from mtorch.checkpoint import load, save, write_atomically
+from mtorch.checkpoint import load, read_notes, save, write_atomically
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
 
 
 class RunFolder:
-    """`model.npz`, `metrics.json` and `history.csv` in one folder, which is made when the first is written."""
+    """`model.npz`, `metrics.json` and `history.csv` in one folder."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(f"{self.path} is a file; a run needs a folder to write to")
 
     @property
     def model(self) -> Path:
         return self.path / "model.npz"
 
+    def prepare(self) -> None:
+        """Makes the folder; an OSError that names it when nothing can be written there, before any work is done."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except FileExistsError:
+            raise NotADirectoryError(f"{self.path} is a file; a run needs a folder to write to") from None
+        except OSError as error:
+            raise type(error)(f"cannot write to the folder {self.path}: {error.strerror}") from None
+
     def save(self, module: Layer, optimizer: Optimizer | None = None, **more: Any) -> None:
         """Writes the checkpoint."""
-        self.path.mkdir(parents=True, exist_ok=True)
         save(self.model, module, optimizer, **more)
 
     def load(self, module: Layer, optimizer: Optimizer | None = None) -> dict[str, Any]:
         """Takes over the checkpoint; returns what was saved with it."""
         return load(self.model, module, optimizer)
+
+    def notes(self) -> dict[str, Any]:
+        """What was saved with the checkpoint, before there is a module to load it into."""
+        return read_notes(self.model)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         self._write("metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -49,5 +62,4 @@ class RunFolder:
         self._write("history.csv", text.getvalue())
 
     def _write(self, name: str, text: str) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / name, lambda file: file.write(text.encode()))

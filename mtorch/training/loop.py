@@ -11,6 +11,7 @@ from mtorch.losses.base import Loss
 from mtorch.optim.base import Optimizer
 
 LossFunc = Callable[[Array, Array], Loss]
+REFRESH = 0.2  # seconds between two looks at the running score: on a GPU each look waits for the queue
 
 
 class Score(NamedTuple):
@@ -28,10 +29,10 @@ class _Tally:
         self.right: Any = 0
         self.samples = 0
 
-    def add(self, loss: Loss, prediction: Array, labels: Array) -> None:
+    def add(self, loss: Loss, prediction: Array, labels: Array, count: Callable[[Array], Any]) -> None:
         n = len(labels)
-        self.loss = self.loss + loss.array * n
-        self.right = self.right + (prediction.argmax(axis=-1) == labels).sum()
+        self.loss = self.loss + loss.unread * n
+        self.right = self.right + count(prediction.argmax(-1) == labels)
         self.samples += n
 
     def score(self) -> Score:
@@ -44,15 +45,15 @@ def train_epoch(module: Layer, loss_func: LossFunc, optimizer: Optimizer, batche
 
     batches: a DataLoader, or one wrapped by `progress`, whose bar then shows loss and accuracy.
     """
-    tally, shown = _Tally(), time.monotonic()
+    tally, shown, count = _Tally(), 0.0, module.xp.count_nonzero
     show = getattr(batches, "set_postfix_str", None)
     for x, labels in batches:
         prediction = module(x)
         loss = loss_func(prediction, labels)
         loss.backward()
         optimizer.step()
-        tally.add(loss, prediction, labels)
-        if show is not None and time.monotonic() - shown > 0.2:
+        tally.add(loss, prediction, labels, count)
+        if show is not None and time.monotonic() - shown > REFRESH:
             shown, score = time.monotonic(), tally.score()
             show(f"loss {score.loss:.4f}, accuracy {score.accuracy:.1%}", refresh=False)
     return tally.score()
@@ -60,8 +61,8 @@ def train_epoch(module: Layer, loss_func: LossFunc, optimizer: Optimizer, batche
 
 def evaluate(module: Layer, loss_func: LossFunc, batches: Iterable[Any]) -> Score:
     """The score of eval-mode predictions; keeps nothing and changes nothing."""
-    tally = _Tally()
+    tally, count = _Tally(), module.xp.count_nonzero
     for x, labels in batches:
         prediction = module.predict(x)
-        tally.add(loss_func(prediction, labels), prediction, labels)
+        tally.add(loss_func(prediction, labels), prediction, labels, count)
     return tally.score()
