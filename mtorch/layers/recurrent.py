@@ -107,6 +107,7 @@ class RecurrentLayer(Layer):
         if lengths is not None:
             sequences.check_lengths(self, lengths, steps, batch)
             padding = padding_mask(xp, lengths, steps)
+            inner = xp.where(padding, 0, inner)  # whatever stands in the padding, it meets no weight
         memories, masks, ends = [], [], []
         for cells in self._cells():
             if memories:
