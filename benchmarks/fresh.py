@@ -1,5 +1,6 @@
 """Measurements that need a fresh process each time: cold start and peak memory."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -16,8 +17,10 @@ START = {"ours": ("digit_net", "ours"), "torch": ("digit_net", "pytorch"), "nump
 
 
 def seconds_of(code: str) -> float | None:
+    # as after an installation: byte code is kept, as it is for the packages that this is compared with
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=environment)
     return time.perf_counter() - start if done.returncode == 0 else None
 
 
