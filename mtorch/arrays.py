@@ -18,6 +18,7 @@ Array = Any  # numpy.ndarray, cupy.ndarray, or the strict fake's array
 Value = Any  # Array | tuple[Value, ...]
 
 BLOCK = 16384  # elements that several passes can share while they stay in cache
+LARGE_BLOCK = 4 * BLOCK  # for many short passes, where starting them costs as well
 
 
 def is_numpy(xp: ModuleType) -> bool:
@@ -163,21 +164,47 @@ class Direction(NamedTuple):
     arrays: tuple[Array, ...]
 
 
-def descend(value: Array, direction: Array | Direction, lr: float) -> None:
-    """value -= lr * direction, in place. Large host arrays go block by block, so that all passes stay in cache."""
-    lazy = direction.__class__ is Direction
-    if value.size <= 2 * BLOCK or type(value) is not numpy.ndarray or not value.flags.c_contiguous:
-        if lazy:
-            direction = direction.function(array_module(value).empty_like(value), lr, value, *direction.arrays)
-            value -= direction
-        else:
-            value -= direction * lr
+_faults: dict[str, Array] = {}
+
+
+def note_fault(text: str, fault: Array) -> None:
+    """Keeps a truth value that is still being computed on a device; `raise_faults` tells it at the next host read."""
+    _faults[text] = fault | _faults[text] if text in _faults else fault
+
+
+def raise_faults() -> None:
+    """ValueError with the text of the first fault that has come true on a device. Without any, costs nothing."""
+    if not _faults:
         return
-    function, others = direction if lazy else (_scaled, (direction,))
+    noted = list(_faults.items())
+    _faults.clear()
+    for text, fault in noted:
+        if fault:
+            raise ValueError(text)
+
+
+def descend(value: Array, grad: Array, lr: float) -> None:
+    """value -= lr * grad, in place; `grad` is used up."""
+    if value.size <= 4 * LARGE_BLOCK or type(value) is not numpy.ndarray or not value.flags.c_contiguous:
+        grad *= lr
+        value -= grad
+    else:
+        follow(value, Direction(_scaled, (grad,)), lr)
+
+
+def follow(value: Array, direction: Array | Direction, lr: float) -> None:
+    """value -= lr * direction, in place. Large host arrays go block by block, so that the passes share a cache."""
+    if direction.__class__ is not Direction:
+        value -= direction * lr
+        return
+    function, others = direction
+    if value.size <= 2 * LARGE_BLOCK or type(value) is not numpy.ndarray or not value.flags.c_contiguous:
+        value -= function(array_module(value).empty_like(value), lr, value, *others)
+        return
     flat = [array.reshape(-1) for array in (value, *others)]
-    scratch, lr = numpy.empty(BLOCK, value.dtype), value.dtype.type(lr)
-    for start in range(0, value.size, BLOCK):
-        parts = [array[start : start + BLOCK] for array in flat]
+    scratch, lr = numpy.empty(LARGE_BLOCK, value.dtype), value.dtype.type(lr)
+    for start in range(0, value.size, LARGE_BLOCK):
+        parts = [array[start : start + LARGE_BLOCK] for array in flat]
         part = parts[0]
         part -= function(scratch[: part.size], lr, *parts)
 

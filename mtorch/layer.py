@@ -173,6 +173,7 @@ class Layer:
 
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """Host copies of all parameters and buffers by dotted name."""
+        arrays.raise_faults()
         return {name: numpy.array(arrays.as_numpy(item.value)) for name, item in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -310,10 +311,9 @@ def _matched(layer: Layer, grad: Value, signature: Any) -> Value:
         if all(part is None for part in grad):
             raise ShapeMismatchError(layer, "expected an output gradient for at least one of its outputs, got None")
         return tuple(
-            layer.xp.zeros(part[0], part[1]) if g is None and not isinstance(part, list) and part[1].kind == "f"
-            else _matched(layer, g, part)
+            _absent(layer, part) if g is None else _matched(layer, g, part)
             for g, part in zip(grad, signature, strict=True)
-        )  # fmt: skip
+        )
     shape, dtype = signature
     if dtype.kind != "f":
         return None
@@ -324,6 +324,13 @@ def _matched(layer: Layer, grad: Value, signature: Any) -> Value:
     if grad.shape != shape:
         raise ShapeMismatchError(layer, f"expected an output gradient of shape {shape}, got {grad.shape}")
     return grad
+
+
+def _absent(layer: Layer, signature: Any) -> Value:
+    """What stands for an output gradient that was not given: zeros, and None for integers."""
+    if isinstance(signature, list):
+        return tuple(_absent(layer, part) for part in signature)
+    return layer.xp.zeros(signature[0], signature[1]) if signature[1].kind == "f" else None
 
 
 def _guarded_forward(forward: Callable) -> Callable:

@@ -1,6 +1,7 @@
 """All layers, and `on`, which binds their array module, dtype and random generator once."""
 
 from mtorch.layers.arithmetic import Add, Divide, Maximum, Minimum, Multiply, Subtract
+from mtorch.layers.attention import MultiHeadAttention
 from mtorch.layers.batchnorm import BatchNorm1d, BatchNorm2d
 from mtorch.layers.cells import GRUCell, LSTMCell, RNNCell
 from mtorch.layers.concat import Concat, Split
@@ -9,6 +10,7 @@ from mtorch.layers.conv_transpose import ConvTranspose2d
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.elementwise import Abs, Exp, Log, Negative, Sqrt, Square
 from mtorch.layers.elu import ELU
+from mtorch.layers.embedding import Embedding
 from mtorch.layers.fixed import Fixed
 from mtorch.layers.gelu import GELU
 from mtorch.layers.groupnorm import GroupNorm
@@ -22,6 +24,7 @@ from mtorch.layers.lstm import LSTM
 from mtorch.layers.matmul import MatMul
 from mtorch.layers.namespace import on
 from mtorch.layers.pooling import AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from mtorch.layers.positional import PositionalEmbedding
 from mtorch.layers.power import Pow, Power
 from mtorch.layers.reductions import Max, Mean, Min, Sum
 from mtorch.layers.relu import ReLU
@@ -43,9 +46,10 @@ Linear2 = Linear3 = Linear
 
 __all__ = [
     "Abs", "AdaptiveAvgPool2d", "Add", "AvgPool1d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Conv1d",
-    "Conv2d", "ConvTranspose2d", "Divide", "Dropout", "ELU", "Exp", "Fixed", "Flatten", "GELU", "GRU", "GRUCell",
-    "GroupNorm", "Hardtanh", "Identity", "LSTM", "LSTMCell", "LayerNorm", "LeakyReLU", "Linear", "Linear2", "Linear3",
-    "Log", "LogSoftmax", "MatMul", "Max", "MaxPool1d", "MaxPool2d", "Maximum", "Mean", "Min", "Minimum", "Multiply",
-    "Negative", "Pow", "Power", "RMSNorm", "RNN", "RNNCell", "ReLU", "Relu", "Reshape", "Select", "SiLU", "Sigmoid",
-    "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Square", "Subtract", "Sum", "Tanh", "Transpose", "on",
+    "Conv2d", "ConvTranspose2d", "Divide", "Dropout", "ELU", "Embedding", "Exp", "Fixed", "Flatten", "GELU", "GRU",
+    "GRUCell", "GroupNorm", "Hardtanh", "Identity", "LSTM", "LSTMCell", "LayerNorm", "LeakyReLU", "Linear",
+    "Linear2", "Linear3", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool1d", "MaxPool2d", "Maximum", "Mean", "Min",
+    "Minimum", "MultiHeadAttention", "Multiply", "Negative", "PositionalEmbedding", "Pow", "Power", "RMSNorm",
+    "RNN", "RNNCell", "ReLU", "Relu", "Reshape", "Select", "SiLU", "Sigmoid", "Slice", "Softmax", "Softplus",
+    "Split", "Sqrt", "Square", "Subtract", "Sum", "Tanh", "Transpose", "on",
 ]  # fmt: skip

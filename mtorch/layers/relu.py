@@ -1,7 +1,7 @@
 """The rectifier."""
 
 from mtorch.arrays import Array
-from mtorch.kernels.relu import relu_grad
+from mtorch.kernels.relu import relu, relu_grad
 from mtorch.layers.activation import Activation
 
 
@@ -16,7 +16,7 @@ class ReLU(Activation):
     """
 
     def forward(self, x: Array) -> Array:
-        y = self.xp.maximum(x, 0.0)
+        y = relu(self.xp, x)
         self.remember(y)
         return y
 

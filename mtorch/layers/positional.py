@@ -1,0 +1,80 @@
+"""Where in the sequence an entry stands."""
+
+import math
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from mtorch import initializers
+from mtorch.arrays import Array
+from mtorch.errors import ShapeMismatchError
+from mtorch.layer import Layer
+from mtorch.layers.linear import check_size
+from mtorch.parameter import Buffer, Parameter
+
+
+class PositionalEmbedding(Layer):
+    """y_t = x_t + W_t: a vector for each place in the sequence, the same for all samples.
+
+    learned: W ~ N(0, 0.02^2) is trained; else it is fixed, W_t,2i = sin(t w_i) and W_t,2i+1 = cos(t w_i) with
+        w_i = 10000^(-2i / E), so that a shift in time is a rotation of each pair.
+
+    Shapes: x (T, N, E) with T <= max_length, W (max_length, E) -> (T, N, E).
+
+    Backward: dx = output_grad;  dW_t = sum_n output_grad_tn for t < T, 0 beyond.
+
+    Vaswani et al., "Attention Is All You Need", 2017, section 3.5.
+    """
+
+    array_only = True
+
+    def __init__(
+        self,
+        max_length: int,
+        embed_dim: int,
+        *,
+        learned: bool = True,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
+    ):
+        super().__init__(xp=xp, dtype=dtype)
+        self.max_length = check_size("PositionalEmbedding", "max_length", max_length)
+        self.embed_dim = check_size("PositionalEmbedding", "embed_dim", embed_dim)
+        shape = (self.max_length, self.embed_dim)
+        if learned:
+            table = initializers.normal(std=0.02)(initializers.as_generator(rng), shape, *shape)
+            self.weight: Parameter | Buffer = Parameter(xp.asarray(table, dtype=self.dtype))
+        else:
+            rates = [10_000 ** (-2 * (e // 2) / embed_dim) for e in range(embed_dim)]
+            waves = (math.sin, math.cos)
+            rows = [[waves[e % 2](t * rate) for e, rate in enumerate(rates)] for t in range(max_length)]
+            self.weight = Buffer(xp.asarray(rows, dtype=self.dtype), persistent=False)
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        self.expect(known, -1, self.embed_dim)
+        return known | {-1: self.embed_dim}
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim != 3 or x.shape[2] != self.embed_dim or x.shape[0] > self.max_length:
+            wanted = f"(T <= {self.max_length}, N, {self.embed_dim})"
+            raise ShapeMismatchError(self, f"expected input of shape {wanted}, got {x.shape}")
+        return x + self.weight.value[: len(x), None]
+
+    def backward(self, output_grad: Array) -> Array:
+        if isinstance(self.weight, Parameter):
+            grad = self.weight.grad
+            grad[: len(output_grad)] += output_grad.sum(axis=1)
+            self.weight.contributed = True
+        return output_grad
+
+    def details(self) -> str:
+        fixed = "" if isinstance(self.weight, Parameter) else ", learned=False"
+        return f"{self.max_length}, {self.embed_dim}{fixed}"
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield cls(5, 3, xp=xp, dtype=dtype, rng=rng), (4, 2, 3)
+        yield cls(4, 5, learned=False, xp=xp, dtype=dtype), (4, 2, 5)

@@ -1,0 +1,124 @@
+"""Embedding, positions and attention beyond what the conformance suite shows."""
+
+import numpy
+import pytest
+
+from mtorch import ShapeMismatchError, layers
+from mtorch.testing import strict
+
+RNG = numpy.random.default_rng(0)
+X = RNG.standard_normal((5, 2, 8))
+
+
+def attention(**options):
+    return layers.MultiHeadAttention(8, 2, dtype="float64", rng=0, **options)
+
+
+def test_repeated_ids_accumulate():
+    layer = layers.Embedding(4, 2, dtype="float64")
+    layer(numpy.array([1, 1, 3, 1]))
+    layer.backward(numpy.arange(8.0).reshape(4, 2))
+    numpy.testing.assert_array_equal(layer.weight.grad, [[0, 0], [8, 11], [0, 0], [4, 5]])
+
+
+def test_the_padding_row_is_read_but_has_no_gradient():
+    layer = layers.Embedding(4, 2, padding_idx=-3)
+    assert layer.padding_idx == 1 and not layer.weight.value[1].any()
+    layer.weight.value[1] = 5
+    assert (layer([1, 2])[0] == 5).all()
+    layer.backward(numpy.ones((2, 2)))
+    layer([1, 2])
+    layer.backward(numpy.ones((2, 2)))
+    numpy.testing.assert_array_equal(layer.weight.grad, [[0, 0], [0, 0], [2, 2], [0, 0]])
+
+
+@pytest.mark.parametrize("ids", [[0, 4], [-1], numpy.array([200], "uint8"), numpy.array([[4]], "int16")])
+def test_an_id_out_of_range_is_an_error_that_names_the_layer(ids):
+    for layer in (layers.Embedding(4, 2), layers.Embedding(4, 2, xp=strict)):
+        with pytest.raises(ValueError, match=r"Embedding\(4, 2\) expected ids in \[0, 4\), got"):
+            layer(ids)
+
+
+def test_an_id_out_of_range_on_a_device_is_raised_at_the_next_host_read():
+    layer = layers.Embedding(4, 2, xp=strict)
+    with strict.count_synchronisations() as places:
+        y = layer(strict.asarray(numpy.array([1, 4])))
+    assert places == [] and numpy.isnan(y.get()[1]).all() and not numpy.isnan(y.get()[0]).any()
+    with pytest.raises(ValueError, match=r"Embedding\(4, 2\) expected ids in \[0, 4\)"):
+        layer.state_dict()
+    layer.state_dict()
+
+
+@pytest.mark.parametrize("ids", [[0.0, 1.0], numpy.array([True]), ["a"], numpy.array([1 + 0j])])
+def test_ids_that_are_no_integers_are_a_type_error(ids):
+    with pytest.raises(TypeError, match="Embedding"):
+        layers.Embedding(4, 2)(ids)
+
+
+@pytest.mark.parametrize("padding", [4, -5])
+def test_a_padding_index_out_of_range_is_refused(padding):
+    with pytest.raises(ValueError, match="padding_idx"):
+        layers.Embedding(4, 2, padding_idx=padding)
+
+
+def test_self_attention_is_attention_to_itself():
+    layer = attention()
+    numpy.testing.assert_allclose(layer(X), layer((X, X, X)), rtol=1e-12)
+
+
+def test_tokens_are_mixed():
+    """An ancestor's attention mixed none."""
+    layer, moved = attention(), X.copy()
+    moved[3] += 1
+    assert (abs(layer(moved)[0] - layer(X)[0]) > 1e-6).all()
+
+
+def test_causal_attention_does_not_see_the_future():
+    layer, moved = attention(causal=True), X.copy()
+    moved[3:] += 1
+    numpy.testing.assert_array_equal(layer(moved)[:3], layer(X)[:3])
+    assert (layer(moved)[3] != layer(X)[3]).all()
+    future = numpy.triu(numpy.ones((5, 5), bool), 1)
+    numpy.testing.assert_allclose(attention()((X, X, X, future)), layer(X), rtol=1e-12)
+
+
+def test_masks_of_booleans_and_numbers_and_of_every_shape_agree():
+    layer = attention()
+    hidden = RNG.random((2, 1, 5)) < 0.4
+    hidden[:, :, 0] = False
+    expected = layer((X, X, X, hidden))
+    full = numpy.broadcast_to(hidden, (2, 5, 5))
+    for mask in (full, numpy.where(hidden, -numpy.inf, 0.0), numpy.repeat(full, 2, axis=0)):
+        numpy.testing.assert_allclose(layer((X, X, X, mask)), expected, rtol=1e-12)
+
+
+def test_a_query_that_may_see_nothing_gives_zeros_not_nan():
+    layer, mask = attention(), numpy.zeros((5, 5), bool)
+    mask[2] = True
+    y = layer((X, X, X, mask))
+    numpy.testing.assert_array_equal(y[2], numpy.broadcast_to(layer.out_proj.bias.value, (2, 8)))
+    dq, dk, dv, nothing = layer.backward(numpy.ones_like(y))
+    assert nothing is None and not dq[2].any() and numpy.isfinite(dk).all() and numpy.isfinite(dv).all()
+
+
+def test_what_does_not_fit_is_refused():
+    layer = attention()
+    mask = numpy.zeros((4, 5), bool)
+    for wrong in (X[0], X[..., :7], (X, X), (X, X[:3], X), (X, X[:, :1], X[:, :1]), (X, X, X, mask)):
+        with pytest.raises(ShapeMismatchError, match=r"MultiHeadAttention\(8, 2\)"):
+            layer(wrong)
+    with pytest.raises(TypeError, match="mask"):
+        layer((X, X, X, numpy.zeros((5, 5), int)))
+    with pytest.raises(ValueError, match="divide"):
+        layers.MultiHeadAttention(8, 3)
+
+
+def test_a_sequence_longer_than_the_table_is_refused():
+    with pytest.raises(ShapeMismatchError, match="T <= 4"):
+        layers.PositionalEmbedding(4, 8)(X)
+
+
+def test_fixed_positions_are_sines_and_cosines():
+    y = layers.PositionalEmbedding(9, 8, learned=False, dtype="float64")(numpy.zeros((5, 1, 8)))[:, 0]
+    assert y[3, 0] == numpy.sin(3.0) and y[3, 1] == numpy.cos(3.0)
+    numpy.testing.assert_allclose((y**2).sum(axis=1), 4)
