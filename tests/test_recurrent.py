@@ -8,9 +8,9 @@ import pytest
 from conformance import assert_same, run
 
 from mtorch import Bidirectional, Recurrent, Sequential, ShapeMismatchError, layers
-from mtorch.kernels import gru, lease, lstm, recurrence, rnn
+from mtorch.kernels import gru, lstm, recurrence, rnn
 from mtorch.layer import EMPTY, Layer
-from mtorch.testing import check_gradients
+from mtorch.testing import check_gradients, strict
 
 D, H, N = 3, 4, 2
 KINDS = ["RNN", "GRU", "LSTM"]
@@ -554,16 +554,14 @@ def test_bidirectional_really_reverses():
         net((x, x))
 
 
-def test_leased_memory_is_taken_up_again_only_when_no_view_is_left():
-    dtype = numpy.dtype("float64")
-    first = lease.empty((300, 100), dtype)
-    view, address = first[3:], first.ctypes.data
-    view[...] = 7
-    del first
-    others = [lease.empty((300, 100), dtype) for _ in range(5)]
-    for other in others:
-        other[...] = 1
-        assert other.ctypes.data != address
-    assert (view == 7).all()
-    del view
-    assert lease.empty((290, 100), dtype).ctypes.data == address
+@every_kind
+def test_wrong_lengths_on_a_device_are_raised_at_the_next_host_read(kind):
+    ours = getattr(layers, kind)(D, H, xp=strict, rng=0)
+    x = strict.asarray(normal(4, 2, D), dtype="float32")
+    with strict.count_synchronisations() as places:
+        ours((None, x, strict.asarray([4, 5])))
+    assert places == []
+    with pytest.raises(ValueError, match="lengths from 1 to 4"):
+        ours.state_dict()
+    with pytest.raises(ValueError, match="lengths from 1 to 4"):
+        ours((None, x, [4, 5]))

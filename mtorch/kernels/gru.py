@@ -16,7 +16,8 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, is_numpy
-from mtorch.kernels import lease, recurrence
+from mtorch.kernels import recurrence
+from mtorch.kernels.memory import empty
 from mtorch.kernels.recurrence import State, Weights, held, in_order, masked, rows
 from mtorch.kernels.sigmoid import sigmoid
 
@@ -93,10 +94,10 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     p_blocks = p.reshape(steps, batch, 3, hidden).transpose(0, 2, 1, 3)
     w_hh = numpy.ascontiguousarray(w_hh.T * signs)
     before, after = recurrence.state_buffer(xp, x, hidden, state[0], reverse)
-    gates = lease.empty((steps, 5, batch, hidden), dtype)
-    s = lease.empty((batch, 3 * hidden), dtype)
+    gates = empty((steps, 5, batch, hidden), dtype)
+    s = empty((batch, 3 * hidden), dtype)
     s_blocks = s.reshape(batch, 3, hidden).transpose(1, 0, 2)
-    s_rz, s_n, through = s_blocks[:2], s_blocks[2], lease.empty((batch, hidden), dtype)
+    s_rz, s_n, through = s_blocks[:2], s_blocks[2], empty((batch, hidden), dtype)
     one, ones = numpy.ones((), dtype), numpy.ones((2, batch, hidden), dtype)
     add, multiply = numpy.add, numpy.multiply
     run = zip(before, after, p_blocks[:, :2], p_blocks[:, 2], gates[:, :2], gates,
@@ -126,8 +127,8 @@ def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, gates):
     steps, batch, hidden = dy.shape
     dtype = dy.dtype
     dh = numpy.zeros((batch, hidden), dtype) if dh is None else dh.copy()
-    through, blocks = lease.empty(dh.shape, dtype), lease.empty((4, batch, hidden), dtype)
-    da = lease.empty((steps, batch, 4 * hidden), dtype)
+    through, blocks = empty(dh.shape, dtype), empty((4, batch, hidden), dtype)
+    da = empty((steps, batch, 4 * hidden), dtype)
     da_blocks, da_h = da.reshape(steps, batch, 4, hidden).transpose(0, 2, 1, 3), da[:, :, hidden:]
     if padding is not None:
         numpy.copyto(gates[:, 1], 1, where=padding)  # z = 1 holds the state, and every factor below is then 0
@@ -147,7 +148,7 @@ def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, gates):
 def _factors(gates):
     """(steps, 4, N, H): what dh is multiplied with for da_n, da_r, da_z and dq."""
     r, z, q, n, d = (gates[:, k] for k in range(5))
-    factors = lease.empty((len(gates), 4, *gates.shape[2:]), gates.dtype)
+    factors = empty((len(gates), 4, *gates.shape[2:]), gates.dtype)
     a_n, a_r, a_z, a_q = (factors[:, k] for k in range(4))
     numpy.subtract(1, z, out=a_q)
     numpy.multiply(d, z, out=a_z)

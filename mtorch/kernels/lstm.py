@@ -15,7 +15,8 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, is_numpy
-from mtorch.kernels import lease, recurrence
+from mtorch.kernels import recurrence
+from mtorch.kernels.memory import empty
 from mtorch.kernels.recurrence import State, Weights, held, in_order, masked, rows
 from mtorch.kernels.sigmoid import sigmoid
 
@@ -86,12 +87,12 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     w_ih, w_hh, bias = _signed(weights, hidden, dtype)
     p = recurrence.project(xp, x, w_ih, bias)
     gates = p.reshape(steps, 4, batch, hidden)  # the gates of a step take the place of its projection
-    products = lease.empty((steps, 3, batch, hidden), dtype)  # i g, f c, tanh(c')
+    products = empty((steps, 3, batch, hidden), dtype)  # i g, f c, tanh(c')
     before, after = recurrence.state_buffer(xp, x, hidden, state[0], reverse)
-    gc = lease.empty((2, batch, hidden), dtype)
+    gc = empty((2, batch, hidden), dtype)
     g, c = gc
     c[...] = 0 if state[1] is None else state[1]
-    z = lease.empty((batch, 4 * hidden), dtype)
+    z = empty((batch, 4 * hidden), dtype)
     z_blocks = z.reshape(batch, 4, hidden).transpose(1, 0, 2)
     one, tops = numpy.ones((), dtype), numpy.ones((4, batch, hidden), dtype)
     tops[3] = 2
@@ -124,9 +125,9 @@ def _backward_numpy(xp, w_hh, dy, state_grad, before, padding, reverse, after, g
     steps, batch, hidden = dy.shape
     dtype = dy.dtype
     dh, dc = (numpy.zeros((batch, hidden), dtype) if grad is None else grad.copy() for grad in state_grad)
-    through, blocks = numpy.empty_like(dh), lease.empty((4, batch, hidden), dtype)
+    through, blocks = numpy.empty_like(dh), empty((4, batch, hidden), dtype)
     i_f_g, o = blocks[:3], blocks[3]
-    dz = lease.empty((steps, batch, 4 * hidden), dtype)
+    dz = empty((steps, batch, 4 * hidden), dtype)
     dz_blocks = dz.reshape(steps, batch, 4, hidden).transpose(0, 2, 1, 3)
     pads = recurrence.pads_by_step(padding, steps)
     if padding is not None:
@@ -166,7 +167,7 @@ def _signed(weights, hidden, dtype):
 
 def _factors(gates, products, h):
     """(steps, 5, N, H): what dc is multiplied with for dz_i, dz_f, dz_g, what dh is for dz_o and for dc."""
-    factors = lease.empty((len(h), 5, *h.shape[1:]), h.dtype)
+    factors = empty((len(h), 5, *h.shape[1:]), h.dtype)
     i_f, g, o, c = factors[:, :2], factors[:, 2], factors[:, 3], factors[:, 4]
     numpy.subtract(1, gates[:, :2], out=i_f)
     i_f *= products[:, :2]  # i g (1 - i), f c (1 - f)

@@ -17,7 +17,7 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import BLOCK, Array, is_numpy
-from mtorch.kernels import lease
+from mtorch.kernels import memory
 
 State = tuple[Array | None, ...]
 Weights = tuple[Array, Array, Array | None, Array | None]
@@ -62,7 +62,7 @@ def rows(a: Array) -> Array:
 
 def empty(xp: ModuleType, shape: tuple[int, ...], dtype: Any) -> Array:
     """An uninitialised array of that module."""
-    return lease.empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
+    return memory.empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
 
 
 def project(xp: ModuleType, x: Array, weight: Array, bias: Array | None) -> Array:

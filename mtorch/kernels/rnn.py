@@ -12,7 +12,8 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, is_numpy
-from mtorch.kernels import lease, recurrence
+from mtorch.kernels import recurrence
+from mtorch.kernels.memory import empty
 from mtorch.kernels.recurrence import State, Weights, held, in_order, masked, rows
 
 
@@ -70,7 +71,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse, nonlinearity):
     p = recurrence.project(xp, x, w_ih.T, None if b_ih is None else b_ih + b_hh)
     before, after = recurrence.state_buffer(xp, x, hidden, state[0], reverse)
     w_hh = numpy.ascontiguousarray(w_hh.T)
-    z = lease.empty(p.shape[1:], x.dtype)
+    z = empty(p.shape[1:], x.dtype)
     zero = numpy.zeros((), x.dtype)
     run = zip(before, after, p, recurrence.pads_by_step(padding, len(x)), strict=True)
     for h, h_new, p_t, pad in in_order(run, reverse):
@@ -90,7 +91,7 @@ def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, nonlinearity, after):
     """dz first holds f', made block by block for many steps at once, and is multiplied with dh step by step."""
     steps, batch, hidden = dy.shape
     dh = numpy.zeros((batch, hidden), dy.dtype) if dh is None else dh.copy()
-    dz = lease.empty(dy.shape, dy.dtype)
+    dz = empty(dy.shape, dy.dtype)
     pads = recurrence.pads_by_step(padding, steps)
     for low, high in recurrence.blocks_backward(steps, batch * hidden, reverse):
         slopes = dz[low:high]

@@ -30,13 +30,17 @@ def time_major(layer: Layer, x: Array) -> Array:
 
 
 def check_lengths(layer: Layer, lengths: Array, steps: int, batch: int) -> None:
-    """One integer in [1, T] for each sequence. Numbers on a device are not looked at, that would be a wait for it."""
+    """One integer in [1, T] for each sequence. On a device a wrong one is noted, and raised at the next host read."""
     if lengths.dtype.kind not in "iu":
         raise TypeError(f"{layer!r} expected integer lengths, got dtype {lengths.dtype}")
     if lengths.shape != (batch,):
         raise ShapeMismatchError(layer, f"expected lengths of shape {(batch,)}, got {lengths.shape}")
-    if isinstance(lengths, numpy.ndarray) and batch and not 1 <= lengths.min() <= lengths.max() <= steps:
-        raise ValueError(f"{layer!r} expected lengths from 1 to {steps}, got {lengths.tolist()}")
+    wrong = ((lengths < 1) | (lengths > steps)).any()
+    text = f"{layer!r} expected lengths from 1 to {steps}"
+    if not isinstance(lengths, numpy.ndarray):
+        arrays.note_fault(text, wrong)
+    elif wrong:
+        raise ValueError(f"{text}, got {lengths.tolist()}")
 
 
 def admit_lengths(layer: Layer, lengths: object, x: Array) -> Array:
