@@ -35,8 +35,9 @@ class Loss:
         """The loss as a float (an array with reduction="none"). On a GPU the first read waits for the queue."""
         if self._value.__class__ is not float:
             value = arrays.as_numpy(self._value)
-            if self._faults and (value != value).any():
+            if (value != value).any():
                 self._raise_faults()
+                arrays.raise_faults()
             self._value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
         return self._value
 
