@@ -106,14 +106,18 @@ def test_a_forward_that_fails_later_puts_the_running_statistics_back():
 
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5), (6, 3, 4, 5)])
 @pytest.mark.parametrize("training", [True, False])
-def test_memory_that_runs_along_the_batch_gives_the_same_and_stays_so(shape, training):
-    """Convolutions hand on images in such memory; it is neither copied nor turned."""
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_memory_that_runs_along_the_batch_gives_the_same_and_stays_so(shape, training, channels_first):
+    """Convolutions hand on images in memory (H, C, W, N), poolings in (C, H, W, N); it is neither copied nor turned."""
     cls = layers.BatchNorm2d if len(shape) == 4 else layers.BatchNorm1d
     one, other = cls(3, dtype=D).train(training), cls(3, dtype=D).train(training)
     x, g = random(*shape), random(*shape, seed=1)
-    turned = numpy.ascontiguousarray(numpy.moveaxis(x, 0, -1))
-    y, z = one(x), other(numpy.moveaxis(turned, -1, 0))
-    assert z == pytest.approx(y) and z.strides[0] == z.itemsize
+    order = [*range(1, len(shape)), 0]
+    if not channels_first and len(shape) == 4:
+        order = [2, 1, 3, 0]
+    turned = numpy.ascontiguousarray(x.transpose(order)).transpose(numpy.argsort(order))
+    y, z = one(x), other(turned)
+    assert z == pytest.approx(y) and z.strides == turned.strides
     assert other.backward(g) == pytest.approx(one.backward(g))
     assert other.weight.grad == pytest.approx(one.weight.grad)
 

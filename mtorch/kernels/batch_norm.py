@@ -1,11 +1,12 @@
 """Normalisation of x (A, C, B) over the axes A and B, with its derivative: what batch and group norm are made of.
 
-Images whose memory runs N, C, H, W are (N, C, HW) here, those whose memory runs C, H, W, N (as convolutions leave them
-on NumPy) are (1, C, HWN), and no entry is moved. On NumPy the passes go over pieces that stay in cache: some of the
-A where there are several, else some of the C.
+Images whose memory runs N, C, H, W are (N, C, HW) here, those whose memory runs H, C, W, N or C, H, W, N (as
+convolutions and poolings leave them on NumPy) are (H, C, WN) and (1, C, HWN), and no entry is moved. On NumPy the
+passes go over pieces that stay in cache: some of the A where there are several, else some of the C.
 """
 
 from collections.abc import Iterator
+from math import prod
 from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
@@ -14,29 +15,25 @@ from mtorch.kernels.rows import row_sums
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
 
-def batch_is_last(x: Array) -> bool:
-    """True when the memory of x (N, C, ...) runs along N fastest."""
-    return x.ndim > 1 and not x.flags.c_contiguous and _turned(x).flags.c_contiguous
+def memory_order(x: Array) -> tuple[int, ...]:
+    """The axes of x in the order in which its memory runs, slowest first; as they come where it has gaps."""
+    natural = tuple(range(x.ndim))
+    if x.flags.c_contiguous:
+        return natural
+    order = tuple(sorted(natural, key=lambda axis: -x.strides[axis]))
+    return order if x.transpose(order).flags.c_contiguous else natural
 
 
-def as_channels(x: Array, last: bool) -> Array:
-    """x (N, C, ...) as (1, C, B N) when `last`, else as (N, C, B); a copy only where its memory runs otherwise."""
-    n, c, *rest = x.shape
-    b = 1
-    for size in rest:
-        b *= size
-    return _turned(x).reshape(1, c, b * n) if last else x.reshape(n, c, b)
+def as_channels(x: Array, order: tuple[int, ...]) -> Array:
+    """x (N, C, ...) as (A, C, B): what `order` has before axis 1 and after it; copied only if memory runs otherwise."""
+    x, channels = x.transpose(order), order.index(1)
+    return x.reshape(prod(x.shape[:channels]), x.shape[channels], prod(x.shape[channels + 1 :]))
 
 
-def from_channels(x: Array, shape: tuple[int, ...], last: bool) -> Array:
+def from_channels(x: Array, shape: tuple[int, ...], order: tuple[int, ...]) -> Array:
     """The inverse of `as_channels`."""
-    if not last:
-        return x.reshape(shape)
-    return x.reshape(shape[1:] + shape[:1]).transpose(len(shape) - 1, *range(len(shape) - 1))
-
-
-def _turned(x: Array) -> Array:
-    return x.transpose(*range(1, x.ndim), 0)
+    x = x.reshape(tuple(shape[axis] for axis in order))
+    return x.transpose(tuple(order.index(axis) for axis in range(len(shape))))
 
 
 def normalise(

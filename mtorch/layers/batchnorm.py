@@ -52,12 +52,12 @@ class _BatchNorm(Layer):
         if x.ndim not in self.ranks or x.shape[1] != self.num_features:
             form = self.form.replace("C", str(self.num_features))
             raise ShapeMismatchError(self, f"expected input of shape {form}, got {x.shape}")
-        last = kernel.batch_is_last(x)
-        channels = kernel.as_channels(x, last)
-        y = self._train(channels, last) if self.training else self._eval(channels, last)
-        return kernel.from_channels(y, x.shape, last)
+        order = kernel.memory_order(x)
+        channels = kernel.as_channels(x, order)
+        y = self._train(channels, order) if self.training else self._eval(channels, order)
+        return kernel.from_channels(y, x.shape, order)
 
-    def _train(self, x: Array, last: bool) -> Array:
+    def _train(self, x: Array, order: tuple[int, ...]) -> Array:
         n = x.shape[0] * x.shape[2]
         if n < 2:
             raise ValueError(f"{self!r} in training needs more than one value per channel, got {n}")
@@ -67,19 +67,19 @@ class _BatchNorm(Layer):
         self.running_mean.value = (1 - m) * self.running_mean.value + m * mean
         self.running_var.value = (1 - m) * self.running_var.value + m * n / (n - 1) * var
         self.num_batches_tracked.value = self.xp.asarray(self.num_batches_tracked.value + 1)
-        self.remember(z, inv, last, True)
+        self.remember(z, inv, order, True)
         return y
 
-    def _eval(self, x: Array, last: bool) -> Array:
+    def _eval(self, x: Array, order: tuple[int, ...]) -> Array:
         mean, inv = self.running_mean.value, 1 / self.xp.sqrt(self.running_var.value + self.eps)
         weight, bias = self._affine()
-        self.remember((x, mean), inv, last, False)
+        self.remember((x, mean), inv, order, False)
         return kernel.apply_statistics(self.xp, x, mean, inv if weight is None else inv * weight, bias)
 
     def backward(self, output_grad: Array) -> Array:
-        z, inv, last, batch_statistics = self.recall()
+        z, inv, order, batch_statistics = self.recall()
         weight, _ = self._affine()
-        g = kernel.as_channels(output_grad, last)
+        g = kernel.as_channels(output_grad, order)
         if batch_statistics:
             dx, dweight, dbias = kernel.normalise_grad(self.xp, g, z, inv, weight)
         else:
@@ -89,7 +89,7 @@ class _BatchNorm(Layer):
         if weight is not None:
             self.weight.accumulate(dweight)
             self.bias.accumulate(dbias)
-        return kernel.from_channels(dx, output_grad.shape, last)
+        return kernel.from_channels(dx, output_grad.shape, order)
 
     def _affine(self) -> tuple[Array | None, Array | None]:
         return (None, None) if self.weight is None else (self.weight.value, self.bias.value)
