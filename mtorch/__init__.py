@@ -14,6 +14,7 @@ from mtorch.losses import __all__ as _losses
 from mtorch.module import Module
 from mtorch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
 from mtorch.parameter import Buffer, Parameter
+from mtorch.summary import summary
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,6 @@ ShapeNotMatchException = ShapeMismatchError
 __all__ = [
     "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "Fork", "Graph", "Input",
     "Layer", "Module", "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential",
-    "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed",
+    "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", "summary",
     *_functions, *_losses,
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What differs between array modules, in one place: where an array lives, how it reaches the host, what values look like.
+"""What differs between array modules, in one place: where an array lives, how it reaches the host, what a value is.
 
 A *value* is an array or a tuple of values; the helpers named `..._value` walk that structure.
 With the kernels this is the only file that branches on the array module, and none of it imports CuPy.
@@ -136,6 +136,11 @@ def ones(xp: ModuleType, n: int, dtype: numpy.dtype) -> Array:
     return xp.ones(n, dtype)
 
 
+def constant(xp: ModuleType, number: float, dtype: numpy.dtype) -> Any:
+    """The number as what an operation with an array of that dtype takes fastest; on NumPy that is a 0-d array."""
+    return numpy.array(number, dtype) if xp is numpy else number
+
+
 def whole(xp: ModuleType, x: Any) -> Array:
     """The result as an array: NumPy gives a scalar where no axis is left."""
     return x if x.ndim else xp.asarray(x)
@@ -185,8 +190,10 @@ def raise_faults() -> None:
 
 def descend(value: Array, grad: Array, lr: float) -> None:
     """value -= lr * grad, in place; `grad` is used up."""
-    if value.size <= 4 * LARGE_BLOCK or type(value) is not numpy.ndarray or not value.flags.c_contiguous:
-        grad *= lr
+    if type(value) is not numpy.ndarray:
+        value -= grad * lr
+    elif value.size <= 32 * LARGE_BLOCK or not value.flags.c_contiguous:
+        grad *= numpy.array(lr, value.dtype)
         value -= grad
     else:
         follow(value, Direction(_scaled, (grad,)), lr)
@@ -202,7 +209,7 @@ def follow(value: Array, direction: Array | Direction, lr: float) -> None:
         value -= function(array_module(value).empty_like(value), lr, value, *others)
         return
     flat = [array.reshape(-1) for array in (value, *others)]
-    scratch, lr = numpy.empty(LARGE_BLOCK, value.dtype), value.dtype.type(lr)
+    scratch = numpy.empty(LARGE_BLOCK, value.dtype)
     for start in range(0, value.size, LARGE_BLOCK):
         parts = [array[start : start + LARGE_BLOCK] for array in flat]
         part = parts[0]

@@ -39,7 +39,7 @@ from typing import Any, Self
 import numpy
 
 from mtorch import arrays
-from mtorch.arrays import Array, Value
+from mtorch.arrays import Value
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.parameter import Buffer, Parameter
 
@@ -307,7 +307,8 @@ def _matched(layer: Layer, grad: Value, signature: Any) -> Value:
     if isinstance(signature, list):
         if not isinstance(grad, tuple) or len(grad) != len(signature):
             got = f"a tuple of {len(grad)}" if isinstance(grad, tuple) else type(grad).__name__
-            raise ShapeMismatchError(layer, f"expected an output gradient that is a tuple of {len(signature)}, got {got}")
+            wanted = f"an output gradient that is a tuple of {len(signature)}"
+            raise ShapeMismatchError(layer, f"expected {wanted}, got {got}")
         if all(part is None for part in grad):
             raise ShapeMismatchError(layer, "expected an output gradient for at least one of its outputs, got None")
         return tuple(

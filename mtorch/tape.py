@@ -100,8 +100,8 @@ class Container(Layer):
         try:
             return self.forward(x)
         finally:
-            for layer, (layer._memory, layer._returned, layer.training) in zip(below, before, strict=True):
-                pass
+            for layer, state in zip(below, before, strict=True):
+                layer._memory, layer._returned, layer.training = state
 
     def place(self, layer: Layer, position: int) -> str:
         """Where the layer of that call stands, for the notes of errors."""

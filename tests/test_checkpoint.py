@@ -21,7 +21,8 @@ SUFFIXES = [".npz", pytest.param(".safetensors", marks=pytest.mark.skipif(
 
 
 def net(seed=0, **options):
-    return Module(Sequential(layers.Linear(4, 3, rng=seed, **options), layers.Tanh(), layers.Linear(3, 2, rng=seed, **options)))
+    nn = layers.on(rng=seed, **options)
+    return Module(Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)))
 
 
 def train(module, optimizer, steps):
@@ -140,7 +141,8 @@ def test_any_flipped_byte_is_noticed_or_harmless(saved):
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
-    for name, data in (("text.npz", b"hello"), ("html.npz", b"<html>404</html>" * 100), ("pickle.npz", b"\x80\x04K\x01.")):
+    page = b"<html>404</html>" * 100
+    for name, data in (("text.npz", b"hello"), ("html.npz", page), ("pickle.npz", b"\x80\x04K\x01.")):
         (tmp_path / name).write_bytes(data)
         refused(tmp_path / name)
     numpy.savez(tmp_path / "objects.npz", **{"0.weight": numpy.array([{}], dtype=object)})

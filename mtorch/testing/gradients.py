@@ -70,7 +70,8 @@ def check_gradients(
     if tolerance is None:
         tolerance = 1e-10 if wide else 1e-8 if dtype.name == "longdouble" else 1e-6
     rng = numpy.random.default_rng(seed)
-    subject = (_LossSubject if isinstance(layer_or_loss, LossFunction) else _LayerSubject)(layer_or_loss, inputs, dtype, rng)
+    kind = _LossSubject if isinstance(layer_or_loss, LossFunction) else _LayerSubject
+    subject = kind(layer_or_loss, inputs, dtype, rng)
     h = 5e-4 if wide else 1e-3
     worst = 0.0
     for name, target, analytic in subject.gradients():
@@ -101,7 +102,8 @@ def _compare(
         else:
             rows.append((abs(analytic[index] - slope), index, analytic[index], slope))
     if indices and kinks > len(indices) // 2:
-        raise GradientError(f"{subject}: {kinks} of {len(indices)} entries of {name} sit at a kink: choose other inputs")
+        text = f"{kinks} of {len(indices)} entries of {name} sit at a kink: choose other inputs"
+        raise GradientError(f"{subject}: {text}")
     if not rows:
         return 0.0
     scale = max(1.0, max(abs(slope) for *_, slope in rows))
