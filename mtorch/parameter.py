@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from mtorch.arrays import Array, Direction, descend
+from mtorch.arrays import Array, Direction, descend, follow
 
 
 class Parameter:
@@ -56,7 +56,10 @@ class Parameter:
         """value -= lr * (direction, or else grad); the gradient then counts as zero."""
         if self.contributed:
             if self.trainable:
-                descend(self.value, self._grad if self.direction is None else self.direction, lr)
+                if self.direction is None:
+                    descend(self.value, self._grad, lr)
+                else:
+                    follow(self.value, self.direction, lr)
             self.contributed, self.direction = False, None
 
     def zero_grad(self) -> None:

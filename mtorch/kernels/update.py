@@ -1,10 +1,10 @@
 """The rules of the optimizers, as straight lines of passes over arrays of one shape.
 
 `rule(xp, out, lr, g, *slots, *constants)` writes lr * direction into `out`, renews the slots and only reads g.
-`arrays.descend` calls it with blocks that stay in cache; small arrays and those on a device it takes as a whole.
+`arrays.follow` calls it with blocks that stay in cache; small arrays and those on a device it takes as a whole.
 
 A running average a := beta a + (1 - beta) g is kept without its factor, as the sum s = a / (1 - beta): s := beta s + g
-takes one pass less, and the factor joins constants that multiply anyway.
+takes one pass less, and the factor joins constants that multiply anyway: lr comes with it, eps divided by it.
 """
 
 import math
@@ -16,62 +16,56 @@ import numpy
 from mtorch.arrays import Array, is_numpy
 
 
-def scaled(xp: ModuleType, out: Array, lr: float, g: Array) -> None:
+def plain(xp: ModuleType, out: Array, lr: Any, g: Array) -> None:
     """d = g."""
     xp.multiply(g, lr, out)
 
 
-def momentum(xp: ModuleType, out: Array, lr: float, g: Array, velocity: Array, mu: float, nesterov: bool) -> None:
-    """v := mu v + g and d = v, or with Nesterov d = g + mu v."""
+def momentum(xp: ModuleType, out: Array, lr: Any, g: Array, velocity: Array, mu: Any) -> None:
+    """v := mu v + g and d = v."""
     _gather(xp, velocity, mu, g)
-    if nesterov:
-        xp.multiply(velocity, mu, out)
-        xp.add(out, g, out)
-        xp.multiply(out, lr, out)
-    else:
-        xp.multiply(velocity, lr, out)
+    xp.multiply(velocity, lr, out)
 
 
-def adagrad(
-    xp: ModuleType, out: Array, lr: float, g: Array, square: Array, eps: float, factor: float
-) -> None:
-    """s := s + g^2 and d = factor g / (sqrt(s) + eps)."""
+def nesterov(xp: ModuleType, out: Array, lr: Any, g: Array, velocity: Array, mu: Any) -> None:
+    """v := mu v + g and d = g + mu v."""
+    _gather(xp, velocity, mu, g)
+    xp.multiply(velocity, mu, out)
+    xp.add(out, g, out)
+    xp.multiply(out, lr, out)
+
+
+def adagrad(xp: ModuleType, out: Array, lr: Any, g: Array, square: Array, eps: Any) -> None:
+    """s := s + g^2 and d = g / (sqrt(s) + eps)."""
     xp.multiply(g, g, out)
     xp.add(square, out, square)
     xp.sqrt(square, out)
-    xp.add(out, eps, out)
-    xp.divide(g, out, out)
-    xp.multiply(out, lr * factor, out)
+    _quotient(xp, out, lr, g, eps)
 
 
-def rmsprop(xp: ModuleType, out: Array, lr: float, g: Array, square: Array, *more: Any) -> None:
-    """s := alpha s + g^2 and d = factor g / (sqrt(s) + eps), with momentum v := mu v + d and v in its place.
-
-    Centered, m := alpha m + g and s - (1 - alpha) m^2 is under the root: the variance in place of the square.
-    With c = sqrt(1 - alpha) eps comes divided by c, and factor is 1 / c.
-    """
-    *slots, alpha, eps, factor, mu, centered = more
+def rmsprop(xp: ModuleType, out: Array, lr: Any, g: Array, square: Array, *rest: Any) -> None:
+    """s := alpha s + g^2 and d = g / (sqrt(s) + eps); with a slot for it v := mu v + d in its place."""
+    *velocity, alpha, eps, mu = rest
     _gather_square(xp, square, alpha, g, out)
-    if centered:
-        _gather(xp, slots[0], alpha, g)
-        xp.multiply(slots[0], slots[0], out)
-        xp.multiply(out, 1 - alpha, out)
-        xp.subtract(square, out, out)
-        xp.maximum(out, 0.0, out=out)  # rounding may leave less
-        xp.sqrt(out, out)
-    else:
-        xp.sqrt(square, out)
-    xp.add(out, eps, out)
-    xp.divide(g, out, out)
-    if mu:
-        _gather(xp, slots[-1], mu, out)
-    xp.multiply(slots[-1] if mu else out, lr * factor, out)
+    xp.sqrt(square, out)
+    _quotient_with_momentum(xp, out, lr, g, eps, velocity, mu)
 
 
-def adadelta(
-    xp: ModuleType, out: Array, lr: float, g: Array, square: Array, moves: Array, rho: float, eps: float
-) -> None:
-    """s := rho s + g^2, d = g sqrt((u + eps) / (s + eps)), then u := rho u + d^2. eps comes divided by 1 - rho."""
+def rmsprop_centered(xp: ModuleType, out: Array, lr: Any, g: Array, square: Array, mean: Array, *rest: Any) -> None:
+    """As rmsprop, with m := alpha m + g and the variance s - (1 - alpha) m^2 under the root."""
+    *velocity, alpha, eps, mu = rest
+    _gather_square(xp, square, alpha, g, out)
+    _gather(xp, mean, alpha, g)
+    xp.multiply(mean, mean, out)
+    xp.multiply(out, 1 - alpha, out)
+    xp.subtract(square, out, out)
+    xp.maximum(out, 0.0, out=out)  # rounding may leave less
+    xp.sqrt(out, out)
+    _quotient_with_momentum(xp, out, lr, g, eps, velocity, mu)
+
+
+def adadelta(xp: ModuleType, out: Array, lr: Any, g: Array, square: Array, moves: Array, rho: Any, eps: Any) -> None:
+    """s := rho s + g^2, d = g sqrt((u + eps) / (s + eps)), then u := rho u + d^2."""
     _gather_square(xp, square, rho, g, out)
     xp.add(square, eps, out)
     xp.divide(moves + eps, out, out)
@@ -82,31 +76,48 @@ def adadelta(
 
 
 def adam(
-    xp: ModuleType, out: Array, lr: float, g: Array, mean: Array, square: Array,
-    beta1: float, beta2: float, eps: float, factor: float,
-) -> None:  # fmt: skip
-    """m := beta1 m + g, s := beta2 s + g^2 and d = factor m / (sqrt(s) + eps); eps comes divided by c.
+    xp: ModuleType, out: Array, lr: Any, g: Array, mean: Array, square: Array, beta1: Any, beta2: Any, eps: Any
+) -> None:
+    """m := beta1 m + g, s := beta2 s + g^2 and d = m / (sqrt(s) + eps).
 
     Adam divides the averages by 1 - beta^t. With c = sqrt((1 - beta2) / (1 - beta2^t)) its direction
-    (1 - beta1) m / (1 - beta1^t) / (c sqrt(s) + eps) is the one above, where factor = (1 - beta1) / (1 - beta1^t) / c.
+    (1 - beta1) m / (1 - beta1^t) / (c sqrt(s) + eps) is the one above, but for eps / c in place of eps, and for the
+    factor (1 - beta1) / (1 - beta1^t) / c.
     """
     _gather(xp, mean, beta1, g)
     _gather_square(xp, square, beta2, g, out)
     xp.sqrt(square, out)
-    xp.add(out, eps, out)
-    xp.divide(mean, out, out)
-    xp.multiply(out, lr * factor, out)
+    _quotient(xp, out, lr, mean, eps)
 
 
-def _gather(xp: ModuleType, total: Array, beta: float, g: Array) -> None:
+def _gather(xp: ModuleType, total: Array, beta: Any, g: Array) -> None:
     xp.multiply(total, beta, total)
     xp.add(total, g, total)
 
 
-def _gather_square(xp: ModuleType, total: Array, beta: float, g: Array, scratch: Array) -> None:
+def _gather_square(xp: ModuleType, total: Array, beta: Any, g: Array, scratch: Array) -> None:
     xp.multiply(g, g, scratch)
     xp.multiply(total, beta, total)
     xp.add(total, scratch, total)
+
+
+def _quotient(xp: ModuleType, root: Array, lr: Any, g: Array, eps: Any) -> None:
+    """root := lr g / (root + eps)."""
+    xp.add(root, eps, root)
+    xp.divide(g, root, root)
+    xp.multiply(root, lr, root)
+
+
+def _quotient_with_momentum(
+    xp: ModuleType, root: Array, lr: Any, g: Array, eps: Any, velocity: list[Array], mu: Any
+) -> None:
+    if not velocity:
+        _quotient(xp, root, lr, g, eps)
+        return
+    xp.add(root, eps, root)
+    xp.divide(g, root, root)
+    _gather(xp, velocity[0], mu, root)
+    xp.multiply(velocity[0], lr, root)
 
 
 def clipped(xp: ModuleType, g: Array, bound: float) -> Array:

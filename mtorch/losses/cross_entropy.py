@@ -62,7 +62,7 @@ class CrossEntropyLoss(LabelLoss):
         """
         (rows, classes), s = x.shape, self.label_smoothing
         labels, a, kept, count, faults = self.counted(xp, labels, classes, x.dtype)
-        a = (1 - s) / count if a is None else a * ((1 - s) / count)
+        a = arrays.constant(xp, (1 - s) / count, x.dtype) if a is None else a * ((1 - s) / count)
         own = xp.arange(0, rows * classes, classes)
         own += labels
         z, e, total = _exponentials(xp, x)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from mtorch.arrays import Array, array_module
+from mtorch.arrays import Array, array_module, constant
 from mtorch.kernels.labels import one_hot
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
 from mtorch.losses.labels import admit_labels, class_axis
@@ -34,7 +34,7 @@ class SquareLoss(LossFunction):
             return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d, faults)
         share = 1 / self.number(d.size // classes, d) if self.reduction == "mean" else 1.0
         value = xp.vdot(d, d) * (0.5 * share)
-        d *= share
+        d *= constant(xp, share, d.dtype)
         return self.outcome(xp, value, d, faults)
 
     def details(self) -> Iterator[str]:

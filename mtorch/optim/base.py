@@ -96,6 +96,8 @@ class Optimizer:
     def rate(self) -> float:
         """The learning rate of the coming step."""
         lr = self.lr
+        if lr.__class__ is float and 0 <= lr < math.inf:
+            return lr
         return self.number("a learning rate lr", lr(self.steps) if callable(lr) else lr)
 
     # ------------------------------------------------------------------ the step
@@ -105,11 +107,7 @@ class Optimizer:
         rate = self.rate
         if self.rewrites():
             live = [(path, p) for path, p in self.named.items() if p.contributed and p.trainable]
-            shrink = 1.0
-            if self.clip_norm is not None and live:
-                shrink = update.shrinkage(self.module.xp, [self._bounded(p.grad) for _, p in live], self.clip_norm)
-            for path, parameter in live:
-                parameter.direction = self._direction(path, parameter, shrink)
+            self._direct(live, self._shrinkage([p.grad for _, p in live]))
         self.module.step(rate)
         self.steps += 1
 
@@ -118,35 +116,53 @@ class Optimizer:
         return True
 
     def rule(self, steps: int) -> tuple[Any, ...]:
-        """The kernel of this rule (see `kernels/update.py`) and its constants, for the step of that number."""
+        """For the parameter's step of that number, counted from 1: the kernel (see `kernels/update.py`), the factor
+        that its direction lacks, and its constants.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define rule")
 
-    def _bounded(self, g: Array) -> Array:
-        return g if self.clip_value is None else update.clipped(self.module.xp, g, self.clip_value)
+    def _shrinkage(self, grads: list[Array]) -> Any:
+        """What clipping by norm multiplies all gradients with."""
+        if self.clip_norm is None or not grads:
+            return 1.0
+        xp, bound = self.module.xp, self.clip_value
+        grads = grads if bound is None else [update.clipped(xp, g, bound) for g in grads]
+        return update.shrinkage(xp, grads, self.clip_norm)
 
-    def _direction(self, path: str, parameter: Parameter, shrink: Any) -> Direction:
-        """The chain of rewrites, to be called by `descend`. It writes into neither gradient nor value."""
-        xp, number = self.module.xp, parameter.value.dtype.type
-        state = self._state_of(path)
-        state.steps += 1
-        kernel, *constants = self.rule(state.steps)
-        constants = [number(c) if c.__class__ is float else c for c in constants]
-        factor, decay = number(self.factors.get(path, 1.0)), self.weight_decay
-        shrinks = shrink.__class__ is not float or shrink != 1.0
+    def _direct(self, live: list[tuple[str, Parameter]], shrinkage: Any) -> None:
+        """Gives each parameter its direction; parameters that differ in their arrays only share the function."""
+        moves: dict[Any, Callable[..., Array]] = {}
+        for path, parameter in live:
+            state = self._state_of(path)
+            state.steps += 1
+            key = state.steps, self.factors.get(path, 1.0), parameter.value.dtype
+            if key not in moves:
+                moves[key] = self._move(*key, shrinkage)
+            parameter.direction = Direction(moves[key], (parameter.grad, *state.arrays))
+
+    def _move(self, steps: int, factor: float, dtype: numpy.dtype, shrinkage: Any) -> Callable[..., Array]:
+        """The chain of rewrites as `follow` wants it: it writes into neither gradient nor value."""
+        xp, bound, decay = self.module.xp, self.clip_value, self.weight_decay
+        kernel, rule_factor, *constants = self.rule(steps)
+        constants = [arrays.constant(xp, c, dtype) for c in constants]
+        coupled, decoupled = decay and not self.decoupled, decay and self.decoupled
+        shrinks = shrinkage.__class__ is not float or shrinkage != 1.0
+        if shrinks:
+            shrinkage = xp.asarray(shrinkage, dtype=dtype)
 
         def move(out: Array, lr: float, value: Array, g: Array, *slots: Array) -> Array:
-            lr = lr * factor
-            g = self._bounded(g)
+            if bound is not None:
+                g = update.clipped(xp, g, bound)
             if shrinks:
-                g = g * shrink
-            if decay and not self.decoupled:
+                g = g * shrinkage
+            if coupled:
                 g = value * decay + g
-            kernel(xp, out, lr, g, *slots, *constants)
-            if decay and self.decoupled:
-                out += value * (lr * decay)
+            kernel(xp, out, arrays.constant(xp, lr * factor * rule_factor, dtype), g, *slots, *constants)
+            if decoupled:
+                out += value * (lr * factor * decay)
             return out
 
-        return Direction(move, (parameter.grad, *state.arrays))
+        return move
 
     def _state_of(self, path: str) -> State:
         state = self.state.get(path)

@@ -34,5 +34,5 @@ class RMSprop(Optimizer):
         self.slots = ("square_sum", *["gradient_sum"] * self.centered, *["velocity"] * (self.momentum > 0))
 
     def rule(self, steps: int) -> tuple[Any, ...]:
-        c = math.sqrt(1 - self.alpha)
-        return update.rmsprop, self.alpha, self.eps / c, 1 / c, self.momentum, self.centered
+        c, kernel = math.sqrt(1 - self.alpha), update.rmsprop_centered if self.centered else update.rmsprop
+        return kernel, 1 / c, self.alpha, self.eps / c, self.momentum

@@ -21,13 +21,10 @@ class SGD(Optimizer):
         self.slots = ("velocity",) if momentum else ()
 
     def rewrites(self) -> bool:
-        return bool(
-            self.momentum
-            or self.weight_decay
-            or self.factors
-            or self.clip_norm is not None
-            or self.clip_value is not None
-        )
+        clips = self.clip_norm is not None or self.clip_value is not None
+        return clips or bool(self.momentum or self.weight_decay or self.factors)
 
     def rule(self, steps: int) -> tuple[Any, ...]:
-        return (update.momentum, self.momentum, self.nesterov) if self.momentum else (update.scaled,)
+        if not self.momentum:
+            return update.plain, 1.0
+        return update.nesterov if self.nesterov else update.momentum, 1.0, self.momentum
