@@ -137,12 +137,8 @@ class OffByOneInTime(Layer):
 
 
 class LossWithoutMean(SquareLoss):
-    def terms(self, xp, prediction, target):
-        terms, grad = super().terms(xp, prediction, target)
-        return terms, grad * prediction.shape[-1]
-
-    def reduced(self, terms, grad, *rest):
-        loss = super().reduced(terms, grad, *rest)
+    def __call__(self, prediction, target, **options):
+        loss = super().__call__(prediction, target, **options)
         loss.grad *= 1.001
         return loss
 
