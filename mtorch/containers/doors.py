@@ -39,20 +39,22 @@ class Doors:
                     self.doors.setdefault(self.origins[slot], (node, hole))
             self.origins.append(origin)
 
-    def admit(self, home: Layer, given: tuple[Value, ...]) -> tuple[Value, ...]:
+    def admit(self, home: Layer, given: tuple[Value, ...], sources: list[Array]) -> tuple[Value, ...]:
         """The inputs on the graph's array module, in the kinds and dtypes that its layers take."""
-        return tuple(self._admit(home, (i,), value, given) for i, value in enumerate(given))
+        constants = dict(enumerate(sources, start=len(given)))
+        return tuple(self._admit(home, (i,), value, given, constants) for i, value in enumerate(given))
 
-    def _admit(self, home: Layer, path: tuple, value: Any, given: tuple) -> Value:
+    def _admit(self, home: Layer, path: tuple, value: Any, given: tuple, constants: dict[int, Array]) -> Value:
         if value is None or (value.__class__ is home.xp.ndarray and value.dtype is home.dtype):
             return value
         door = self.doors.get(path)
         if door is not None:
-            return self._ask(home, door, given, {})
+            return self._ask(home, door, given, constants)
         if isinstance(value, tuple):
             count = len(value)
             paths = [(*path, k - count if (*path, k - count) in self.doors else k) for k in range(count)]
-            return tuple(self._admit(home, inner, part, given) for inner, part in zip(paths, value, strict=True))
+            pairs = zip(paths, value, strict=True)
+            return tuple(self._admit(home, inner, part, given, constants) for inner, part in pairs)
         return arrays.admit_real(home.xp, home.dtype, value, home)
 
     def constant(self, home: Layer, slot: int, value: Any) -> Array:

@@ -47,7 +47,7 @@ class Graph(Container):
         named: Named | None = None,
         title: str = "Graph",
     ):
-        self.inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        self.inputs = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
         if not self.inputs or not all(isinstance(name, str) for name in (*self.inputs, *nodes)):
             raise TypeError(f"Graph expected names of inputs and nodes, got {inputs!r} and {list(nodes)!r}")
         if len({*self.inputs, *nodes}) < len(self.inputs) + len(nodes):
@@ -80,7 +80,7 @@ class Graph(Container):
         title: str = "Graph",
     ) -> "Graph":
         """The graph of an expression or a tuple of expressions; its inputs come in the order of first use."""
-        for leaf in leaves(result):
+        for leaf in list(leaves(result)) or [result]:
             if not isinstance(leaf, Expression):
                 raise TypeError(f"{title} expected an expression or a tuple of expressions, got {leaf!r}")
         table = table_of(result, inputs, _paths_below(named or {}))
@@ -172,7 +172,7 @@ class Graph(Container):
     # ------------------------------------------------------------------ the verbs
 
     def admit(self, x: Value) -> Value:
-        given = self._doors.admit(self, self._parts(x))
+        given = self._doors.admit(self, self._parts(x), [source.value for source in self._sources])
         return given if len(self.inputs) > 1 else given[0]
 
     def _parts(self, x: Value) -> tuple[Value, ...]:
