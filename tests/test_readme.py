@@ -1,0 +1,62 @@
+"""Every code block of the README runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+BASH = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
+SETUP = [line for line in BASH if line.startswith("python3 -m venv")]
+COMMANDS = [line for line in BASH if line not in SETUP]
+
+
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_a_python_block_runs_as_it_stands(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(PYTHON[number], f"README block {number}", "exec"), {"__name__": "readme"})
+
+
+def test_the_two_commands_come_first_and_are_what_ci_runs():
+    assert len(SETUP) == 2 and BASH[:2] == SETUP
+    assert "apps.mnist" in SETUP[0] and "pytest" in SETUP[1]
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()  # CI takes both from this page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_runs_as_it_stands(line, tmp_path):
+    """On the built-in digits where it names no data, with a picture of a seven at hand, and briefly."""
+    words = shlex.split(line)
+    assert words[:2] == ["python", "-m"]
+    pytest.importorskip("matplotlib"), pytest.importorskip("PIL")
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    if "mnist" in words and not os.environ.get("MTORCH_DATA"):
+        pytest.skip("this command wants real MNIST, and there is none here")
+    if words[2] == "apps.mnist" and "--data" not in words and "predict" not in words:
+        words += ["--data", "digits"]
+    if "predict" in words:
+        seven(tmp_path / "seven.png")
+        train = [sys.executable, "-m", "apps.mnist", "--data", "digits", "--epochs", "2"]
+        subprocess.run(train, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def seven(path):
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("L", (60, 80), 255)
+    ImageDraw.Draw(picture).line([(12, 12), (48, 12), (26, 68)], fill=0, width=7)
+    picture.save(path)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)#]+)\)", README))
+def test_a_link_leads_somewhere(link):
+    assert (ROOT / link).exists(), link
