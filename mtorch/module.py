@@ -14,6 +14,21 @@ from mtorch.parameter import Buffer, Parameter
 STATE = Layer | Parameter | Buffer
 
 
+def _of_net(name: str) -> property:
+    """The attribute of a Module's net; before there is one, what the constructor set."""
+
+    def get(self: "Module") -> Any:
+        net = vars(self).get("_net")
+        return vars(self)[name] if net is None else getattr(net, name)
+
+    def put(self: "Module", value: Any) -> None:
+        vars(self)[name] = value
+        if "_net" in vars(self):
+            setattr(self._net, name, value)
+
+    return property(get, put)
+
+
 class _Complete(type):
     """Lets a Module finish itself when its whole `__init__` has run."""
 
@@ -52,6 +67,7 @@ class Module(Layer, guarded=False, metaclass=_Complete):
     (`input_grad=True` asks for it, and then `backward` returns it).
     """
 
+    xp, dtype, training = _of_net("xp"), _of_net("dtype"), _of_net("training")
     _formula: Callable | None = None  # the forward that the class defines
 
     def __init__(self, net: Layer | None = None, *, input_grad: bool = False):
@@ -79,7 +95,7 @@ class Module(Layer, guarded=False, metaclass=_Complete):
     def _complete(self) -> None:
         if "input_grad" not in vars(self):
             raise TypeError(f"{type(self).__name__}.__init__ must begin with super().__init__()")
-        self.xp, self.dtype = self.core().xp, self.core().dtype
+        self.core()
 
     def core(self) -> Layer:
         return self._net
