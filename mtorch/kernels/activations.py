@@ -12,6 +12,7 @@ from typing import Any
 
 from mtorch.arrays import BLOCK, Array, is_numpy
 from mtorch.kernels.erf import normal_tail, table_for
+from mtorch.kernels.memory import empty
 
 INF = math.inf
 PIECE = 4 * BLOCK  # with thirty passes the calls cost more than a cache that overflows a little
@@ -152,7 +153,7 @@ def _in_pieces(
     order = range(x.ndim) if x.flags.c_contiguous else sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
     ordered = x.transpose(order)
     flat = ordered.reshape(-1)
-    results = tuple(xp.empty(flat.shape, dtype=x.dtype) for _ in range(outputs))
+    results = tuple(empty(flat.shape, x.dtype) for _ in range(outputs))
     for start in range(0, flat.size, PIECE):
         piece = slice(start, start + PIECE)
         body(xp, flat[piece], *(result[piece] for result in results), *options)

@@ -10,6 +10,7 @@ from math import prod
 from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
+from mtorch.kernels.memory import empty_like
 from mtorch.kernels.rows import row_sums
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
@@ -45,7 +46,7 @@ def normalise(
     when the mean is large.
     """
     n = x.shape[0] * x.shape[2]
-    y, z = xp.empty(x.shape, dtype=x.dtype), xp.empty(x.shape, dtype=x.dtype)
+    y, z = empty_like(xp, x), empty_like(xp, x)
     mean, var, inv = (xp.empty(x.shape[1], dtype=x.dtype) for _ in range(3))
     for c in _channel_groups(xp, x):
         xc, yc, zc, pieces = x[:, c], y[:, c], z[:, c], _pieces(xp, x[:, c])
@@ -73,7 +74,7 @@ def normalise_grad(
 ) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias): dbias = sum(g), dweight = sum(g z), dx = weight inv (g - dbias / n - z dweight / n)."""
     n = g.shape[0] * g.shape[2]
-    dx, dw, db = xp.empty(g.shape, dtype=g.dtype), xp.empty_like(inv), xp.empty_like(inv)
+    dx, dw, db = empty_like(xp, g), xp.empty_like(inv), xp.empty_like(inv)
     for c in _channel_groups(xp, g):
         gc, zc, dxc, pieces = g[:, c], z[:, c], dx[:, c], _pieces(xp, g[:, c])
         db[c], total = channel_sums(xp, gc), 0
@@ -95,7 +96,7 @@ def apply_statistics(
     xp: ModuleType, x: Array, mean: Array, scale: Array, bias: Array | None
 ) -> Array:
     """(x - mean) scale + bias for given statistics."""
-    y = xp.empty(x.shape, dtype=x.dtype)
+    y = empty_like(xp, x)
     for c in _channel_groups(xp, x):
         xc, yc = x[:, c], y[:, c]
         m, s, b = (None if v is None else spread(xp, v[c], x) for v in (mean, scale, bias))

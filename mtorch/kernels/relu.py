@@ -6,13 +6,14 @@ from types import ModuleType
 import numpy
 
 from mtorch.arrays import Array, is_numpy
+from mtorch.kernels.memory import empty_like
 
 SMALL = 4096
 
 
 def relu(xp: ModuleType, x: Array) -> Array:
     """max(x, 0) as a new array. For large arrays NumPy clips three times faster than it takes a maximum."""
-    return x.clip(0.0, math.inf) if x.size > SMALL else xp.maximum(x, 0.0)
+    return x.clip(0.0, math.inf, out=empty_like(xp, x)) if x.size > SMALL else xp.maximum(x, 0.0)
 
 
 def relu_grad(xp: ModuleType, y: Array, output_grad: Array) -> Array:
@@ -25,7 +26,7 @@ def relu_grad(xp: ModuleType, y: Array, output_grad: Array) -> Array:
         return relu_grad_generic(xp, y, output_grad)
     if y.size <= SMALL:
         return numpy.sign(y) * output_grad
-    dx = numpy.clip(y.view(numpy.int32), 0, 1)
+    dx = numpy.clip(y.view(numpy.int32), 0, 1, out=empty_like(numpy, y).view(numpy.int32))
     dx *= output_grad.view(numpy.int32)
     return dx.view(numpy.float32)
 

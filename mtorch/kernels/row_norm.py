@@ -7,6 +7,7 @@ start no reduction anew for every row.
 from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
+from mtorch.kernels.memory import empty_like
 from mtorch.kernels.rows import row_sums
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
@@ -20,8 +21,8 @@ def normalise_rows(
     With centred=False the mean counts as 0. weight and bias have shape (D,).
     """
     m, d = x.shape
-    z, inv = xp.empty(x.shape, dtype=x.dtype), xp.empty((m, 1), dtype=x.dtype)
-    y = z if weight is None else xp.empty(x.shape, dtype=x.dtype)
+    z, inv = empty_like(xp, x), xp.empty((m, 1), dtype=x.dtype)
+    y = z if weight is None else empty_like(xp, x)
     for p in _pieces(xp, x):
         c = x[p]
         if centred:
@@ -41,7 +42,7 @@ def normalise_rows_grad(
     """(dx, dweight, dbias): with h = g weight, dx = (h - mean(h) - z mean(h z)) inv; mean(h) counts if centred."""
     m, d = g.shape
     w = ones(xp, d, g.dtype) if weight is None else weight
-    dx, dw, db = xp.empty(g.shape, dtype=g.dtype), xp.zeros(d, dtype=g.dtype), xp.zeros(d, dtype=g.dtype)
+    dx, dw, db = empty_like(xp, g), xp.zeros(d, dtype=g.dtype), xp.zeros(d, dtype=g.dtype)
     for p in _pieces(xp, g):
         gp, zp, h = g[p], z[p], dx[p]
         gz, one = gp * zp, ones(xp, len(gp), g.dtype)
