@@ -13,17 +13,18 @@ import io
 import itertools
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy
 
 from mtorch import arrays
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
+
+if TYPE_CHECKING:
+    import zipfile
 
 RESERVED = "__mtorch__"
 _serial = itertools.count()
@@ -147,6 +148,9 @@ def _alive(pid: int) -> bool:
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Turns whatever a damaged file provokes into one ValueError that names it."""
+    import zipfile
+    import zlib
+
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
@@ -154,6 +158,8 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _read_npz(path: Path, file: BinaryIO) -> tuple[str | None, dict[str, numpy.ndarray]]:
+    import zipfile  # here and above, because it would be half the time of importing mtorch
+
     with _naming(path), zipfile.ZipFile(file) as archive:
         entries = {}
         for info in archive.infolist():
@@ -164,7 +170,7 @@ def _read_npz(path: Path, file: BinaryIO) -> tuple[str | None, dict[str, numpy.n
         return (None if text is None else text.tobytes().decode()), entries
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> numpy.ndarray:
+def _read_member(archive: "zipfile.ZipFile", info: "zipfile.ZipInfo") -> numpy.ndarray:
     """One array; its header is held against the member's size before anything is allocated."""
     with archive.open(info) as member:
         version = numpy.lib.format.read_magic(member)
