@@ -1,0 +1,197 @@
+"""Writes docs/CATALOGUE.md and the README's table of layers from the classes themselves and their `examples()`.
+
+    python docs/make_catalogue.py            # rewrites both
+    python docs/make_catalogue.py --check    # exit code 1 where they are out of date
+
+A feature is a row of names: of classes (its files are where they are defined, its proof is the conformance suite over
+their examples) and of tests. A name that does not exist is an error, so the table cannot promise what is not there.
+"""
+
+import ast
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import numpy
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from conformance import examples, final_classes  # noqa: E402
+
+from mtorch.layer import Layer  # noqa: E402
+from mtorch.losses.base import LossFunction  # noqa: E402
+
+CLASSES = {cls.__name__: cls for base in (Layer, LossFunction) for cls in final_classes(base)}
+FAMILIES = {
+    "Linear": "Linear",
+    "Activations": "ReLU LeakyReLU ELU GELU SiLU Softplus Hardtanh Sigmoid Tanh Softmax LogSoftmax",
+    "Convolution": "Conv1d Conv2d ConvTranspose2d",
+    "Pooling": "MaxPool1d MaxPool2d AvgPool1d AvgPool2d AdaptiveAvgPool2d",
+    "Normalisation": "BatchNorm1d BatchNorm2d LayerNorm GroupNorm RMSNorm",
+    "Regularisation": "Dropout",
+    "Sequences": "RNN GRU LSTM RNNCell GRUCell LSTMCell",
+    "Attention and ids": "MultiHeadAttention PositionalEmbedding Embedding",
+    "Operators": "Add Subtract Multiply Divide MatMul Power Maximum Minimum Exp Log Sqrt Square Abs Negative",
+    "Reductions": "Sum Mean Max Min",
+    "Shapes": "Flatten Reshape Transpose Slice Select Concat Split Identity",
+    "Containers": "Sequential Residual Fork Parallel Graph Recurrent Bidirectional",
+    "Losses": "SquareLoss MSELoss L1Loss HuberLoss CrossEntropyLoss NLLLoss BCELoss BCEWithLogitsLoss",
+}
+PLACES = {
+    "Optimizers": ("mtorch/optim", "SGD (momentum, Nesterov), Adagrad, RMSprop, Adadelta, Adam, AdamW"),
+    "Schedules": (
+        "mtorch/optim/schedules.py",
+        "StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR, LinearWarmup, InverseSqrt",
+    ),
+    "Initialisers": (
+        "mtorch/initializers.py",
+        "normal, uniform, constant, xavier, kaiming (normal and uniform), orthogonal, coe",
+    ),
+}
+
+# feature of the plan: (classes, files, tests). A test is a file of tests/, or file::name.
+FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
+    "Core": {
+        "Layer contract: forward, backward, step": ("", "mtorch/layer.py", "test_conformance.py test_protocol.py"),
+        "Sequential, nestable": ("Sequential", "", "test_protocol.py::test_sequential_backward_returns_the_input_gradient"),
+        "Module, submodules, named parameters": ("Module", "mtorch/parameter.py", "test_module.py"),
+        "Graph, from a table, a formula or a Module's forward": ("Graph", "", "test_graph.py test_autodiff_examples.py"),
+        "Batches and any leading axes": ("", "mtorch/layers/linear.py", "test_conformance.py"),
+        "train, eval, predict": ("", "mtorch/layer.py", "test_conformance.py::test_predict_keeps_nothing_and_disturbs_nothing"),
+        "Save, load, resume": ("", "mtorch/checkpoint.py", "test_checkpoint.py"),
+        "Summary and parameter count": ("", "mtorch/summary.py", "test_training.py"),
+        "Typed errors with place, expected, got": ("", "mtorch/errors.py", "test_protocol.py"),
+    },
+    "Operators": {
+        "Add, Subtract, Multiply, Divide with un-broadcasting": ("Add Subtract Multiply Divide", "", "test_operators.py"),
+        "MatMul, batched": ("MatMul", "", "test_operators.py"),
+        "Power, Sqrt, Square, Exp, Log, Abs, Negative": ("Power Sqrt Square Exp Log Abs Negative", "", "test_operators.py"),
+        "Sum, Mean, Max, Min over axes": ("Sum Mean Max Min", "", "test_operators.py"),
+        "Maximum, Minimum": ("Maximum Minimum", "", "test_operators.py"),
+        "Concat, Split": ("Concat Split", "", "test_operators.py"),
+        "Reshape, Flatten, Transpose": ("Reshape Flatten Transpose", "", "test_operators.py"),
+        "Slice, Select": ("Slice Select", "", "test_operators.py"),
+    },
+    "Layers": {
+        "Linear": ("Linear", "", "test_protocol.py"),
+        "Activations": (FAMILIES["Activations"], "", "test_activations.py test_torch_activations.py"),
+        "Conv2d, Conv1d, ConvTranspose2d": (FAMILIES["Convolution"], "", "test_conv.py test_torch_conv.py"),
+        "Pooling": (FAMILIES["Pooling"], "", "test_conv.py test_torch_conv.py"),
+        "Normalisation": (FAMILIES["Normalisation"], "", "test_norm.py test_torch_norm.py"),
+        "Dropout": ("Dropout", "mtorch/kernels/philox.py", "test_dropout.py test_philox.py"),
+        "Embedding": ("Embedding", "", "test_attention.py test_torch_attention.py"),
+        "RNN, GRU, LSTM and their cells": (FAMILIES["Sequences"], "", "test_recurrent.py test_torch_recurrent.py"),
+        "Multi-head attention, positions": (
+            "MultiHeadAttention PositionalEmbedding", "mtorch/models.py", "test_attention.py test_torch_attention.py"
+        ),
+        "Residual blocks": ("Residual", "mtorch/models.py", "test_protocol.py::test_residual_branches_must_agree"),
+        "Containers": (FAMILIES["Containers"], "", "test_conformance.py test_recurrent.py test_graph.py"),
+    },
+    "Models, losses, optimizers, data": {
+        "Models": ("", "mtorch/models.py", "test_models.py"),
+        "Losses": (FAMILIES["Losses"], "", "test_losses.py test_torch_losses.py"),
+        "Optimizers": ("", "mtorch/optim mtorch/kernels/update.py", "test_optim.py test_torch_optim.py"),
+        "Schedules": ("", "mtorch/optim/schedules.py", "test_schedules.py test_torch_schedules.py"),
+        "Initialisers": ("", "mtorch/initializers.py", "test_initializers.py test_torch_initializers.py"),
+        "Datasets, IDX, loader": ("", "mtorch/data", "test_data_dataset.py test_data_idx.py test_data_loader.py"),
+        "MNIST, built-in digits, sines": ("", "mtorch/data", "test_data_mnist.py test_data_digits.py test_data_sequences.py"),
+    },
+    "Proofs": {
+        "Gradient checker, and wrong layers it must reject": ("", "mtorch/testing/gradients.py", "test_checker.py"),
+        "Strict fake of CuPy": ("", "mtorch/testing/strict.py", "test_strict.py test_strict_training.py"),
+        "A new layer gets its proofs from one file": ("", "tests/conformance.py", "test_meta.py"),
+        "Every fault of the ancestors": ("", "tests/test_ancestors.py", "test_ancestors.py"),
+        "Node tests of ONNX": ("", "tests/test_onnx_nodes.py", "test_onnx_nodes.py"),
+        "PyTorch's own tables of samples": ("", "tests/test_torch_tables.py", "test_torch_tables.py"),
+        "Numbers of the ancestors": ("", "apps", "test_app_mnist.py test_app_sine.py test_models.py"),
+    },
+}  # fmt: skip
+
+
+def file_of(cls: type) -> str:
+    return str(Path(inspect.getsourcefile(cls)).relative_to(ROOT))
+
+
+def link(path: str, text: str = "", up: str = "") -> str:
+    if not (ROOT / path).exists():
+        raise SystemExit(f"{path} does not exist")
+    return f"[{text or Path(path).name}]({up}{path})"
+
+
+def test_link(name: str, up: str) -> str:
+    path, _, function = name.partition("::")
+    found = link(f"tests/{path}", path, up)
+    if function:
+        tree = ast.parse((ROOT / "tests" / path).read_text())
+        if function not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}:
+            raise SystemExit(f"tests/{path} has no {function}")
+    return found
+
+
+def equation(cls: type) -> str:
+    """The first sentence of the docstring."""
+    text = inspect.getdoc(cls).split("\n\n")[0].replace("\n", " ").replace("|", "\\|").replace("*", "\\*")
+    return text.split("; any shape")[0]
+
+
+def number_of_examples(cls: type) -> int:
+    found = len(list(examples(cls, numpy)))
+    if not found:
+        raise SystemExit(f"{cls.__name__} has no examples")
+    return found
+
+
+def catalogue() -> str:
+    lines = [
+        "# Catalogue", "",
+        "Written by `python docs/make_catalogue.py` from the classes and their `examples()`; do not edit by hand.", "",
+        "`pytest -k Name` runs the shared proofs of one class over all its examples: gradients against finite differences",
+        "in float64 and longdouble, dtypes, structure, ownership, accumulation, state, copies, the strict array module.", "",
+    ]  # fmt: skip
+    for title, rows in FEATURES.items():
+        lines += [f"## {title}", "", "| feature | where | proof |", "|---|---|---|"]
+        for feature, (names, files, tests) in rows.items():
+            classes = [CLASSES[name] for name in names.split()]
+            where = dict.fromkeys([*(file_of(cls) for cls in classes), *files.split()])
+            proofs = [test_link(name, "../") for name in tests.split()]
+            if classes:
+                total = sum(number_of_examples(cls) for cls in classes)
+                proofs.insert(0, f"conformance over {total} examples")
+            places = ", ".join(link(path, up="../") for path in where)
+            lines.append(f"| {feature} | {places} | {', '.join(proofs)} |")
+        lines.append("")
+    lines += ["## Every class", "", "| class | what it computes | examples |", "|---|---|---|"]
+    for name, cls in sorted(CLASSES.items()):
+        lines.append(f"| {link(file_of(cls), name, '../')} | {equation(cls)} | {number_of_examples(cls)} |")
+    return "\n".join(lines) + "\n"
+
+
+def table_of_layers() -> str:
+    lines = ["| family | |", "|---|---|"]
+    for family, names in FAMILIES.items():
+        lines.append(f"| {family} | {' · '.join(link(file_of(CLASSES[name]), name) for name in names.split())} |")
+    lines += [f"| {family} | {link(path, names)} |" for family, (path, names) in PLACES.items()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    readme = (ROOT / "README.md").read_text()
+    begin, end = "<!-- layers: written by docs/make_catalogue.py -->\n", "<!-- end of layers -->"
+    between = re.escape(begin) + r".*?" + re.escape(end)
+    wanted = {
+        ROOT / "docs" / "CATALOGUE.md": catalogue(),
+        ROOT / "README.md": re.sub(between, lambda _: f"{begin}{table_of_layers()}\n{end}", readme, flags=re.S),
+    }
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv[1:]:
+        print("\n".join(f"{path.relative_to(ROOT)} is out of date: python docs/make_catalogue.py" for path in stale))
+        return bool(stale)
+    for path in stale:
+        path.write_text(wanted[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
