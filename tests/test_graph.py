@@ -562,8 +562,40 @@ def test_an_input_is_admitted_as_the_layer_that_computes_with_it_admits_it(xp):
     assert y.dtype == numpy.float32 and y.shape == (2, 3)
     dids, dx = graph.backward(xp.ones((2, 3), "float64"))
     assert dids is None and dx.shape == (2, 1) and dx.dtype == numpy.float32
-    with pytest.raises(TypeError, match="integer ids"):
-        graph((numpy.ones((2, 2)), xp.ones((2, 1))))
+    with pytest.raises(TypeError, match="ids, got float32"):
+        graph((xp.ones((2, 2)), xp.ones((2, 1))))
+
+
+def test_ids_lengths_and_masks_reach_their_layers_through_a_graph():
+    ids, lengths, mask = Input("ids"), Input("lengths"), Input("mask")
+    nn = layers.on(numpy, dtype="float64", rng=0)
+    h = nn.Embedding(9, 4)(ids[:, :, 0])
+    state, y = nn.GRU(4, 4, return_state=True)((None, h, lengths))
+    graph = Graph.of((nn.MultiHeadAttention(4, 2)((y, y, y, mask)), state))
+    words = numpy.random.default_rng(1).integers(0, 9, (5, 3, 2))
+    words[..., 1] = 77  # never read
+    value = words, [5, 2, 3], numpy.tri(5, dtype=bool)
+    out, last = graph(value)
+    assert out.shape == (5, 3, 4) and last.shape == (1, 3, 4) and out.dtype == numpy.float64
+    grads = graph.backward((out, last))
+    assert grads == (None, None, None)
+    assert check_gradients(graph, lambda xp, rng: tuple(map(numpy.asarray, value))) < 1e-7
+    with pytest.raises(TypeError, match="integer"):
+        graph((words, [5.0, 2.0, 3.0], value[2]))
+    with pytest.raises(ValueError, match="lengths"):
+        graph((words, [6, 2, 3], value[2]))
+
+
+def test_a_cell_in_a_formula_is_unpacked_and_its_state_goes_on():
+    cell, x = layers.LSTMCell(3, 3, dtype="float64", rng=0), Input("x")
+    state, outputs = cell.initial_state(4), []
+    for t in range(3):
+        state, y = cell((state, x[t]))
+        outputs.append(y[None])
+    unrolled = Graph.of(mtorch.concat(outputs, axis=0))
+    v = rng.standard_normal((3, 4, 3))
+    assert_allclose(unrolled(v), mtorch.Recurrent(cell)(v))
+    assert check_gradients(unrolled, v, "longdouble") < 1e-10
 
 
 def test_integer_inputs_of_computing_layers_become_floats_and_lists_are_taken():

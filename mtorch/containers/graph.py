@@ -172,7 +172,7 @@ class Graph(Container):
     # ------------------------------------------------------------------ the verbs
 
     def admit(self, x: Value) -> Value:
-        given = self._doors.admit(self, self._parts(x), [source.value for source in self._sources])
+        given = self._doors.admit(self, self._parts(x))
         return given if len(self.inputs) > 1 else given[0]
 
     def _parts(self, x: Value) -> tuple[Value, ...]:

@@ -24,6 +24,7 @@ class Cell(Layer):
 
     gates: int
     state_arrays = 1
+    parts = 2
 
     def __init__(
         self,

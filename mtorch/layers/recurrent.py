@@ -63,6 +63,7 @@ class RecurrentLayer(Layer):
         self.num_layers = check_size(name, "num_layers", num_layers)
         self.dropout = check_number(name, "dropout", dropout, least=0, most=1)
         self.batch_first, self.bidirectional, self.return_state = batch_first, bidirectional, return_state
+        self.parts = 2 if return_state else None
         self.directions = 2 if bidirectional else 1
         self.final_state: Value = None
         ends = ("", "_reverse")[: self.directions]
