@@ -177,6 +177,14 @@ def note_fault(text: str, fault: Array) -> None:
     _faults[text] = fault | _faults[text] if text in _faults else fault
 
 
+def spoil(xp: ModuleType, value: Array) -> Array:
+    """The value, or NaN where a fault noted on that device has come true, so that one read tells."""
+    for fault in _faults.values():
+        if array_module(fault) is xp:
+            value = xp.where(fault, math.nan, value)
+    return value
+
+
 def raise_faults() -> None:
     """ValueError with the text of the first fault that has come true on a device. Without any, costs nothing."""
     if not _faults:

@@ -242,6 +242,8 @@ class Layer:
         for _, item in self.own(Parameter | Buffer):
             host = arrays.as_numpy(item.value)
             item.value = xp.asarray(host.astype(dtype) if host.dtype.kind == "f" else host)
+            if isinstance(item, Parameter):
+                item.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"xp": self.xp.__name__}

@@ -67,6 +67,11 @@ class Parameter:
         self.contributed = False
         self.direction = None
 
+    def forget(self) -> None:
+        """Drops the gradient and its memory, for a value that comes to another dtype or device."""
+        self.zero_grad()
+        self._grad = None
+
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", trainable=False"
         return f"Parameter({self.value.shape}, {self.value.dtype}{frozen})"

@@ -13,7 +13,6 @@ from mtorch.arrays import Array
 from mtorch.errors import BackwardError, ShapeMismatchError
 
 REDUCTIONS = ("mean", "sum", "none")
-Faults = tuple[tuple[Array, str], ...]  # (0-d truth value on a device, what is wrong when it is true)
 
 
 class Loss:
@@ -22,13 +21,11 @@ class Loss:
     `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item.
     """
 
-    __slots__ = ("grad", "_value", "_backward_func", "_name", "_faults")
+    __slots__ = ("grad", "_value", "_backward_func", "_name")
 
-    def __init__(
-        self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str, faults: Faults = ()
-    ):
+    def __init__(self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str):
         self.grad = grad
-        self._value, self._backward_func, self._name, self._faults = value, backward_func, name, faults
+        self._value, self._backward_func, self._name = value, backward_func, name
 
     @property
     def value(self) -> float | numpy.ndarray:
@@ -36,7 +33,6 @@ class Loss:
         if self._value.__class__ is not float:
             value = arrays.as_numpy(self._value)
             if (value != value).any():
-                self._raise_faults()
                 arrays.raise_faults()
             self._value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
         return self._value
@@ -45,11 +41,6 @@ class Loss:
     def unread(self) -> Any:
         """The value without waiting for it: a float on the host, a 0-d array that is still being computed on a GPU."""
         return self._value
-
-    def _raise_faults(self) -> None:
-        for fault, text in self._faults:
-            if fault:
-                raise ValueError(text)
 
     def backward(self, weights: Any = None) -> Any:
         """Drives the gradient back through the net.
@@ -130,16 +121,16 @@ class LossFunction:
             raise ShapeMismatchError(self, f"expected a target of shape {prediction.shape}, got {target.shape}")
         return target
 
-    def reduced(self, xp: ModuleType, terms: Array, grad: Array, faults: Faults = ()) -> Loss:
+    def reduced(self, xp: ModuleType, terms: Array, grad: Array) -> Loss:
         """The Loss of these terms, whose derivative `grad` is rescaled in place."""
         if self.reduction == "none":
-            return self.outcome(xp, terms, grad, faults)
+            return self.outcome(xp, terms, grad)
         value = xp.add.reduce(terms, None)
         if self.reduction == "mean":
             count = self.number(terms.size, grad)
             value = value / count
             grad /= count
-        return self.outcome(xp, value, grad, faults)
+        return self.outcome(xp, value, grad)
 
     def number(self, items: int, prediction: Array) -> int:
         """How many items there are to average over; ValueError when there are none."""
@@ -147,13 +138,13 @@ class LossFunction:
             raise ValueError(f"{self!r} has nothing to average: the prediction has shape {prediction.shape}")
         return items
 
-    def outcome(self, xp: ModuleType, value: Any, grad: Array, faults: Faults = ()) -> Loss:
-        """The Loss. What is wrong on a device makes its value NaN there, so that one read tells."""
-        if xp is numpy and value.itemsize <= 8 and not value.shape:
+    def outcome(self, xp: ModuleType, value: Any, grad: Array) -> Loss:
+        """The Loss of this call."""
+        if xp is not numpy:
+            value = arrays.spoil(xp, value)
+        elif value.itemsize <= 8 and not value.shape:
             value = float(value)
-        for fault, _ in faults:
-            value = xp.where(fault, math.nan, value)
-        return Loss(value, arrays.whole(xp, grad), self.backward_func, type(self).__name__, faults)
+        return Loss(value, arrays.whole(xp, grad), self.backward_func, type(self).__name__)
 
     def details(self) -> Iterator[str]:
         """What stands between the brackets of the repr."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Array
-from mtorch.losses.base import REDUCTIONS, Faults, Loss, LossFunction
+from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
 
 _LOWEST, _NARROWEST = -100.0, 1e-12
 
@@ -24,18 +24,17 @@ class BCELoss(LossFunction):
         prediction = self.admit(prediction)
         xp = arrays.array_module(prediction)
         target = self.admit_target(xp, prediction, target)
-        faults = self._within(xp, prediction, "predictions") + self._within(xp, target, "targets")
-        terms, grad = self.terms(xp, prediction, target)
-        return self.reduced(xp, terms, grad, faults)
+        self._check(xp, prediction, "predictions")
+        self._check(xp, target, "targets")
+        return self.reduced(xp, *self.terms(xp, prediction, target))
 
-    def _within(self, xp: ModuleType, x: Array, what: str) -> Faults:
+    def _check(self, xp: ModuleType, x: Array, what: str) -> None:
         outside = ~((x >= 0) & (x <= 1)).all()
         text = f"{self!r} expected {what} in [0, 1]"
         if not arrays.is_numpy(xp):
-            return ((outside, f"{text}, got others"),)
-        if outside:
+            arrays.note_fault(f"{text}, got others", outside)
+        elif outside:
             raise ValueError(f"{text}, got {x[~((x >= 0) & (x <= 1))].reshape(-1)[0]}")
-        return ()
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         p = prediction.clip(0.0, 1.0)

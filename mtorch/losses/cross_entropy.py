@@ -7,7 +7,7 @@ from typing import Any
 from mtorch import arrays
 from mtorch.arrays import Array, array_module, flat_rows
 from mtorch.kernels.rows import max_along, sum_along
-from mtorch.losses.base import REDUCTIONS, Faults, Loss, LossFunction, check_number
+from mtorch.losses.base import REDUCTIONS, Loss, LossFunction, check_number
 from mtorch.losses.labels import LabelLoss, admit_labels, class_axis
 
 
@@ -38,13 +38,12 @@ class CrossEntropyLoss(LabelLoss):
             xp.ascontiguousarray(flat_rows(prediction))  # fmt: skip
         q = self._probabilities(xp, prediction, target)
         if q is None:
-            labels, faults = admit_labels(self, xp, target, lead, classes, self.ignore_index)
-            losses, grad, more = self._on_labels(xp, x, labels.reshape(-1))
-            faults += more
+            labels = admit_labels(self, xp, target, lead, classes, self.ignore_index)
+            losses, grad = self._on_labels(xp, x, labels.reshape(-1))
         else:
-            (losses, grad), faults = self._on_probabilities(xp, x, flat_rows(q)), ()
+            losses, grad = self._on_probabilities(xp, x, flat_rows(q))
         losses = losses.reshape(lead) if self.reduction == "none" else xp.add.reduce(losses)
-        return self.outcome(xp, losses, grad if prediction.ndim == 2 else grad.reshape(prediction.shape), faults)
+        return self.outcome(xp, losses, grad if prediction.ndim == 2 else grad.reshape(prediction.shape))
 
     def _probabilities(self, xp: ModuleType, prediction: Array, target: Any) -> Array | None:
         """The target as class probabilities; None when it is meant as labels."""
@@ -56,12 +55,12 @@ class CrossEntropyLoss(LabelLoss):
             raise ValueError(f"{self!r} cannot ignore a label when the target is class probabilities")
         return self.admit_target(xp, prediction, target)
 
-    def _on_labels(self, xp: ModuleType, x: Array, labels: Array) -> tuple[Array, Array, Faults]:
+    def _on_labels(self, xp: ModuleType, x: Array, labels: Array) -> tuple[Array, Array]:
         """With a the weight of an item's own label and b what smoothing gives to each class:
         L = a (log S - z_own) + b sum_k w_k (log S - z_k).
         """
         (rows, classes), s = x.shape, self.label_smoothing
-        labels, a, kept, count, faults = self.counted(xp, labels, classes, x.dtype)
+        labels, a, kept, count = self.counted(xp, labels, classes, x.dtype)
         a = arrays.constant(xp, (1 - s) / count, x.dtype) if a is None else a * ((1 - s) / count)
         own = xp.arange(0, rows * classes, classes)
         own += labels
@@ -78,7 +77,7 @@ class CrossEntropyLoss(LabelLoss):
         if s:
             e -= b[:, None] * w
         e.reshape(-1)[own] -= a
-        return losses, e, faults
+        return losses, e
 
     def _on_probabilities(self, xp: ModuleType, x: Array, q: Array) -> tuple[Array, Array]:
         (rows, classes), s = x.shape, self.label_smoothing

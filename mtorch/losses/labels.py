@@ -11,7 +11,7 @@ from mtorch import arrays
 from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.labels import first_beyond
-from mtorch.losses.base import Faults, LossFunction
+from mtorch.losses.base import LossFunction
 
 
 def class_axis(loss: LossFunction, prediction: Array) -> tuple[tuple[int, ...], int]:
@@ -24,11 +24,11 @@ def class_axis(loss: LossFunction, prediction: Array) -> tuple[tuple[int, ...], 
 
 def admit_labels(
     loss: LossFunction, xp: ModuleType, target: Any, lead: tuple[int, ...], classes: int, ignored: int | None = None
-) -> tuple[Array, Faults]:
+) -> Array:
     """Integer labels of shape `lead` or `lead + (1,)` as ones of shape `lead` on the prediction's array module.
 
     Host labels are checked, then moved. Whether labels that are already on a device are in range is known there only:
-    they come back within the range, with a fault that the loss raises when its value is read.
+    they come back within the range, and the next read on the host raises.
     """
     home = numpy if target.__class__ is numpy.ndarray else arrays.array_module(target)
     labels = arrays.host_array(target, loss) if home is None else target
@@ -43,13 +43,14 @@ def admit_labels(
         inside = labels.clip(0, classes - 1)
         if ignored is not None:
             inside = xp.where(labels == ignored, labels, inside)
-        return inside, (((inside != labels).any(), f"{loss!r} expected labels in [0, {classes}), got others"),)
+        arrays.note_fault(f"{loss!r} expected labels in [0, {classes}), got others", (inside != labels).any())
+        return inside
     if not labels.dtype.isnative or labels.dtype.char in "QL":
         labels = labels.astype("int64")
     wrong = first_beyond(labels, classes, ignored)
     if wrong is not None:
         raise ValueError(f"{loss!r} expected labels in [0, {classes}), got {wrong}")
-    return (labels if xp is numpy else xp.asarray(labels.astype("int64"))), ()
+    return labels if xp is numpy else xp.asarray(labels.astype("int64"))
 
 
 class LabelLoss(LossFunction):
@@ -91,8 +92,8 @@ class LabelLoss(LossFunction):
 
     def counted(
         self, xp: ModuleType, labels: Array, classes: int, dtype: numpy.dtype
-    ) -> tuple[Array, Array | None, Array | None, Any, Faults]:
-        """labels within [0, K), the weight of each item, 1 or 0 for each item, what a mean divides by, faults.
+    ) -> tuple[Array, Array | None, Array | None, Any]:
+        """labels within [0, K), the weight of each item, 1 or 0 for each item, what a mean divides by.
 
         The weights are None where each is 1, the ones and zeros where nothing is ignored.
         """
@@ -105,19 +106,19 @@ class LabelLoss(LossFunction):
             weights = self.class_weights(xp, classes, dtype).take(labels)
             weights = weights if kept is None else weights * kept
         elif kept is None:
-            return labels, None, None, self.number(labels.size, labels) if self.reduction == "mean" else 1, ()
+            return labels, None, None, self.number(labels.size, labels) if self.reduction == "mean" else 1
         else:
             weights = kept
-        count, faults = 1, ()
+        count = 1
         if self.reduction == "mean":
             count = xp.add.reduce(weights)
             text = f"{self!r} has nothing to average: the labels' weights are all 0, or all labels are ignored"
             if xp is not numpy:
-                empty = count == 0
-                count, faults = xp.where(empty, 1.0, count), ((empty, text),)
+                arrays.note_fault(text, count == 0)
+                count = xp.where(count == 0, 1.0, count)
             elif not count:
                 raise ValueError(text)
-        return labels, weights, kept, count, faults
+        return labels, weights, kept, count
 
     def details(self) -> Iterator[str]:
         if self.weight is not None:

@@ -21,8 +21,8 @@ class NLLLoss(LabelLoss):
     def __call__(self, prediction: Array, target: Any) -> Loss:
         prediction = self.admit(prediction)
         xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
-        labels, faults = admit_labels(self, xp, target, lead, classes, self.ignore_index)
-        labels, weights, _, count, more = self.counted(xp, labels.reshape(-1), classes, prediction.dtype)
+        labels = admit_labels(self, xp, target, lead, classes, self.ignore_index)
+        labels, weights, _, count = self.counted(xp, labels.reshape(-1), classes, prediction.dtype)
         a = 1 / count if weights is None else weights / count
         own = xp.arange(0, prediction.size, classes)
         own += labels
@@ -30,7 +30,7 @@ class NLLLoss(LabelLoss):
         grad = xp.zeros(prediction.shape, dtype=prediction.dtype)
         grad.reshape(-1)[own] = -a
         value = losses.reshape(lead) if self.reduction == "none" else xp.add.reduce(losses)
-        return self.outcome(xp, value, grad, faults + more)
+        return self.outcome(xp, value, grad)
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:

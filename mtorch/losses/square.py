@@ -24,18 +24,18 @@ class SquareLoss(LossFunction):
 
     def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
         prediction = self.admit(prediction)
-        xp, (lead, classes), faults = array_module(prediction), class_axis(self, prediction), ()
+        xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
         if self.transform if transform is None else transform:
-            labels, faults = admit_labels(self, xp, target, lead, classes)
+            labels = admit_labels(self, xp, target, lead, classes)
             d = prediction - one_hot(xp, labels, classes, prediction.dtype)
         else:
             d = prediction - self.admit_target(xp, prediction, target)
         if self.reduction == "none":
-            return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d, faults)
+            return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d)
         share = 1 / self.number(d.size // classes, d) if self.reduction == "mean" else 1.0
         value = xp.vdot(d, d) * (0.5 * share)
         d *= constant(xp, share, d.dtype)
-        return self.outcome(xp, value, d, faults)
+        return self.outcome(xp, value, d)
 
     def details(self) -> Iterator[str]:
         if self.transform:
