@@ -51,7 +51,8 @@ def main() -> int:
     with Bench(options.rounds, 0.05 if options.quick else 0.2, options.retries) as bench:
         machine = {"machine": describe(), "versions": bench.versions()}
         print("\n".join(report.machine_lines(machine)), end="\n\n")
-        rows = [progress(bench, name) for name in names]
+        show = report.RowPrinter(names)
+        rows = [show(progress(bench, name)) for name in names]
         scaling = {axis: [(size, progress(bench, w.name)) for size, w in line] for axis, line in SCALING.items()
                    } if "scaling" in extras else {}
     more: dict = {}
@@ -60,7 +61,7 @@ def main() -> int:
     if "memory" in extras:
         more["memory"] = fresh.peak_memory()
 
-    print(report.text(rows, scaling, more))
+    print("\n" + report.remainder(rows, scaling, more))
     result = report.as_dict(machine, rows, scaling, more)
     if options.json or options.write:
         for path in filter(None, (options.json, HERE / "results.json" if options.write else None)):

@@ -36,15 +36,29 @@ def cells(row: Row) -> list[str]:
     return line
 
 
+def joined(line: list[str], widths: list[int], markdown: bool = False) -> str:
+    padded = [line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))]
+    return "| " + " | ".join(padded) + " |" if markdown else "  ".join(padded).rstrip()
+
+
 def table(head: list[str], lines: list[list[str]], markdown: bool = False) -> str:
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-
-    def join(line: list[str]) -> str:
-        padded = [line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))]
-        return "| " + " | ".join(padded) + " |" if markdown else "  ".join(padded).rstrip()
-
     rule = [("-" * (w - 1) + ":") if markdown and i else "-" * w for i, w in enumerate(widths)]
-    return "\n".join(map(join, [head, rule, *lines]))
+    return "\n".join(joined(line, widths, markdown) for line in [head, rule, *lines])
+
+
+class RowPrinter:
+    """Prints the table row by row, as the rows are measured."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.widths = [max(map(len, [HEAD[0], *(WORKLOADS[name].title for name in names)])), *map(len, HEAD[1:])]
+        self.widths[1:4] = [14, 14, 14]
+        if names:
+            print(joined(HEAD, self.widths), joined(["-" * w for w in self.widths], self.widths), sep="\n", flush=True)
+
+    def __call__(self, row: Row) -> Row:
+        print(joined(cells(row), self.widths), flush=True)
+        return row
 
 
 def notes(rows: list[Row]) -> list[str]:
@@ -113,9 +127,8 @@ def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list
     return tables
 
 
-def text(rows: list[Row], scaling: dict, extras: dict) -> str:
-    parts = [table(HEAD, [cells(row) for row in rows])] if rows else []
-    parts += [f"{title}\n{table(head, lines)}" for title, head, lines in extra_tables(scaling, extras)]
+def remainder(rows: list[Row], scaling: dict, extras: dict) -> str:
+    parts = [f"{title}\n{table(head, lines)}" for title, head, lines in extra_tables(scaling, extras)]
     parts += ["\n".join(notes([*rows, *(row for line in scaling.values() for _, row in line)]))]
     return "\n\n".join(filter(None, parts))
 
