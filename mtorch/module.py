@@ -58,10 +58,11 @@ class Module(Layer, guarded=False, metaclass=_Complete):
                 return self.fc2(mtorch.tanh(self.fc1(x)) + x)
 
     This forward runs once, when the module is complete, with an `Input` for each of its arguments (those with a default
-    keep it), and what it writes down becomes a `Graph`; again when another layer is assigned (not when a list of them
-    is changed in place). So it is made of layers, operators and `mtorch` functions, and Python's `if` and `for` in it
-    are decided then: they cannot see data, and not `self.training` either (Dropout and BatchNorm do, by themselves).
-    Parameters are called `fc1.weight`; a module of several arguments is called with a tuple, or with as many values.
+    keep it), and what it writes down becomes a `Graph`; again when another layer is assigned (one that does not fit is
+    refused; a list that is changed in place goes unnoticed). So it is made of layers, operators and `mtorch` functions,
+    and Python's `if` and `for` in it are decided then: they cannot see data, and not `self.training` either (Dropout
+    and BatchNorm do, by themselves). Parameters are called `fc1.weight`; a module of several arguments is called with
+    a tuple, or with as many values.
 
     `backward` returns None: nobody reads the gradient of the first input, so it is not computed
     (`input_grad=True` asks for it, and then `backward` returns it).
@@ -107,21 +108,29 @@ class Module(Layer, guarded=False, metaclass=_Complete):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        before = vars(self).get(name)
+        attributes = vars(self)
+        before = attributes.get(name)
         super().__setattr__(name, value)
-        if "_net" not in vars(self) or name in ("_net", "_memory", "_returned"):
+        if "_net" not in attributes or name in ("_net", "_memory", "_returned"):
             return
         if self._formula is None:
             if name == "net":
                 self._net = value.core()
         elif any(isinstance(item, STATE | list | tuple | dict) for item in (before, value)):
             if self._net.named != dict(_named(self)):
-                vars(self._net).update(vars(self._traced()))  # the same object, because other graphs may hold it
+                try:
+                    graph = self._traced()
+                except Exception:
+                    attributes[name] = before
+                    raise
+                vars(self._net).update(vars(graph))  # the same object, because other graphs may hold it
 
     def _traced(self) -> Graph:
         """The graph that the forward of the class writes down."""
-        name = type(self).__name__
+        name, mode, attributes = type(self).__name__, self.training, vars(self)
         inputs = tuple(Input(argument) for argument in _arguments(name, self.forward))
+        before = attributes.pop("_net", None)
+        attributes["training"] = True  # what forward sees if it looks
         try:
             result = self.forward(*inputs)
             if not isinstance(result, Expression | tuple):
@@ -130,7 +139,11 @@ class Module(Layer, guarded=False, metaclass=_Complete):
         except Exception as error:
             error.add_note(f"while {name}.forward was run on Inputs")
             raise
-        graph.training = self.training
+        finally:
+            attributes["training"] = mode
+            if before is not None:
+                attributes["_net"] = before
+        graph.training = mode
         return graph
 
     def own(self, kind: type) -> Iterator[tuple[str, Any]]:

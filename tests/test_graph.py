@@ -498,6 +498,13 @@ def test_neighbours_that_do_not_fit_are_found_through_a_graph():
     assert caught.value.__notes__ == ["in node 'linear' of Graph", "in layer 1 of Sequential"]
     with pytest.raises(ShapeMismatchError):
         Sequential(Graph.of(Linear(3, 4)(x)), Linear(5, 2))
+    h = Linear(3, 4)(x)
+    three = Parameter(numpy.ones(3, "float32"))
+    for misfit in (Linear(5, 2)(h * 2.0 + 1.0), h + Linear(3, 5)(x), h * numpy.ones(3), three - h):
+        with pytest.raises(ShapeMismatchError):
+            Graph.of(misfit)
+    for fits in (h + Linear(3, 1)(x), h * numpy.ones((4, 1)), Linear(5, 2)(Linear(3, 1)(x) * numpy.ones(5)), h @ h):
+        Graph.of(fits)
 
 
 def test_copies_do_not_share():

@@ -218,9 +218,30 @@ def test_another_layer_under_the_same_name_is_used_from_then_on():
     y = module(X)
     module.history = [1.0, 2.0]  # no layer: a pending backward stays
     module.backward(y)
+    fits = module.fc2
+    with pytest.raises(ShapeMismatchError, match="expected 4 entries"):
+        module.fc2 = Linear(4, 2)
+    assert module.fc2 is fits and module(X).shape == (4, 5)
     wrapped = Wrapped()
     wrapped.net = Linear(3, 7)
     assert wrapped(X).shape == (4, 7)
+
+
+def test_a_branch_on_the_mode_is_decided_once_in_train_mode():
+    class Branching(Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = Linear(3, 3, rng=0)
+
+        def forward(self, x):
+            self.seen = [x]
+            return self.fc(x) if self.training else x * 1.0
+
+    module = Branching().eval()
+    expected = module(X)
+    module.fc = Linear(3, 3, rng=0)
+    assert not module.training and not module.core().training
+    assert_array_equal(module(X), expected)
 
 
 def test_a_subclass_may_extend_its_parents_forward():

@@ -11,6 +11,7 @@ from mtorch.containers.expression import Expression, Input, table_of
 from mtorch.containers.plan import DROP, PARAMETERS, Constant, Plan, Template, gather, leaves
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
+from mtorch.layers.arithmetic import Operator
 from mtorch.layers.select import completed
 from mtorch.parameter import Buffer, Parameter
 from mtorch.tape import Container, Tape
@@ -88,7 +89,8 @@ class Graph(Container):
 
     def _settle(self, layers: tuple[Layer, ...], xp: ModuleType | None, dtype: Any) -> None:
         """One array module and dtype for all: those of the parameters, else those asked for, else the first layer's."""
-        moved = [(repr(layer), layer.xp, layer.dtype) for layer in layers if layer.parameters()][:1]
+        firm = next((layer for layer in layers if layer.parameters()), None)
+        moved = [] if firm is None else [(repr(firm), firm.xp, firm.dtype)]
         for item in self._plan.sources.values():
             if isinstance(item, Parameter):
                 moved.append((repr(item), arrays.array_module(item.value), item.value.dtype))
@@ -101,7 +103,7 @@ class Graph(Container):
                     f"{self.title} needs one array module and dtype, got "
                     f"{moved[0][0]} ({home.__name__}, {found}) and {who} ({where.__name__}, {kind})"
                 )
-        for layer in layers if not any(layer.parameters() for layer in layers) else ():
+        for layer in layers if firm is None else ():
             for _, each in layer.walk():
                 if each.xp is not home or each.dtype != found:
                     each._adopt(home, found)
@@ -148,10 +150,18 @@ class Graph(Container):
 
     def flow(self, known: dict[int, int]) -> dict[int, int]:
         plan = self._plan
-        flows = [known if len(self.inputs) == 1 else {}] + [{}] * (plan.first - 1)
+        flows = [known] if len(self.inputs) == 1 else [{} for _ in self.inputs]
+        for shape in (source.value.shape for source in self._sources):
+            flows.append({axis - len(shape): n for axis, n in enumerate(shape)})
         for name, layer, operand in zip(plan.names, plan.layers, plan.operands, strict=True):
+            slots = operand if operand.__class__ is tuple else ()
             try:
-                flows.append(layer.flow(flows[operand] if operand.__class__ is int else {}))
+                if operand.__class__ is int:
+                    flows.append(layer.flow(flows[operand]))
+                elif isinstance(layer, Operator) and [slot.__class__ for slot in slots] == [int, int]:
+                    flows.append(layer.meet(flows[slots[0]], flows[slots[1]]))
+                else:
+                    flows.append(layer.flow({}))
             except ValueError as error:
                 error.add_note(f"in node {name!r} of {self.title}")
                 raise

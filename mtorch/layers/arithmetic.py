@@ -43,6 +43,17 @@ class Operator(Layer):
         """g * dy/db in the shape of y."""
         raise NotImplementedError(f"{type(self).__name__} does not define right")
 
+    def meet(self, a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
+        """`flow` for two: what is known of y's sizes. Only axes counted from the end are sure to meet each other."""
+        sizes = {}
+        for axis in (axis for axis in a.keys() | b.keys() if axis < 0):
+            n, m = a.get(axis, 1), b.get(axis, 1)
+            if 1 not in (n, m) and n != m:
+                raise ShapeMismatchError(self, f"expected sizes that fit each other on axis {axis}, got {n} and {m}")
+            if (n, m) != (1, 1):
+                sizes[axis] = m if n == 1 else n
+        return sizes
+
     def combine(self, a: Array, b: Array) -> Array:
         """f(a, b); what does not fit is an error."""
         if a.dtype != b.dtype or a.dtype.kind != "f":

@@ -18,6 +18,9 @@ class MatMul(Operator):
 
     left_reads = right_reads = "ab"
 
+    def meet(self, a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
+        return {}  # either may be a vector
+
     def result(self, a: Array, b: Array) -> Array:
         if a.ndim > 1 and b.ndim == 2:  # one product of all rows is faster than one for each leading index
             return flat_rows(a).dot(b).reshape(a.shape[:-1] + b.shape[-1:])
