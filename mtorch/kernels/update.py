@@ -136,7 +136,8 @@ def shrinkage(xp: ModuleType, grads: list[Array], norm: float) -> Any:
         total = xp.sqrt(sum(g.dot(g) for g in flat))
         return xp.minimum(norm / (total + 1e-6), 1.0)
     flat = [g.reshape(-1) for g in grads]
-    total = math.sqrt(sum(float(g.dot(g)) for g in flat))
+    with numpy.errstate(over="ignore"):
+        total = math.sqrt(sum(float(g.dot(g)) for g in flat))
     if not math.isfinite(total):
         total = float(numpy.sqrt(sum(numpy.square(g, dtype=numpy.longdouble).sum() for g in flat)))
     factor = norm / (total + 1e-6)
