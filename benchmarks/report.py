@@ -53,6 +53,7 @@ class RowPrinter:
     def __init__(self, names: list[str]) -> None:
         self.widths = [max(map(len, [HEAD[0], *(WORKLOADS[name].title for name in names)])), *map(len, HEAD[1:])]
         self.widths[1:4] = [14, 14, 14]
+        self.widths[5] = self.widths[7] = 6
         if names:
             print(joined(HEAD, self.widths), joined(["-" * w for w in self.widths], self.widths), sep="\n", flush=True)
 

@@ -11,7 +11,7 @@ from benchmarks.rounds import Row, Worker
 from benchmarks.worker import Missing, build
 from benchmarks.workloads import SCALING, TABLE, WORKLOADS
 
-HEAVY = ("cnn", "rnn-large", "gru-large", "lstm-large")
+HEAVY = ("cnn", "resnet", "rnn-large", "gru-large", "lstm-large")
 
 
 def names(side):

@@ -30,6 +30,43 @@ def lenet(layers):
     ]
 
 
+def resnet(layers, residual):
+    """A ResNet for 28x28: 16, 32 and 64 channels, one residual block each, global average pool."""
+
+    def conv(a, b, size, stride=1):
+        pad = size // 2
+        return [layers.Conv2d(a, b, size, stride=stride, padding=pad, bias=False), layers.BatchNorm2d(b)]
+
+    def block(a, b, stride):
+        body = [*conv(a, b, 3, stride), layers.ReLU(), *conv(b, b, 3)]
+        return [residual(body, conv(a, b, 1, stride) if stride > 1 else None), layers.ReLU()]
+
+    return [*conv(1, 16, 3), layers.ReLU(), *block(16, 16, 1), *block(16, 32, 2), *block(32, 64, 2),
+            layers.AdaptiveAvgPool2d(1), layers.Flatten(), layers.Linear(64, 10)]
+
+
+def our_resnet(layers):
+    from mtorch import Residual, Sequential
+
+    def residual(body, shortcut):
+        return Residual(Sequential(body), Sequential(shortcut) if shortcut else None)
+
+    return resnet(layers, residual)
+
+
+def torch_resnet(layers):
+    class Residual(layers.Module):
+        def __init__(self, body, shortcut):
+            super().__init__()
+            self.body = layers.Sequential(*body)
+            self.shortcut = layers.Sequential(*shortcut) if shortcut else layers.Identity()
+
+        def forward(self, x):
+            return self.body(x) + self.shortcut(x)
+
+    return resnet(layers, Residual)
+
+
 def ours(chain, batch=BATCH):
     from mtorch import SGD, CrossEntropyLoss, Module, Sequential, layers
 
@@ -184,4 +221,6 @@ WORKLOADS = [
              {"ours": partial(ours, cnn), "torch": partial(pytorch, cnn), "numpy": cnn_by_hand}, {"torch": 1.0}),
     Workload("lenet", "LeNet-5, batch 64, SGD",
              {"ours": partial(ours, lenet), "torch": partial(pytorch, lenet), "numpy": lenet_by_hand}, {"torch": 1.0}),
+    Workload("resnet", "ResNet 16-32-64 for 28x28, batch 64, SGD",
+             {"ours": partial(ours, our_resnet), "torch": partial(pytorch, torch_resnet)}, {"torch": 1.1}),
 ]
