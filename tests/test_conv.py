@@ -154,6 +154,7 @@ def test_views_of_any_kind_are_read_and_left_alone(layer, layout):
     [
         ((2, 2), (2, 2), (0, 0), (6, 8)),
         ((2, 2), (2, 2), (0, 0), (7, 5)),
+        ((3, 3), (3, 3), (1, 1), (3, 6)),  # side by side, and yet the last row and column are in no window
         ((3, 3), (2, 2), (1, 1), (7, 6)),
         ((3, 2), (1, 1), (1, 1), (4, 5)),
         ((2, 3), (3, 4), (0, 1), (8, 9)),

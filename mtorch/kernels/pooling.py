@@ -200,8 +200,8 @@ def _sliced_max_pool_grad(xp, dy, winner, size, window):
     shape = (n, c, *size)
     dx = empty(tuple(shape[axis] for axis in order), dy.dtype).transpose([order.index(axis) for axis in range(4)])
     apart = all(s >= k for s, k in zip(window.stride, window.kernel, strict=True))
-    covered = apart and tuple(size) == tuple(k * o for k, o in zip(window.kernel, out_size, strict=True))
-    if not covered or window.kernel != window.stride:
+    covered = window.kernel == window.stride and window.padding == (0, 0)
+    if not covered or tuple(size) != tuple(k * o for k, o in zip(window.kernel, out_size, strict=True)):
         dx[...] = 0
     for number, out, where in _positions(window, size):
         won = winner[out] == number
