@@ -79,8 +79,10 @@ class Layer:
     def __init_subclass__(cls, guarded: bool = True):
         super().__init_subclass__()
         for name, guard in _GUARDS.items():
-            if guarded and name in vars(cls):
-                setattr(cls, name, guard(vars(cls)[name]))
+            if name in vars(cls):
+                setattr(cls, f"bare_{name}", vars(cls)[name])
+                if guarded:
+                    setattr(cls, name, guard(vars(cls)[name]))
 
     # ------------------------------------------------------------------ the three verbs
 
@@ -225,7 +227,9 @@ class Layer:
         before = self._memory, self._returned, self.training
         self.training = False
         try:
-            return self.forward(x)
+            if x.__class__ is tuple and self.array_only:
+                refuse_tuple(self, x)
+            return self.bare_forward(x)
         finally:
             self._memory, self._returned, self.training = before
 
@@ -291,6 +295,11 @@ def check_rate(lr: float, who: object) -> None:
         raise ValueError(f"{who!r} expected a finite learning rate >= 0, got lr={lr!r}")
 
 
+def refuse_tuple(layer: Layer, x: tuple) -> None:
+    """What a layer that takes one array says to several."""
+    raise ShapeMismatchError(layer, f"expected one array, got a tuple of {len(x)}")
+
+
 def _symbol_in(x: Any) -> Symbol | None:
     if isinstance(x, tuple):
         return next((found for found in map(_symbol_in, x) if found is not None), None)
@@ -343,7 +352,7 @@ def _guarded_forward(forward: Callable) -> Callable:
     def guarded(self: Layer, x: Value) -> Value:
         try:
             if x.__class__ is tuple and self.array_only:
-                raise ShapeMismatchError(self, f"expected one array, got a tuple of {len(x)}")
+                refuse_tuple(self, x)
             y = forward(self, x)
             self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
             return y

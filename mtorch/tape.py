@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mtorch.arrays import Value
-from mtorch.layer import EMPTY, TRUSTED, Layer
+from mtorch.layer import EMPTY, TRUSTED, Layer, refuse_tuple
 from mtorch.parameter import Buffer
 
 
@@ -12,6 +12,9 @@ class Tape:
 
     Because the memory moves from the layer to the tape, a layer that stands twice in a net, a cell unrolled over time
     and a net called twice all work. When a call raises, buffers get back the values they had when the tape was made.
+
+    Layers are called without their guards (`bare_forward`, `bare_backward`): what a layer returns is what the next
+    one takes, so one check at the door of the outermost container does for all.
     """
 
     __slots__ = ("owner", "calls", "buffers")
@@ -23,26 +26,49 @@ class Tape:
 
     def call(self, layer: Layer, x: Value) -> Value:
         """layer.forward(x), its memory kept here."""
-        try:
-            y = layer.forward(x)
-        except BaseException as error:
-            for buffer, value in self.buffers:
-                buffer.value = value
-            error.add_note(f"in {self.owner.place(layer, len(self.calls))}")
-            raise
-        self.calls.append((layer, layer._memory))
-        layer._memory, layer._returned = EMPTY, None
-        return y
+        return self.run((layer,), x)
+
+    def run(self, layers: Iterable[Layer], x: Value) -> Value:
+        """One layer after the other, each on what the last returned."""
+        calls = self.calls
+        for layer in layers:
+            try:
+                if x.__class__ is tuple and layer.array_only:
+                    refuse_tuple(layer, x)
+                x = layer.bare_forward(x)
+            except BaseException as error:
+                layer._memory = EMPTY
+                self.undo()
+                self._note(error, layer)
+                raise
+            calls.append((layer, layer._memory))
+            layer._memory, layer._returned = EMPTY, None
+        return x
+
+    def undo(self) -> None:
+        """Gives buffers the values they had when the tape was made."""
+        for buffer, value in self.buffers:
+            buffer.value = value
 
     def pull(self, output_grad: Value) -> Value:
         """The last call's backward."""
-        layer, layer._memory = self.calls.pop()
-        layer._returned = TRUSTED
-        try:
-            return layer.backward(output_grad)
-        except BaseException as error:
-            error.add_note(f"in {self.owner.place(layer, len(self.calls))}")
-            raise
+        return self.rewind(output_grad, len(self.calls) - 1)
+
+    def rewind(self, output_grad: Value, stop: int = 0) -> Value:
+        """The backward of one call after the other, from the last down to number `stop`."""
+        calls = self.calls
+        while len(calls) > stop:
+            layer, layer._memory = calls.pop()
+            if output_grad is not None:
+                layer._returned = TRUSTED
+                try:
+                    output_grad = layer.bare_backward(output_grad)
+                except BaseException as error:
+                    self._note(error, layer)
+                    raise
+                layer._returned = None
+            layer._memory = EMPTY
+        return output_grad
 
     def pull_parameters(self, output_grad: Value) -> None:
         """The last call's backward_parameters."""
@@ -51,8 +77,12 @@ class Tape:
         try:
             layer.backward_parameters(output_grad)
         except BaseException as error:
-            error.add_note(f"in {self.owner.place(layer, len(self.calls))}")
+            self._note(error, layer)
             raise
+        layer._memory, layer._returned = EMPTY, None
+
+    def _note(self, error: BaseException, layer: Layer) -> None:
+        error.add_note(f"in {self.owner.place(layer, len(self.calls))}")
 
 
 class Container(Layer):

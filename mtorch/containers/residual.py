@@ -41,6 +41,7 @@ class Residual(Container):
         around = x if self.shortcut is None else tape.call(self.shortcut, x)
         y = tape.call(self.body, x)
         if arrays.shape_value(y) != arrays.shape_value(around):
+            tape.undo()
             got = f"{arrays.shape_value(y)} and {arrays.shape_value(around)}"
             raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
         self.remember(tape)

@@ -51,22 +51,16 @@ class Sequential(Container):
 
     def forward(self, x: Value) -> Value:
         tape = Tape(self)
-        for layer in self.layers:
-            x = tape.call(layer, x)
+        y = tape.run(self.layers, x)
         self.remember(tape)
-        return x
+        return y
 
     def backward(self, output_grad: Value) -> Value:
-        tape = self.recall()
-        for _ in self.layers:
-            output_grad = tape.pull(output_grad)
-        return output_grad
+        return self.recall().rewind(output_grad)
 
     def backward_parameters(self, output_grad: Value) -> None:
         tape = self.recall()
-        for _ in self.layers[1:]:
-            output_grad = tape.pull(output_grad)
-        tape.pull_parameters(output_grad)
+        tape.pull_parameters(tape.rewind(output_grad, 1))
 
     def infer(self, x: Value) -> Value:
         for i, layer in enumerate(self.layers):

@@ -22,6 +22,9 @@ class Activation(Layer):
         super().__init__(xp=xp, dtype=dtype)
         self.dim = None if dim is None else check_size(type(self).__name__, "dim", dim)
 
+    def step(self, lr: float) -> None:
+        """There is nothing to move."""
+
     def flow(self, known: dict[int, int]) -> dict[int, int]:
         self.expect(known, -1, self.dim)
         return known if self.dim is None else known | {-1: self.dim}
