@@ -33,11 +33,11 @@ def backward(
     xp: ModuleType, memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool = True
 ) -> tuple[Array | None, State, Weights]:
     """The gradients of x (None unless wanted), of the first (h, c), and of the weights."""
-    x, before, padding, *steps = memory
+    padding, reverse, *rest = memory
     body = _backward_numpy if is_numpy(xp) else backward_generic
-    dz, state = body(xp, weights[1], masked(xp, padding, y_grad), state_grad, before, padding, *steps)
-    dx = dz.dot(weights[0]).reshape(x.shape) if input_grad else None
-    return dx, state, recurrence.weight_grads(xp, x, before, dz, dz, weights[2] is not None)
+    dz, state, grads = body(xp, weights, masked(xp, padding, y_grad), state_grad, padding, reverse, *rest)
+    dx = dz.dot(weights[0]).reshape(*y_grad.shape[:2], weights[0].shape[1]) if input_grad else None
+    return dx, state, grads
 
 
 def forward_generic(xp, x, state, weights, padding, reverse):
@@ -58,10 +58,10 @@ def forward_generic(xp, x, state, weights, padding, reverse):
         after[t] = held(xp, pad, before[t], o * tanh_c)
         gates[t] = (i, f, g, o, tanh_c)
     last = 0 if reverse else -1
-    return masked(xp, padding, after), (after[last], c_after[last]), (x, before, padding, reverse, c_before, gates)
+    return masked(xp, padding, after), (after[last], c_after[last]), (padding, reverse, x, before, c_before, gates)
 
 
-def backward_generic(xp, w_hh, dy, state_grad, before, padding, reverse, c_before, gates):
+def backward_generic(xp, weights, dy, state_grad, padding, reverse, x, before, c_before, gates):
     dh, dc = (xp.zeros_like(before[0]) if grad is None else grad for grad in state_grad)
     dzs = [None] * len(dy)
     for t in in_order(range(len(dy)), not reverse):
@@ -72,110 +72,123 @@ def backward_generic(xp, w_hh, dy, state_grad, before, padding, reverse, c_befor
         dz_g, dz_o = dc_all * i * (1 - g * g), dh * tanh_c * o * (1 - o)
         pad = None if padding is None else padding[t]
         dzs[t] = masked(xp, pad, xp.concatenate((dz_i, dz_f, dz_g, dz_o), axis=1))
-        dh, dc = held(xp, pad, dh, dzs[t].dot(w_hh)), held(xp, pad, dc, dc_all * f)
-    return rows(xp.stack(dzs)), (dh, dc)
+        dh, dc = held(xp, pad, dh, dzs[t].dot(weights[1])), held(xp, pad, dc, dc_all * f)
+    dz = rows(xp.stack(dzs))
+    return dz, (dh, dc), recurrence.weight_grads(xp, x, before, dz, dz, weights[2] is not None)
 
 
 def _forward_numpy(xp, x, state, weights, padding, reverse):
-    """Gates as (4, N, H) blocks in the order i, f, o, g.
+    """h_t, x_t and 1 stand side by side, so that one product serves them; a step works in blocks that stay in cache.
 
     The weights carry the signs, so that one exp serves all gates: with e = exp(-z), or exp(-2 z) for g, the gates are
     1 / (1 + e) and g = 2 / (1 + e) - 1. Where exp overflows the quotient is 0, which is the gate to within rounding.
+
+    Backward multiplies dh and dc with factors that are known here, and needs nothing else but f:
+    f c (1 - f), i g (1 - i), h' (1 - o), i - i g g, o - h' tanh(c') for dz_f, dz_i, dz_o, dz_g and dc.
     """
-    steps, batch, size = x.shape
+    steps, batch, _ = x.shape
     hidden, dtype = weights[1].shape[1], x.dtype
-    w_ih, w_hh, bias = _signed(weights, hidden, dtype)
-    p = recurrence.project(xp, x, w_ih, bias)
-    gates = p.reshape(steps, 4, batch, hidden)  # the gates of a step take the place of its projection
-    products = empty((steps, 3, batch, hidden), dtype)  # i g, f c, tanh(c')
-    before, after = recurrence.state_buffer(xp, x, hidden, state[0], reverse)
-    gc = empty((2, batch, hidden), dtype)
-    g, c = gc
-    c[...] = 0 if state[1] is None else state[1]
-    z = empty((batch, 4 * hidden), dtype)
-    z_blocks = z.reshape(batch, 4, hidden).transpose(1, 0, 2)
+    before, after = _joined(x, state[0], hidden, weights[2] is not None, reverse)
+    w = _joined_weights(weights, dtype)
+    kept = empty((steps, 6, batch, hidden), dtype)
+
+    z = numpy.empty((batch, 4 * hidden), dtype)
+    gates = numpy.empty((4, batch, hidden), dtype)  # f, i, o, (1 + g)
+    cells = numpy.empty((3, batch, hidden), dtype)  # c, g, tanh(c')
+    made = numpy.empty((3, batch, hidden), dtype)  # f c, i g, h'
+    z_blocks = _as_blocks(z)
+    pairs, f_i_o, f_i, i_o = gates.reshape(z_blocks.shape), gates[:3], gates[:2], gates[1:3]
+    (f, _, o, g_and_1), (c, g, tanh_c), (fc, ig, h_made) = gates, cells, made
+    c_g, g_tanh_c, fc_ig, ig_h = cells[:2], cells[1:], made[:2], made[1:]
     one, tops = numpy.ones((), dtype), numpy.ones((4, batch, hidden), dtype)
     tops[3] = 2
-    add, multiply, exp, dot = numpy.add, numpy.multiply, numpy.exp, numpy.dot
-    run = zip(before, after, p, gates, gates[:, :2], gates[:, 2], gates[:, 3], products[:, :2], products[:, 0],
-              products[:, 1], products[:, 2], recurrence.pads_by_step(padding, steps), strict=True)  # fmt: skip
+    c[...] = 0 if state[1] is None else state[1]
+    add, subtract, multiply = numpy.add, numpy.subtract, numpy.multiply
+
+    pads = recurrence.pads_by_step(padding, steps)
+    run = zip(before, after, kept[:, :3], kept[:, 3:5], kept[:, 5], pads, strict=True)
     with numpy.errstate(over="ignore"):
-        for h, h_new, p_t, all_gates, i_f, o, g_top, ig_fc, ig, fc, tanh_c, pad in in_order(run, reverse):
-            dot(h, w_hh, z)
-            add(z, p_t, z)
-            exp(z_blocks, all_gates)
-            add(all_gates, one, all_gates)
-            numpy.divide(tops, all_gates, all_gates)
-            numpy.subtract(g_top, one, g)
-            multiply(i_f, gc, ig_fc)
+        for h_x, h_new, a_f_i_o, a_g_c, f_kept, pad in in_order(run, reverse):
+            h_x.dot(w, z)
+            numpy.exp(z_blocks, pairs)
+            add(gates, one, gates)
+            numpy.divide(tops, gates, gates)
+            subtract(g_and_1, one, g)
+            multiply(f_i, c_g, fc_ig)
             if pad is None:
-                add(ig, fc, c)
+                add(fc, ig, c)
             else:
-                numpy.copyto(c, ig + fc, where=~pad)
+                numpy.copyto(c, fc + ig, where=~pad)
             numpy.tanh(c, tanh_c)
-            multiply(o, tanh_c, h_new)
+            multiply(o, tanh_c, h_made)
+            h_new[...] = h_made
             if pad is not None:
-                numpy.copyto(h_new, h, where=pad)
-    last = after[0 if reverse else -1]
-    return masked(xp, padding, after), (last, c), (x, before, padding, reverse, after, gates, products)
+                numpy.copyto(h_new, h_x[:, :hidden], where=pad)
+            subtract(one, f_i_o, a_f_i_o)
+            multiply(a_f_i_o, made, a_f_i_o)
+            multiply(ig_h, g_tanh_c, a_g_c)
+            subtract(i_o, a_g_c, a_g_c)
+            f_kept[...] = f
+    y = empty(after.shape, dtype)
+    y[...] = masked(xp, padding, after)
+    return y, (after[0 if reverse else -1], c), (padding, reverse, before, kept)
 
 
-def _backward_numpy(xp, w_hh, dy, state_grad, before, padding, reverse, after, gates, products):
-    """What multiplies dh and dc is known before the loop, so it is made block by block for many steps at once."""
+def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, kept):
     steps, batch, hidden = dy.shape
+    w_ih, w_hh, b_ih, _ = weights
     dtype = dy.dtype
     dh, dc = (numpy.zeros((batch, hidden), dtype) if grad is None else grad.copy() for grad in state_grad)
-    through, blocks = numpy.empty_like(dh), empty((4, batch, hidden), dtype)
-    i_f_g, o = blocks[:3], blocks[3]
+    through, blocks = numpy.empty_like(dh), numpy.empty((4, batch, hidden), dtype)
+    f_i, o, g, pairs = blocks[:2], blocks[2], blocks[3], blocks.reshape(2, 2, batch, hidden)
     dz = empty((steps, batch, 4 * hidden), dtype)
-    dz_blocks = dz.reshape(steps, batch, 4, hidden).transpose(0, 2, 1, 3)
-    pads = recurrence.pads_by_step(padding, steps)
     if padding is not None:
-        numpy.copyto(gates[:, 1], 1, where=padding)
-    add, multiply = numpy.add, numpy.multiply
-    for low, high in recurrence.blocks_backward(steps, batch * hidden, reverse):
-        factors = _factors(gates[low:high], products[low:high], after[low:high])
-        if padding is not None:
-            factors *= ~padding[low:high, None]
-        run = zip(dy[low:high], factors[:, :3], factors[:, 3], factors[:, 4], gates[low:high, 1], dz[low:high],
-                  dz_blocks[low:high], pads[low:high], strict=True)  # fmt: skip
-        for dy_t, a_ifg, a_o, a_c, f, dz_t, dz_t_blocks, pad in in_order(run, not reverse):
-            add(dh, dy_t, dh)
-            multiply(dh, a_c, through)
-            add(dc, through, dc)
-            multiply(dc, a_ifg, i_f_g)
-            multiply(dh, a_o, o)
-            dz_t_blocks[...] = blocks
-            multiply(dc, f, dc)
-            if pad is None:
-                dz_t.dot(w_hh, dh)
-            else:
-                numpy.copyto(dh, dz_t.dot(w_hh), where=~pad)
-    return rows(dz), (dh, dc)
+        kept[:, :5] *= ~padding[:, None]
+        numpy.copyto(kept[:, 5], 1, where=padding)
+    add, multiply, pads = numpy.add, numpy.multiply, recurrence.pads_by_step(padding, steps)
+    factors = kept[:, :2], kept[:, 2], kept[:, 3], kept[:, 4], kept[:, 5]
+    for dy_t, a_f_i, a_o, a_g, a_c, f, dz_t, dz_blocks, pad in in_order(
+        zip(dy, *factors, dz, _as_blocks(dz), pads, strict=True), not reverse
+    ):
+        add(dh, dy_t, dh)
+        multiply(dh, a_c, through)
+        add(dc, through, dc)
+        multiply(dc, a_f_i, f_i)
+        multiply(dh, a_o, o)
+        multiply(dc, a_g, g)
+        dz_blocks[...] = pairs
+        multiply(dc, f, dc)
+        if pad is None:
+            dz_t.dot(w_hh, dh)
+        else:
+            numpy.copyto(dh, dz_t.dot(w_hh), where=~pad)
+    dz = rows(dz)
+    dw = numpy.matmul(dz.T, rows(before))
+    db = None if b_ih is None else dw[:, -1]
+    return dz, (dh, dc), (dw[:, hidden : hidden + w_ih.shape[1]], dw[:, :hidden], db, db)
 
 
-def _signed(weights, hidden, dtype):
-    """Copies of the weights as (D, 4 H), gates in the order i, f, o, g, times -1 and, for g, -2."""
-    signs = numpy.array([-1, -1, -1, -2], dtype)[:, None, None]
+def _joined(x, first, hidden, bias, reverse):
+    """Rows (h_t, x_t, 1) for every step, without the 1 where there is no bias; and views of the h after each step."""
+    steps, batch, size = x.shape
+    joined = empty((steps + 1, batch, hidden + size + bias), x.dtype)
+    before, after = (joined[1:], joined[:-1]) if reverse else (joined[:-1], joined[1:])
+    joined[-1 if reverse else 0, :, :hidden] = 0 if first is None else first
+    before[:, :, hidden : hidden + size] = x
+    before[:, :, hidden + size :] = 1
+    return before, after[:, :, :hidden]
 
-    def turned(w):
-        return (w.reshape(4, hidden, -1)[[0, 1, 3, 2]] * signs).reshape(4 * hidden, -1).T
 
+def _joined_weights(weights, dtype):
+    """W_hh, W_ih and the bias below each other as (H + D + 1, 4 H), times -1 and, for g, -2."""
     w_ih, w_hh, b_ih, b_hh = weights
-    return turned(w_ih), numpy.ascontiguousarray(turned(w_hh)), None if b_ih is None else turned(b_ih + b_hh)[0]
+    parts = (w_hh, w_ih) if b_ih is None else (w_hh, w_ih, (b_ih + b_hh)[:, None])
+    w = numpy.ascontiguousarray(numpy.concatenate(parts, axis=1).T)
+    w *= numpy.repeat(numpy.array([-1, -1, -2, -1], dtype), w_hh.shape[1])
+    return w
 
 
-def _factors(gates, products, h):
-    """(steps, 5, N, H): what dc is multiplied with for dz_i, dz_f, dz_g, what dh is for dz_o and for dc."""
-    factors = empty((len(h), 5, *h.shape[1:]), h.dtype)
-    i_f, g, o, c = factors[:, :2], factors[:, 2], factors[:, 3], factors[:, 4]
-    numpy.subtract(1, gates[:, :2], out=i_f)
-    i_f *= products[:, :2]  # i g (1 - i), f c (1 - f)
-    numpy.multiply(products[:, 0], gates[:, 3], out=g)
-    numpy.subtract(products[:, 0], g, out=g)
-    g += gates[:, 0]  # i (1 - g^2) = i + i g - i g (1 + g)
-    numpy.subtract(1, gates[:, 2], out=o)
-    o *= h  # h (1 - o)
-    numpy.multiply(h, products[:, 2], out=c)
-    numpy.subtract(gates[:, 2], c, out=c)  # o (1 - tanh(c)^2) = o - h tanh(c)
-    return factors
+def _as_blocks(z):
+    """A view of (..., N, 4 H), gates i, f, g, o, as (..., 2, 2, N, H): f, i and o, g."""
+    pairs = z.reshape(*z.shape[:-1], 2, 2, z.shape[-1] // 4)[..., ::-1, :]
+    return pairs.transpose(*range(z.ndim - 2), -3, -2, -4, -1)
