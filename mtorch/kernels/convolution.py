@@ -23,6 +23,7 @@ import numpy
 
 from mtorch.arrays import Array, is_numpy
 from mtorch.kernels.memory import empty, scratch
+from mtorch.kernels.threads import in_parts
 from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
 
 UNROLLED_BYTES = 1 << 24  # how much of an image is unrolled at a time
@@ -142,15 +143,15 @@ def _band(window, channels, out_channels, groups):
 
 
 @cache
-def _parts(window: Window, height: int, capacity: int, band: int) -> list[tuple[range, list[tuple]]]:
-    """How to walk over the output rows: parts of at most `capacity` image rows with the products they allow.
+def _parts(window: Window, height: int, capacity: int, band: int, bands: range) -> list[tuple[range, list[tuple]]]:
+    """How to walk over those bands of output rows: parts of at most `capacity` image rows with the products they allow.
 
     A product is (output rows, the kernel rows of the band that see the image, where in the part those image rows are).
     """
     (kernel, _), (stride, _), (padding, _), (dilation, _) = window
     out = (height + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     parts: list[tuple[range, list[tuple]]] = []
-    for i in range(0, out, band):
+    for i in range(bands.start * band, min(out, bands.stop * band), band):
         count = min(band, out - i)
         top, depth = i * stride - padding, kernel + (count - 1) * stride
         low = min(depth, max(0, -(top // dilation)))
@@ -166,13 +167,12 @@ def _parts(window: Window, height: int, capacity: int, band: int) -> list[tuple[
     return parts
 
 
-def _walk(image, out_w, window, groups, band):
+def _walk(image, out_w, window, groups, band, bands):
     """For each product: its output rows, the columns of the weight matrix it takes, and what stands before those."""
     n, c, height, _ = image.shape
     depth, columns = window.kernel[1] * (c // groups), out_w * n
     capacity = UNROLLED_BYTES // (groups * depth * columns * image.itemsize)
-    image = _batch_last(image)
-    for rows, products in _parts(window, height, capacity, band):
+    for rows, products in _parts(window, height, capacity, band, bands):
         unrolled = _unroll(image, rows, window, groups)
         for out_rows, seen, where in products:
             count = seen.stop - seen.start
@@ -197,28 +197,37 @@ def _rows_convolve(xp, x, weight, bias, window, groups):
     b = None if bias is None else bias.reshape(groups, 1, og, 1)
     y = empty((out_h, o, out_w, n), x.dtype)
     rows = y.reshape(out_h, groups, og, out_w * n).transpose(1, 0, 2, 3)
-    for i, seen, columns in _walk(x, out_w, window, groups, band):
-        out = rows[:, i]
-        count = (i.stop - i.start) * og
-        numpy.matmul(matrix[:, :count, seen], columns, out=out.reshape(groups, count, out_w * n))
-        if b is not None:
-            out += b
+    image = _batch_last(x)
+
+    def make(bands: range) -> None:
+        for i, seen, columns in _walk(image, out_w, window, groups, band, bands):
+            out = rows[:, i]
+            count = (i.stop - i.start) * og
+            numpy.matmul(matrix[:, :count, seen], columns, out=out.reshape(groups, count, out_w * n))
+            if b is not None:
+                out += b
+
+    in_parts(make, -(-out_h // band), y.size * kernel_h * kernel_w * c)
     return y.transpose(3, 1, 0, 2)
 
 
 def _rows_weight_grad(xp, x, dy, window, groups):
-    (n, channels, *_), (_, o, _, out_w), (kernel_h, kernel_w) = x.shape, dy.shape, window.kernel
+    (n, channels, *_), (_, o, out_h, out_w), (kernel_h, kernel_w) = x.shape, dy.shape, window.kernel
     c, og = channels // groups, o // groups
     band = _band(window, c, o, groups)
-    dy = _rows(dy, groups)
-    matrix = numpy.zeros((groups, band * og, (kernel_h + (band - 1) * window.stride[0]) * kernel_w * c), x.dtype)
-    product = numpy.empty_like(matrix)
-    for i, seen, columns in _walk(x, out_w, window, groups, band):
-        count = (i.stop - i.start) * og
-        g = dy[:, i].reshape(groups, count, out_w * n)
-        part = numpy.matmul(g, columns.transpose(0, 2, 1), out=product[:, :count, seen])
-        matrix[:, :count, seen] += part
-    dw = sum(_diagonal(matrix, window, og, band))
+    rows, image = _rows(dy, groups), _batch_last(x)
+
+    def add_up(bands: range) -> Array:
+        matrix = numpy.zeros((groups, band * og, (kernel_h + (band - 1) * window.stride[0]) * kernel_w * c), x.dtype)
+        product = numpy.empty_like(matrix)
+        for i, seen, columns in _walk(image, out_w, window, groups, band, bands):
+            count = (i.stop - i.start) * og
+            g = rows[:, i].reshape(groups, count, out_w * n)
+            part = numpy.matmul(g, columns.transpose(0, 2, 1), out=product[:, :count, seen])
+            matrix[:, :count, seen] += part
+        return sum(_diagonal(matrix, window, og, band))
+
+    dw = sum(in_parts(add_up, -(-out_h // band), dy.size * kernel_h * kernel_w * c))
     return dw.reshape(o, kernel_h, kernel_w, c).transpose(0, 3, 1, 2)
 
 
@@ -243,18 +252,34 @@ def _seers(window: Window, height: int) -> list[tuple[slice, slice, int]]:
 def _rows_input_grad(xp, dy, weight, size, window, groups):
     """A row of dx sums over the rows of dy whose windows saw it: one product for them all, then KW shifted adds."""
     (n, o, _, out_w), (_, c, kernel_h, kernel_w), (height, width) = dy.shape, weight.shape, size
-    dy = _rows(dy, groups)
+    dy, operations = _rows(dy, groups), dy.size * weight[0].size
     w = weight.reshape(groups, o // groups, c, kernel_h, kernel_w).transpose(0, 4, 2, 3, 1)[:, :, :, ::-1]
     w = numpy.ascontiguousarray(w).reshape(groups, kernel_w * c, kernel_h, o // groups)
     dx = empty((height, groups, c, width, n), dy.dtype)
-    product = scratch("product", (groups, kernel_w * c, out_w * n), dy.dtype)
-    shifted = product.reshape(groups, kernel_w, c, out_w, n)
-    columns = spans(window, width, 1)
-    for row, (seers, kernel_rows, count) in zip(dx, _seers(window, height), strict=True):
-        depth = count * (o // groups)
-        matrix = w[:, :, kernel_rows].reshape(groups, kernel_w * c, depth)
-        numpy.matmul(matrix, dy[:, seers].reshape(groups, depth, out_w * n), out=product)
-        row[...] = 0
-        for k, (seen, where) in enumerate(columns):
-            row[:, :, where] += shifted[:, k, :, seen]
+    seers_of, columns = _seers(window, height), spans(window, width, 1)
+
+    def make(rows: range) -> None:
+        product = scratch("product", (groups, kernel_w * c, out_w * n), dy.dtype)
+        shifted = product.reshape(groups, kernel_w, c, out_w, n)
+        for i in rows:
+            seers, kernel_rows, count = seers_of[i]
+            depth = count * (o // groups)
+            matrix = w[:, :, kernel_rows].reshape(groups, kernel_w * c, depth)
+            numpy.matmul(matrix, dy[:, seers].reshape(groups, depth, out_w * n), out=product)
+            _add_shifted(dx[i], shifted, columns)
+
+    in_parts(make, height, operations)
     return dx.transpose(4, 1, 2, 0, 3).reshape(n, groups * c, height, width)
+
+
+def _add_shifted(row, shifted, columns):
+    """row (G, C, W, N) = the sum of shifted (G, KW, C, OW, N) over KW, each at its columns of the image."""
+    seen, where = columns[0]
+    if where.step == 1:
+        row[:, :, : where.start] = 0
+        row[:, :, where.stop :] = 0
+    else:
+        row[...] = 0
+    row[:, :, where] = shifted[:, 0, :, seen]
+    for k, (seen, where) in enumerate(columns[1:], 1):
+        row[:, :, where] += shifted[:, k, :, seen]
