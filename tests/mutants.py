@@ -1,0 +1,512 @@
+"""Are the proofs awake? Puts small faults into the package, one at a time, and counts those that a test finds.
+
+    python tests/mutants.py [--count N] [--seed S] [--only PATH] [--all] [--list] [--jobs N]
+
+A mutant is one small change of one expression in layers/, containers/, losses/, optim/ or a kernel: a sign, a factor
+1 + 1e-3, an axis, an index or a slice off by one, a gradient that is not added or is written over the old one, two
+gates or results swapped, a term, factor, call or transpose dropped, a comparison with or without its equality. The
+tests that concern that file (see `concerned`) run on a copy of the package until the first one fails.
+
+Each mutant has a process of its own, forked from one that has imported everything but mtorch; the changed module is
+compiled from memory, the copy on disk stays as it is. Survivors are printed with their line and the change; those
+that change nothing that a caller could see are explained in `mutants.md`.
+"""
+
+import argparse
+import ast
+import difflib
+import importlib.abc
+import importlib.util
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("layers", "containers", "losses", "optim", "kernels")
+EXPLAINED = ROOT / "tests" / "mutants.md"
+
+# The test modules of a file, beside the shared proofs of its classes; the first pattern that is in its path decides.
+TESTS = [
+    ("containers/graph expression plan doors", "graph autodiff_examples module protocol"),
+    ("containers/recurrent bidirectional rnn gru lstm recurr cells sequences", "recurrent"),
+    ("containers sequential residual fork", "protocol graph checker module"),
+    ("optim/schedules", "schedules"),
+    ("optim update", "optim strict_training schedules ancestors checkpoint"),
+    ("losses labels", "losses protocol strict_training"),
+    ("conv pool windows geometry", "conv kernels"),
+    ("norm", "norm kernels"),
+    ("philox dropout", "philox dropout recurrent"),
+    ("attention embedding positional", "attention"),
+    ("memory threads", "kernels conv activations"),
+    ("activation erf elu gelu relu sigmoid silu softmax softplus tanh rows", "activations erf kernels norm"),
+    ("layers/linear layers/reshape identity namespace checks", "protocol module norm activations"),
+    ("", "operators graph protocol"),
+]
+
+
+# ---------------------------------------------------------------------- the changes
+
+
+@dataclass(frozen=True)
+class Mutant:
+    path: str  # of the file, in the package
+    line: int
+    kind: str
+    start: int  # the characters of the file that are replaced
+    end: int
+    text: str
+
+    def source(self, original: str) -> str:
+        return original[: self.start] + self.text + original[self.end :]
+
+    def change(self, original: str) -> str:
+        """The lines that differ, without their indentation: `- old` and `+ new`."""
+        lines = difflib.unified_diff(original.splitlines(), self.source(original).splitlines(), n=0, lineterm="")
+        return "\n".join(f"{line[0]} {line[1:].strip()}" for line in list(lines)[3:])
+
+
+SIGNS = {ast.Add: "-", ast.Sub: "+"}
+COMPARISONS = {ast.Gt: ">=", ast.GtE: ">", ast.Lt: "<=", ast.LtE: "<", ast.Eq: "!=", ast.NotEq: "=="}
+OPPOSITES = {
+    "add": "subtract", "subtract": "add", "multiply": "divide", "divide": "multiply", "maximum": "minimum",
+    "minimum": "maximum", "greater": "greater_equal", "argmax": "argmin", "argmin": "argmax", "max": "min",
+    "min": "max", "triu": "tril", "log1p": "log", "expm1": "exp", "sum": "mean", "mean": "sum",
+}  # fmt: skip
+DROPPED = {"sqrt", "exp", "log", "tanh", "abs", "absolute", "square", "negative", "copy"}
+PRODUCTS = {"dot", "matmul", "exp", "tanh", "sqrt", "log", "sum", "mean", "sigmoid", "take"}
+WRITTEN = {"details", "describe", "examples", "example_shapes", "example_pair", "__repr__", "_text", "flow", "place"}
+SPEED = ("BLOCK", "LARGE", "LIMIT", "is_numpy", "xp is numpy", "nbytes", "c_contiguous", "strides", "_batch_last", "ROWS")
+SHAPES = ("shape", "size", "ndim", "len(", "stride", "padding", "kernel")
+
+
+def mutants_of(path: str, source: str) -> list[Mutant]:
+    """Every change of the file, in reading order."""
+    tree = ast.parse(source)
+    starts = [0]
+    for text in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(text.encode()))
+    if not source.isascii():
+        return []  # columns are counted in bytes
+    for parent in ast.walk(tree):
+        for child in ast.iter_child_nodes(parent):
+            child.parent = parent
+    found, seen = [], set()
+
+    def place(node: ast.AST) -> tuple[int, int]:
+        return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
+
+    for node in ast.walk(tree):
+        if not hasattr(node, "lineno") and not isinstance(node, ast.Slice):
+            continue
+        if not _is_computing(node):
+            continue
+        for kind, target, text in _changes(node, lambda n: source[slice(*place(n))]):
+            start, end = place(target)
+            if (start, end, text) not in seen and source[start:end] != text:
+                seen.add((start, end, text))
+                found.append(Mutant(path, target.lineno, kind, start, end, text))
+    return sorted(found, key=lambda mutant: (mutant.start, mutant.text))
+
+
+def _is_computing(node: ast.AST) -> bool:
+    """False for texts, examples, types, messages, and for choices between bodies that differ in their speed only."""
+    inside = False
+    while hasattr(node, "parent"):
+        parent = node.parent
+        if isinstance(parent, ast.Raise | ast.JoinedStr | ast.arguments | ast.AnnAssign) and (
+            not isinstance(parent, ast.AnnAssign) or node is parent.annotation
+        ):
+            return False
+        if isinstance(parent, ast.If | ast.IfExp) and node is parent.test and _about(parent.test, SPEED):
+            return False
+        if isinstance(parent, ast.FunctionDef):
+            if parent.name in WRITTEN or node is parent.returns or node in parent.decorator_list:
+                return False
+            inside = True
+        if isinstance(parent, ast.Lambda):
+            inside = True
+        node = parent
+    return inside
+
+
+def _about(node: ast.AST, words: tuple[str, ...]) -> bool:
+    text = ast.unparse(node)
+    return any(word in text for word in words)
+
+
+def _changes(node: ast.AST, text) -> Iterator[tuple[str, ast.AST, str]]:
+    match node:
+        case ast.BinOp(left=left, op=op, right=right):
+            yield from _of_operation(node, left, op, right, text)
+        case ast.UnaryOp(op=ast.USub(), operand=operand) if not isinstance(operand, ast.Constant):
+            yield "sign", node, text(operand)
+        case ast.AugAssign(target=target, op=op, value=value):
+            yield from _of_assignment(node, target, op, value, text)
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARISONS:
+            if not _about(node, SPEED):
+                yield "comparison", node, f"{text(left)} {COMPARISONS[type(op)]} {text(right)}"
+        case ast.Subscript(value=value, slice=ast.Constant(value=int(index))):
+            yield "off by one", node, f"{text(value)}[{index + 1}]"
+        case ast.Slice(lower=lower, upper=upper):
+            if lower is not None:
+                yield "off by one", lower, f"({text(lower)}) + 1"
+            if upper is not None:
+                yield "off by one", upper, f"({text(upper)}) - 1"
+        case ast.Attribute(value=value, attr="T"):
+            yield "transpose", node, text(value)
+        case ast.Return(value=ast.Tuple(elts=[first, second, *_])) | ast.Assign(
+            targets=[ast.Tuple(elts=[ast.Name() as first, ast.Name() as second, *_])]
+        ):
+            if text(first) != text(second) != "_":
+                between = ", "
+                whole = node.value if isinstance(node, ast.Return) else node.targets[0]
+                rest = "".join(f", {text(each)}" for each in whole.elts[2:])
+                inner = f"{text(second)}{between}{text(first)}{rest}"
+                closed = text(whole).startswith("(") and text(whole).endswith(")")
+                yield "swap", whole, f"({inner})" if closed else inner
+        case ast.Call():
+            yield from _of_call(node, text)
+        case ast.Constant(value=float(value)) if value not in (0.0, 1.0):
+            yield "factor", node, repr(value * (1 + 1e-3))
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))) if name not in ("accumulate", "accumulate_result"):
+            yield "dropped", node, "pass"
+
+
+def _of_operation(node, left, op, right, text):
+    a, b = text(left), text(right)
+    if isinstance(left, ast.Tuple | ast.List | ast.JoinedStr) or isinstance(right, ast.Tuple | ast.List | ast.JoinedStr):
+        return
+    if any(isinstance(side, ast.Constant) and isinstance(side.value, str) for side in (left, right)):
+        return
+    if type(op) in SIGNS:
+        yield "sign", node, f"{a} {SIGNS[type(op)]} {b if isinstance(right, ast.Name | ast.Call | ast.Constant) else f'({b})'}"
+        yield "dropped", node, f"({a})"
+        if isinstance(op, ast.Add):
+            yield "dropped", node, f"({b})"
+    elif isinstance(op, ast.Mult | ast.Div):
+        yield "dropped", node, f"({a})"
+        if isinstance(op, ast.Mult):
+            yield "dropped", node, f"({b})"
+    if isinstance(op, ast.Mult | ast.Div | ast.MatMult | ast.Pow) and _is_value(node):
+        yield "factor", node, f"({text(node)}) * (1 + 1e-3)"
+
+
+def _of_assignment(node, target, op, value, text):
+    left, right = text(target), text(value)
+    if isinstance(value, ast.Tuple | ast.List):
+        return
+    if isinstance(op, ast.Add | ast.Sub):
+        yield "sign", node, f"{left} {'-' if isinstance(op, ast.Add) else '+'}= {right}"
+        yield "accumulation", node, f"{left} = {right}"
+        yield "dropped", node, "pass"
+    elif isinstance(op, ast.Mult | ast.Div | ast.BitAnd | ast.BitXor):
+        yield "dropped", node, "pass"
+    if isinstance(op, ast.Mult) and isinstance(value, ast.Name | ast.Attribute):
+        yield "factor", node, f"{left} *= {right} * (1 + 1e-3)"
+
+
+def _of_call(node, text):
+    function = node.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    for keyword in node.keywords:
+        if keyword.arg == "axis" and isinstance(keyword.value, ast.Constant | ast.UnaryOp):
+            yield "axis", keyword.value, {"0": "1", "1": "0", "-1": "0", "-2": "-1"}.get(text(keyword.value), "0")
+        if keyword.arg == "keepdims" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True:
+            yield "axis", keyword.value, "False"
+    if not isinstance(function, ast.Attribute):
+        if name == "range" and len(node.args) == 1:
+            yield "off by one", node, f"range({text(node.args[0])} - 1)"
+        elif name == "range":
+            rest = "".join(f", {text(each)}" for each in node.args[1:])
+            yield "off by one", node, f"range({text(node.args[0])} + 1{rest})"
+        return
+    owner = text(function.value)
+    if name in ("accumulate", "accumulate_result"):
+        yield "accumulation", node, "None"
+        yield "accumulation", node, f"({owner}.zero_grad(), {text(node)})"
+    if name in ("transpose", "swapaxes"):
+        yield "transpose", node, owner
+    out = any(keyword.arg == "out" for keyword in node.keywords)
+    if name in OPPOSITES:
+        yield "sign" if name in ("add", "subtract") else "function", function, f"{owner}.{OPPOSITES[name]}"
+    if name in DROPPED and not out and len(node.args) <= 1:
+        yield "dropped", node, f"({text(node.args[0]) if node.args else owner})"
+    if name in PRODUCTS and not out and not isinstance(node.parent, ast.Expr) and _is_value(node):
+        yield "factor", node, f"({text(node)}) * (1 + 1e-3)"
+
+
+def _is_value(node: ast.AST) -> bool:
+    """False inside an index and among the sizes and bounds of a shape."""
+    if _about(node, SHAPES) and not _about(node, (".dot(", "xp.")):
+        return False
+    while hasattr(node, "parent") and not isinstance(node, ast.stmt):
+        if isinstance(node.parent, ast.Subscript) and node is node.parent.slice:
+            return False
+        if isinstance(node.parent, ast.Call) and node is not node.parent.func:
+            called = ast.unparse(node.parent.func).rpartition(".")[2]
+            if called in ("reshape", "empty", "zeros", "range", "full", "arange", "transpose", "isfinite", "slice"):
+                return False
+        node = node.parent
+    return True
+
+
+def all_mutants(only: str = "") -> list[Mutant]:
+    found = []
+    for path in sorted(ROOT.glob("mtorch/*/*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        if path.parent.name in FOLDERS and path.name != "__init__.py" and only in name:
+            found += mutants_of(name, path.read_text())
+    return found
+
+
+# ---------------------------------------------------------------------- which tests concern a file
+
+
+def module_name(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".")
+
+
+def concerned(path: str) -> tuple[list[str], set[str]]:
+    """The test modules of a file, and the modules whose classes give the shared proofs.
+
+    A file that defines classes has their proofs, and those of what extends them; a file of functions has those of the
+    files that import it, other files of functions in between.
+    """
+    names = next(tests for words, tests in TESTS if not words or any(w in path for w in words.split()))
+    files = [f"tests/test_{name}.py" for name in names.split()]
+    importers: dict[str, set[str]] = {}
+    helpers = set()
+    for other in (ROOT / "mtorch").rglob("*.py"):
+        tree, name = ast.parse(other.read_text()), module_name(other.relative_to(ROOT).as_posix())
+        if not any(isinstance(node, ast.ClassDef) and node.bases for node in tree.body):
+            helpers.add(name)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for imported in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                    importers.setdefault(imported, set()).add(name)
+    found, stack = set(), [module_name(path)]
+    while stack:
+        module = stack.pop()
+        if module not in found and not module.endswith("__init__"):
+            found.add(module)
+            stack += importers.get(module, ()) if module in helpers else ()
+    return [file for file in files if (ROOT / file).exists()], found
+
+
+# ---------------------------------------------------------------------- one mutant, one process
+
+
+class Replaced(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports one module from a source that is in memory."""
+
+    def __init__(self, name: str, path: str, source: str):
+        self.name, self.path, self.code = name, path, compile(source, path, "exec")
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.util.spec_from_loader(name, self, origin=self.path) if name == self.name else None
+
+    def exec_module(self, module):
+        module.__file__ = self.path
+        exec(self.code, module.__dict__)
+
+
+class FirstFailure:
+    """A pytest plugin that notes the first test that fails."""
+
+    found = ""
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and not self.found:
+            self.found = report.nodeid
+
+    def pytest_collectreport(self, report):
+        if report.failed and not self.found:
+            self.found = f"{report.nodeid} cannot be imported"
+
+
+def run_tests(folder: Path, path: str, source: str | None, files: list[str], modules: set[str]) -> tuple[int, str]:
+    """(exit code, first failure) in this process, which is then of no more use. source: of the changed file, if any."""
+    import pytest
+
+    os.chdir(folder)
+    sys.path[:0] = [str(folder), str(folder / "tests")]
+    if source is not None:
+        sys.meta_path.insert(0, Replaced(module_name(path), str(folder / path), source))
+    import conformance
+
+    def is_concerned(case) -> bool:
+        return any(base.__module__ in modules for base in case.values[0].__mro__)
+
+    conformance.LAYERS[:] = [case for case in conformance.LAYERS if is_concerned(case)]
+    conformance.LOSSES[:] = [case for case in conformance.LOSSES if is_concerned(case)]
+    plugin = FirstFailure()
+    shared = [["tests/test_conformance.py"]] if conformance.LAYERS or conformance.LOSSES else []
+    for chosen in [*shared, files]:
+        options = ["-x", "-q", "--assert=plain", "--tb=no", "-p", "no:cacheprovider", "-o", "addopts="]
+        options += ["-m", "not slow and not gpu", "--deselect=tests/test_conformance.py::test_every_final_class_has_examples"]
+        code = int(pytest.main([*options, *chosen], plugins=[plugin]))
+        if code not in (0, 5):
+            return code, plugin.found or f"exit code {code}"
+    return 0, ""
+
+
+class Worker:
+    """A forked process that judges one mutant."""
+
+    def __init__(self, folder: Path, mutant: Mutant | None, path: str, source: str | None, timeout: float):
+        self.mutant, self.began, self.timeout = mutant, time.monotonic(), timeout
+        files, modules = concerned(path)
+        self.pipe, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(write)
+            return
+        os.setpgid(0, 0)
+        silence = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(silence, stream)
+        try:
+            outcome = run_tests(folder, path, source, files, modules)
+        except BaseException as error:  # the mutant cannot even be imported
+            outcome = 1, f"{type(error).__name__} at import"
+        os.write(write, json.dumps(outcome).encode()[:60000])
+        os._exit(0)
+
+    def finish(self) -> tuple[int, str]:
+        """(exit code, first failure), once the pipe is readable or the time is over."""
+        text = b""
+        if time.monotonic() - self.began > self.timeout:
+            os.killpg(self.pid, signal.SIGKILL)
+            outcome = 1, "time is over"
+        else:
+            text = os.read(self.pipe, 65536)
+            outcome = tuple(json.loads(text)) if text else (1, "the process died")
+        os.close(self.pipe)
+        os.waitpid(self.pid, 0)
+        return outcome
+
+
+def snapshot() -> Path:
+    """A copy of the package and its tests: others may edit the originals meanwhile."""
+    folder = Path(tempfile.mkdtemp(prefix="mutants-"))
+    for name in ("mtorch", "tests", "apps", "benchmarks", "docs", "reference"):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz.part"))
+    for name in ("pyproject.toml", "README.md"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def judge(mutants: list[Mutant], jobs: int, say=print) -> list[tuple[Mutant, int, str]]:
+    """(mutant, exit code of its tests, first failure) for each; RuntimeError where tests fail without any change."""
+    global ROOT
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    import numpy.testing  # noqa: F401
+    import pytest  # noqa: F401
+
+    original, folder = ROOT, snapshot()
+    ROOT = folder
+    try:
+        sources = {path: (folder / path).read_text() for path in {m.path for m in mutants}}
+        limits = {}
+        say(f"{len(mutants)} mutants in {len(sources)} files; first their tests without any change")
+        for path in sorted(sources):
+            worker = Worker(folder, None, path, None, 600)
+            select.select([worker.pipe], [], [], 600)
+            code, failure = worker.finish()
+            if code:
+                raise RuntimeError(f"the tests of {path} fail without any change: {failure}")
+            limits[path] = 20 + 10 * (time.monotonic() - worker.began)
+            say(f"  {path}: {time.monotonic() - worker.began:.1f} s")
+        waiting, running, results = list(mutants)[::-1], {}, []
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                mutant = waiting.pop()
+                source = mutant.source(sources[mutant.path])
+                try:
+                    compile(source, mutant.path, "exec")
+                except SyntaxError as error:
+                    raise RuntimeError(f"no Python: {mutant.path}:{mutant.line} {mutant.text!r}") from error
+                worker = Worker(folder, mutant, mutant.path, source, limits[mutant.path])
+                running[worker.pipe] = worker
+            ready, _, _ = select.select(list(running), [], [], 1.0)
+            late = [pipe for pipe, w in running.items() if time.monotonic() - w.began > w.timeout]
+            for pipe in {*ready, *late}:
+                worker = running.pop(pipe)
+                code, failure = worker.finish()
+                results.append((worker.mutant, code, failure))
+                if not code:
+                    change = worker.mutant.change(sources[worker.mutant.path])
+                    say(f"survived: {worker.mutant.path}:{worker.mutant.line} ({worker.mutant.kind})\n{change}")
+                if len(results) % 50 == 0:
+                    say(f"  {len(results)} of {len(mutants)}, {sum(bool(code) for _, code, _ in results)} killed")
+        return results
+    finally:
+        ROOT = original
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def explained() -> set[tuple[str, str]]:
+    """(path, change) of the survivors that `mutants.md` explains: a heading with the path, the change as a diff."""
+    found, path, lines = set(), "", []
+    for line in EXPLAINED.read_text().splitlines() if EXPLAINED.exists() else []:
+        if line.startswith("## "):
+            path = line.removeprefix("## ").strip()
+        elif line.startswith("```"):
+            if lines:
+                found.add((path, "\n".join(lines)))
+            lines = []
+        elif line.startswith(("- ", "+ ")) and path:
+            lines.append(line)
+    return found
+
+
+def report(results: list[tuple[Mutant, int, str]], say=print) -> tuple[float, list[Mutant]]:
+    """(share killed, the survivors that nobody has explained)."""
+    alive = [mutant for mutant, code, _ in results if not code]
+    known = explained()
+    strange = [m for m in alive if (m.path, m.change((ROOT / m.path).read_text())) not in known]
+    for label, key in (("kind", lambda m: m.kind), ("folder", lambda m: m.path.split("/")[1])):
+        total, dead = Counter(key(m) for m, _, _ in results), Counter(key(m) for m, code, _ in results if code)
+        say(f"by {label}: " + ", ".join(f"{name} {dead[name]}/{total[name]}" for name in sorted(total)))
+    share = 1 - len(alive) / max(len(results), 1)
+    say(f"killed {len(results) - len(alive)} of {len(results)} mutants, {100 * share:.1f} %; ", end="")
+    say(f"{len(alive)} survived, of which {len(alive) - len(strange)} are explained in {EXPLAINED.name}")
+    return share, strange
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=400, help="how many mutants, drawn at random (400)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="files whose path holds this")
+    parser.add_argument("--all", action="store_true", help="every mutant")
+    parser.add_argument("--list", action="store_true", help="show them, run nothing")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    mutants = all_mutants(options.only)
+    if not options.all and options.count < len(mutants):
+        mutants = random.Random(options.seed).sample(mutants, options.count)
+    if options.list:
+        for mutant in mutants:
+            print(f"{mutant.path}:{mutant.line} ({mutant.kind})\n{mutant.change((ROOT / mutant.path).read_text())}")
+        print(f"{len(mutants)} mutants")
+        return 0
+    share, strange = report(judge(mutants, options.jobs))
+    return 0 if share >= 0.95 and not strange else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
