@@ -7,7 +7,7 @@ import numpy
 import pytest
 from conformance import assert_same, run
 
-from mtorch import Bidirectional, Recurrent, Sequential, ShapeMismatchError, layers
+from mtorch import Bidirectional, Graph, Input, Recurrent, Sequential, ShapeMismatchError, layers
 from mtorch.kernels import gru, lstm, recurrence, rnn
 from mtorch.layer import EMPTY, Layer
 from mtorch.testing import check_gradients, strict
@@ -511,6 +511,19 @@ def test_recurrent_unrolls_any_layer_from_state_and_x_to_state_and_y():
         net(x)
     with pytest.raises(ShapeMismatchError, match="state, y"):
         Recurrent(layers.Add())((normal(N, H), x))
+
+
+def test_recurrent_unrolls_a_graph_that_reads_ids():
+    state, ids = Input(), Input()
+    nn = layers.on(dtype="float64", rng=0)
+    new, y = nn.GRUCell(D, H)((state, nn.Embedding(7, D)(ids)))
+    net = Recurrent(Graph.of((new, nn.Linear(H, 2)(y)), inputs=(state, ids)))
+    ids = numpy.array([[1, 2], [6, 1], [0, 0]])
+    assert net((normal(N, H), ids)).shape == (3, N, 2)
+    net.discard()
+    assert check_gradients(net, (normal(N, H), ids)) < 1e-6
+    with pytest.raises(ValueError, match="ids in"):
+        net((normal(N, H), ids + 1))
 
 
 @every_kind

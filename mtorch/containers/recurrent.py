@@ -30,6 +30,10 @@ class Recurrent(Container):
         super().__init__(cells)
         self.final_state: Value = None
 
+    def admit(self, value: Value) -> Value:
+        paired = isinstance(value, tuple) and len(value) == 2 and value[0] is not None
+        return self.cell.admit(value) if paired else super().admit(value)
+
     def forward(self, value: Value) -> Value:
         state, x = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
         if isinstance(x, tuple) or x is None or x.ndim < 2 or not len(x):
@@ -53,7 +57,7 @@ class Recurrent(Container):
         for t in range(len(output_grad) - 1, -1, -1):
             dstate, dx = tape.pull((dstate, output_grad[t]))
             grads.append(dx)
-        dx = self.xp.stack(grads[::-1])
+        dx = None if grads[0] is None else self.xp.stack(grads[::-1])
         dstate = _as_stack(dstate) if stacked else dstate if given else None
         return (dstate, dx) if paired else dx
 
