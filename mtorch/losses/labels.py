@@ -45,7 +45,7 @@ def admit_labels(
             inside = xp.where(labels == ignored, labels, inside)
         arrays.note_fault(f"{loss!r} expected labels in [0, {classes}), got others", (inside != labels).any())
         return inside
-    if not labels.dtype.isnative or labels.dtype.char in "QL":
+    if not labels.dtype.isnative or labels.dtype.char in "QL":  # unsigned 64 bits do not index
         labels = labels.astype("int64")
     wrong = first_beyond(labels, classes, ignored)
     if wrong is not None:
