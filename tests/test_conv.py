@@ -8,7 +8,7 @@ import pytest
 
 from mtorch import Sequential, ShapeMismatchError, layers
 from mtorch.kernels import convolution, pooling
-from mtorch.kernels.windows import Window, spans, windows_back, windows_out
+from mtorch.kernels.windows import Window, _sliced_windows_out, spans, windows_back, windows_out
 from mtorch.testing import check_gradients
 
 rng = numpy.random.default_rng(0)
@@ -228,6 +228,7 @@ def test_windows_back_is_the_transpose_of_windows_out():
     for _, _, _, size, window in GRID:
         x = rng.standard_normal((2, 3, *size))
         columns = windows_out(numpy, x, window)
+        assert (columns == _sliced_windows_out(numpy, x, window, 0.0)).all()
         other = rng.standard_normal(columns.shape)
         assert math.isclose((columns * other).sum(), (x * windows_back(numpy, other, size, window)).sum())
 

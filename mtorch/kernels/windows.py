@@ -17,7 +17,10 @@ from functools import cache
 from types import ModuleType
 from typing import NamedTuple
 
-from mtorch.arrays import Array
+import numpy
+
+from mtorch.arrays import Array, is_numpy
+from mtorch.kernels.memory import scratch
 
 Pair = tuple[int, int]
 
@@ -56,6 +59,11 @@ def spans(window: Window, size: int, axis: int) -> tuple[tuple[slice, slice], ..
 
 def windows_out(xp: ModuleType, x: Array, window: Window, fill: float = 0.0) -> Array:
     """(N, C, H, W) -> (C, KH, KW, OH, OW, N): what every window sees, `fill` where it sees padding."""
+    return (_strided_windows_out if is_numpy(xp) else _sliced_windows_out)(xp, x, window, fill)
+
+
+def _sliced_windows_out(xp, x, window, fill):
+    """One copy for every kernel position."""
     n, c, h, w = x.shape
     shape = (c, *window.kernel, *window.out_size((h, w)), n)
     cols = xp.full(shape, fill, dtype=x.dtype) if any(window.padding) else xp.empty(shape, dtype=x.dtype)
@@ -64,6 +72,21 @@ def windows_out(xp: ModuleType, x: Array, window: Window, fill: float = 0.0) -> 
         for m, (out_columns, columns) in enumerate(spans(window, w, 1)):
             cols[:, k, m, out_rows, out_columns] = image[:, rows, columns]
     return cols
+
+
+def _strided_windows_out(xp, x, window, fill):
+    """One copy of a view of the padded image that repeats its elements by way of its strides."""
+    n, c, h, w = x.shape
+    (kernel, (top, left), (out_h, out_w)) = window.kernel, window.padding, window.out_size((h, w))
+    padded = scratch("padded", (c, h + 2 * top, w + 2 * left, n), x.dtype)
+    if top or left:
+        padded[...] = fill
+    padded[:, top : top + h, left : left + w] = x.transpose(1, 2, 3, 0)
+    by_channel, by_row, by_column, by_image = padded.strides
+    across = (by_row * window.dilation[0], by_column * window.dilation[1])
+    along = (by_row * window.stride[0], by_column * window.stride[1])
+    shape, strides = (c, *kernel, out_h, out_w, n), (by_channel, *across, *along, by_image)
+    return numpy.ndarray(shape, x.dtype, padded, 0, strides).copy()
 
 
 def windows_back(xp: ModuleType, cols: Array, size: Pair, window: Window) -> Array:
