@@ -86,10 +86,10 @@ class Module(Layer, guarded=False, metaclass=_Complete):
         self.input_grad = input_grad
 
     def __init_subclass__(cls):
-        super().__init_subclass__(guarded=False)
         if "forward" in vars(cls):
             cls._formula = vars(cls)["forward"]
             cls.forward = _by_graph(cls._formula)
+        super().__init_subclass__(guarded=False)
 
     # ------------------------------------------------------------------ the net
 

@@ -439,9 +439,30 @@ def test_backward_leaves_out_what_nobody_wants():
     graph.backward(graph(ONES))
     assert (before.backwards, after.backwards, beside.backwards, constant.backwards) == (1, 2, 1, 1)
     table = {"c": numpy.ones(3), "k": (constant, "c"), "y": (Add(), ("x", "k"))}
-    graph = Graph("x", table, "y")
+    graph = Graph("x", table, ("y", "k"))
     graph.backward(graph(ONES))
     assert constant.backwards == 1
+
+
+def test_a_straight_stretch_stops_at_its_first_parameters():
+    first, middle, last = Spy(), Spy(), Spy()
+    x = Input("x")
+    w, v = Linear(3, 3, rng=0), Linear(3, 3, rng=1)
+    chain = last(v(middle(w(first(x)))))
+    graph = Graph.of(chain + chain, xp=numpy)
+    twin = copy.deepcopy(graph)
+    graph.backward_parameters(graph(ONES))
+    assert (first.backwards, middle.backwards, last.backwards) == (0, 1, 1)
+    assert graph.backward(graph(ONES)).shape == (2, 3)
+    assert (first.backwards, middle.backwards, last.backwards) == (1, 2, 2)
+    twin.backward(twin(ONES))
+    for mine, other in zip(graph.parameters().values(), twin.parameters().values(), strict=True):
+        assert_allclose(mine.grad, 2 * other.grad, rtol=1e-6)
+    first.forwards = 0
+    assert_array_equal(graph.predict(ONES), twin.predict(ONES))
+    with pytest.raises(ShapeMismatchError) as caught:
+        graph.predict(ONES[:, :2])
+    assert caught.value.__notes__ == ["in node 'linear' of Graph"]
 
 
 def test_backward_parameters_gives_what_backward_gives():
@@ -632,11 +653,18 @@ def test_constants_among_operands_are_admitted_as_inputs_are():
     assert_same(host(graph.to(dtype="float32").predict(numpy.ones((2, 1)))), graph.predict(numpy.ones((2, 1))))
 
 
+def test_constants_given_on_the_host_move_to_the_graphs_array_module():
+    x = Input("x")
+    graph = Graph.of(mtorch.concat((x, numpy.ones((2, 1))), axis=1) * numpy.ones(2), xp=strict)
+    assert_array_equal(graph(strict.zeros((2, 1))).get(), [[0, 1], [0, 1]])
+
+
 def test_array_module_and_dtype_come_from_the_parameters_or_are_asked_for():
     x = Input("x")
     assert Graph.of(mtorch.exp(x)).dtype == numpy.float32
     assert Graph.of(mtorch.exp(x), dtype="float64").dtype == numpy.float64
     assert Graph.of(mtorch.exp(Tanh(dtype="float64")(x) * 0.5)).dtype == numpy.float64
+    assert Graph.of(Tanh(dtype="float64")(mtorch.exp(x * 0.5))).dtype == numpy.float64
     assert Graph.of(x * parameter(3)).dtype == numpy.float64
     assert Graph.of(Tanh()(linear()(x))).dtype == numpy.float64
     graph = Graph.of(mtorch.exp(x * numpy.ones(3)), xp=strict)

@@ -67,6 +67,15 @@ def test_results_without_axes_are_arrays():
     assert type(layers.Sum(dtype="float64")(DATA)) is numpy.ndarray
 
 
+@pytest.mark.parametrize("kind", [layers.Exp, layers.Log, layers.Sqrt, layers.Square, layers.Abs, layers.Negative])
+def test_functions_of_one_array_refuse_tuples_and_in_a_net_integers(kind):
+    with pytest.raises(TypeError, match=f"{kind.__name__}.* expected floats, got int64"):
+        kind().forward(numpy.ones(3, "int64"))
+    with pytest.raises(ShapeMismatchError, match="expected one array"):
+        kind()((1.0, 2.0))
+    assert kind()([1, 2]).dtype == numpy.float32
+
+
 # ---------------------------------------------------------------------- matrix products
 
 

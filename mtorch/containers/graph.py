@@ -8,7 +8,8 @@ from mtorch import arrays
 from mtorch.arrays import Value, add_values, shape_value
 from mtorch.containers.doors import Doors
 from mtorch.containers.expression import Expression, Input, table_of
-from mtorch.containers.plan import DROP, PARAMETERS, Constant, Plan, Template, gather, leaves
+from mtorch.containers.plan import Constant, Plan, Template, leaves
+from mtorch.containers.program import DROP, PARAMETERS, Program
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
@@ -61,12 +62,8 @@ class Graph(Container):
         layers.update((id(item), item) for item in self.named.values() if isinstance(item, Layer))
         self._settle(tuple(layers.values()), xp, dtype)
         self._name()
-        moving = set(map(id, self.moving))
         moved = [isinstance(item, Parameter) for item in plan.sources.values()]
-        self._steps = list(zip(plan.layers, map(gather, plan.operands), plan.last_uses(), strict=True))
-        self._all_back = plan.backward(moving, [True] * len(self.inputs) + moved)
-        self._parameters_back = plan.backward(moving, [False] * len(self.inputs) + moved)
-        self._result = gather(plan.output)
+        self._program = Program(plan, set(map(id, self.moving)), moved)
         self.flow({})
 
     @classmethod
@@ -196,57 +193,62 @@ class Graph(Container):
 
     def forward(self, x: Value) -> Value:
         values = [*self._parts(x), *[source.value for source in self._sources]]
-        tape = Tape(self)
-        call = tape.call
-        for layer, operand, spent in self._steps:
-            values.append(call(layer, operand(values)))
+        tape, program = Tape(self), self._program
+        run = tape.run
+        for layers, operand, spent in program.steps:
+            values.append(run(layers, operand(values)))
             for slot in spent:
                 values[slot] = None
         self.remember(tape)
-        return self._result(values)
+        return program.result(values)
 
     def infer(self, x: Value) -> Value:
         values = [*self._parts(x), *[source.value for source in self._sources]]
-        for position, (layer, operand, spent) in enumerate(self._steps):
-            try:
-                values.append(layer.infer(operand(values)))
-            except Exception as error:
-                error.add_note(f"in {self.place(layer, position)}")
-                raise
+        position = 0
+        for layers, operand, spent in self._program.steps:
+            x = operand(values)
             for slot in spent:
                 values[slot] = None
-        return self._result(values)
+            for layer in layers:
+                try:
+                    x = layer.infer(x)
+                except Exception as error:
+                    error.add_note(f"in {self.place(layer, position)}")
+                    raise
+                position += 1
+            values.append(x)
+        return self._program.result(values)
 
     def backward(self, output_grad: Value) -> Value:
-        grads = self._pull(output_grad, self._all_back)
+        grads = self._pull(output_grad, self._program.all_back)
         return grads[0] if len(self.inputs) == 1 else tuple(grads[: len(self.inputs)])
 
     def backward_parameters(self, output_grad: Value) -> None:
-        self._pull(output_grad, self._parameters_back)
+        self._pull(output_grad, self._program.parameters_back)
 
-    def _pull(self, output_grad: Value, steps: list[tuple[int, Template, bool]]) -> list[Value]:
+    def _pull(self, output_grad: Value, steps: list[tuple[int, Template, int, int, bool]]) -> list[Value]:
         """Lets all nodes answer in reverse order; gives the gradients of the inputs, parameters and constants."""
         tape: Tape = self.recall()
-        sums = _Sums(self._plan.first + len(steps))
-        sums.spread(self._plan.output, output_grad)
+        calls, sums = tape.calls, _Sums(self._program.size)
+        sums.spread(self._program.output, output_grad)
         grads = sums.grads
         outlines: dict[int, Any] = {}  # slot -> outline of its tuple, where the gradient so far may have gaps
-        for slot, goes, selects in steps:
+        for slot, goes, start, stop, selects in steps:
             grad, grads[slot] = grads[slot], None
             if grad is None or goes == DROP:
-                tape.calls.pop()
+                del calls[start:]
             elif selects:
                 outlines.pop(slot, None)
-                layer, outlines[goes] = tape.calls.pop()
+                layer, outlines[goes] = calls.pop()
                 sums.add(goes, layer.placed(grad, len(outlines[goes])))
             else:
                 if outlines and slot in outlines:
                     grad = completed(self.xp, grad, outlines.pop(slot))
+                grad = tape.rewind(grad, stop)
                 if goes == PARAMETERS:
                     tape.pull_parameters(grad)
-                    continue
-                grad = tape.pull(grad)
-                if goes.__class__ is int and grads[goes] is None:
+                    del calls[start:]
+                elif goes.__class__ is int and grads[goes] is None:
                     grads[goes] = grad
                 else:
                     sums.spread(goes, grad)

@@ -1,4 +1,4 @@
-"""The plan of a Graph: which slots every node reads and fills, when a value is last used, whose gradient is wanted.
+"""The plan of a Graph: its nodes, and which slots every node reads and fills.
 
 A slot holds one value while the graph runs: the inputs come first, then parameters and constants, then one slot for
 each node. A *template* has the structure of an operand with slots as leaves (None stays None). Names are looked up
@@ -15,12 +15,9 @@ from mtorch.arrays import Value
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
 from mtorch.layers.fixed import Fixed
-from mtorch.layers.select import Select
 from mtorch.parameter import Buffer, Parameter
 
 Template = Any  # int | None | tuple[Template, ...]
-
-DROP, PARAMETERS = -1, -2  # in place of a template: nobody wants this node's gradient, or only its parameters do
 
 
 class Constant:
@@ -145,34 +142,6 @@ class Plan:
         for name, slot in slots.items():
             if slot not in used:
                 raise ValueError(f"Graph never uses the {'input' if name in self.inputs else 'node'} {name!r}")
-
-    def last_uses(self) -> list[tuple[int, ...]]:
-        """For each node the slots that nobody reads after it."""
-        last: dict[int, int] = {}
-        for node, operand in enumerate(self.operands):
-            last.update(dict.fromkeys(leaves(operand), node))
-        for slot in leaves(self.output):
-            last.pop(slot, None)
-        found: list[list[int]] = [[] for _ in self.operands]
-        for slot, node in last.items():
-            found[node].append(slot)
-        return [tuple(slots) for slots in found]
-
-    def backward(self, moving: set[int], wanted: list[bool]) -> list[tuple[int, Template, bool]]:
-        """(slot, where its input gradient goes, whether the node is a Select) of each node, the last one first.
-
-        moving: the ids of the layers that have parameters. wanted: whether anybody wants the gradient of each slot up
-        to the first node.
-        """
-        wanted, steps = list(wanted), []
-        for layer, operand in zip(self.layers, self.operands, strict=True):
-            asks = any(wanted[slot] for slot in leaves(operand))
-            goes = mapped(lambda slot: slot if wanted[slot] else None, operand) if asks else DROP
-            if not asks and id(layer) in moving:
-                goes = PARAMETERS
-            steps.append((len(wanted), goes, layer.__class__ is Select and operand.__class__ is int))
-            wanted.append(goes != DROP)
-        return steps[::-1]
 
 
 def is_data(x: Any) -> bool:
