@@ -1,14 +1,17 @@
 """Nets that people learn with, as short functions: sizes in, a `Sequential` out.
 
-Digit models take images as rows (N, D), D = side * side, and return one score for each of K classes. All take the
-keyword arguments of the layers, `xp`, `dtype` and `rng`.
+Digit models take images as rows (N, D), D = side * side, and return one score for each of K classes: logits for
+cross-entropy, but for `mlp`. Their keyword arguments `xp`, `dtype` and `rng` are those of the layers.
 """
 
 import math
 from typing import Any
 
 from mtorch import layers
-from mtorch.containers import Sequential
+from mtorch.containers import Residual, Sequential
+from mtorch.layer import Layer
+
+# ---------------------------------------------------------------------- dense
 
 
 def linear(pixels: int = 784, classes: int = 10, **options: Any) -> Sequential:
@@ -33,10 +36,233 @@ def mlp(pixels: int = 784, classes: int = 10, hidden: int = 16, **options: Any) 
 
 
 def deep(pixels: int = 784, classes: int = 10, hidden: int = 512, **options: Any) -> Sequential:
-    """784-512-512-10 with ReLU, for cross-entropy."""
+    """784-512-512-10 with ReLU."""
     nn = layers.on(**options)
     return Sequential(
         nn.Linear(pixels, hidden, coe=2), nn.ReLU(),
         nn.Linear(hidden, hidden, coe=2), nn.ReLU(),
         nn.Linear(hidden, classes),
     )  # fmt: skip
+
+
+def dropout(pixels: int = 784, classes: int = 10, hidden: int = 512, p: float = 0.3, **options: Any) -> Sequential:
+    """`deep` with dropout after each hidden layer.
+
+    Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
+    """
+    nn = layers.on(**options)
+    return Sequential(
+        nn.Linear(pixels, hidden, coe=2), nn.ReLU(), nn.Dropout(p),
+        nn.Linear(hidden, hidden, coe=2), nn.ReLU(), nn.Dropout(p),
+        nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+def batchnorm(pixels: int = 784, classes: int = 10, hidden: int = 512, **options: Any) -> Sequential:
+    """`deep` with batch normalisation before each ReLU, which takes the place of the biases.
+
+    Ioffe & Szegedy, "Batch Normalization: Accelerating Deep Network Training", 2015, arXiv:1502.03167.
+    """
+    nn = layers.on(**options)
+    return Sequential(
+        nn.Linear(pixels, hidden, coe=2, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+        nn.Linear(hidden, hidden, coe=2, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+        nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+def residual(pixels: int = 784, classes: int = 10, hidden: int = 1024, **options: Any) -> Sequential:
+    """784-1024-1024-10, the second hidden layer with a way around it."""
+    nn = layers.on(**options)
+    return Sequential(
+        nn.Linear(pixels, hidden, coe=2), nn.ReLU(),
+        Residual(Sequential(nn.Linear(hidden, hidden), nn.ReLU())),
+        nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------- convolutional
+
+
+def conv1d(pixels: int = 784, classes: int = 10, channels: int = 64, **options: Any) -> Sequential:
+    """Convolutions along the columns of the image, its rows being the channels."""
+    nn, side = layers.on(**options), side_of(pixels)
+    return Sequential(
+        nn.Reshape((side, side)),
+        nn.Conv1d(side, channels, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Conv1d(channels, 2 * channels, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Flatten(), nn.Linear(2 * channels * (side // 4), classes),
+    )  # fmt: skip
+
+
+def scn(pixels: int = 784, classes: int = 10, channels: int = 16, **options: Any) -> Sequential:
+    """A simple convolutional net: conv-norm-ReLU-maxpool, conv-norm-ReLU-avgpool, conv, linear."""
+    nn, side = layers.on(**options), side_of(pixels)
+    return Sequential(
+        nn.Reshape((1, side, side)),
+        nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, 2 * channels, 3, padding=1), nn.BatchNorm2d(2 * channels), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(2 * channels, 2 * channels, 3, padding=1),
+        nn.Flatten(), nn.Linear(2 * channels * (side // 4) ** 2, classes),
+    )  # fmt: skip
+
+
+def lenet(pixels: int = 784, classes: int = 10, **options: Any) -> Sequential:
+    """LeNet-5 with ReLU and max pooling.
+
+    LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition", 1998.
+    """
+    nn, side = layers.on(**options), side_of(pixels)
+    return Sequential(
+        nn.Reshape((1, side, side)),
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(16 * ((side // 2 - 4) // 2) ** 2, 120, coe=2), nn.ReLU(),
+        nn.Linear(120, 84, coe=2), nn.ReLU(),
+        nn.Linear(84, classes),
+    )  # fmt: skip
+
+
+def lenet_large(pixels: int = 784, classes: int = 10, **options: Any) -> Sequential:
+    """Caffe's variant of LeNet: conv 20, pool, conv 50, pool, 500."""
+    nn, side = layers.on(**options), side_of(pixels)
+    return Sequential(
+        nn.Reshape((1, side, side)),
+        nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(50 * (((side - 4) // 2 - 4) // 2) ** 2, 500, coe=2), nn.ReLU(),
+        nn.Linear(500, classes),
+    )  # fmt: skip
+
+
+def cnn(pixels: int = 784, classes: int = 10, channels: int = 32, **options: Any) -> Sequential:
+    """The net of PyTorch's MNIST example: conv 32, conv 64, pool, 128, with dropout."""
+    nn, side = layers.on(**options), side_of(pixels)
+    return Sequential(
+        nn.Reshape((1, side, side)),
+        nn.Conv2d(1, channels, 3), nn.ReLU(),
+        nn.Conv2d(channels, 2 * channels, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25), nn.Flatten(),
+        nn.Linear(2 * channels * ((side - 4) // 2) ** 2, 4 * channels, coe=2), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(4 * channels, classes),
+    )  # fmt: skip
+
+
+def resnet_simple(pixels: int = 784, classes: int = 10, channels: int = 16, **options: Any) -> Sequential:
+    """A first residual net: conv, pool, two blocks on equal terms, the mean over the image, linear."""
+    nn, side = layers.on(**options), side_of(pixels)
+    return Sequential(
+        nn.Reshape((1, side, side)),
+        nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(2),
+        *residual_block(nn, channels, channels), *residual_block(nn, channels, channels),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes),
+    )  # fmt: skip
+
+
+def resnet(pixels: int = 784, classes: int = 10, channels: int = 16, **options: Any) -> Sequential:
+    """A residual net of 10 layers for 28 x 28: 16 channels, then 32 on a 14 x 14 grid, then 64 on 7 x 7.
+
+    He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385.
+    """
+    nn, side = layers.on(**options), side_of(pixels)
+    blocks = [(1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1)]
+    return Sequential(
+        nn.Reshape((1, side, side)),
+        nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+        *(layer for a, b, stride in blocks for layer in residual_block(nn, a * channels, b * channels, stride)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * channels, classes),
+    )  # fmt: skip
+
+
+def residual_block(nn: Any, channels: int, out_channels: int, stride: int = 1) -> tuple[Layer, Layer]:
+    """Two convolutions with a way around them, and a ReLU. Where sizes change, the way around is a 1 x 1 convolution.
+
+    nn: a namespace of layers, `layers.on(...)`.
+    """
+    body = Sequential(
+        nn.Conv2d(channels, out_channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels),
+    )  # fmt: skip
+    shortcut = None
+    if stride > 1 or out_channels != channels:
+        shortcut = Sequential(
+            nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+        )
+    return Residual(body, shortcut), nn.ReLU()
+
+
+# ---------------------------------------------------------------------- sequences
+
+
+def rnn(pixels: int = 784, classes: int = 10, hidden: int | None = None, **options: Any) -> Sequential:
+    """A tanh RNN that reads the image row by row; see `gru`."""
+    return _over_rows("RNN", pixels, classes, hidden, options)
+
+
+def gru(pixels: int = 784, classes: int = 10, hidden: int | None = None, **options: Any) -> Sequential:
+    """A GRU that reads the image row by row, and a linear map of its last step.
+
+    hidden: 16 for scans of 8 x 8 and 64 for larger images where it is not given.
+    """
+    return _over_rows("GRU", pixels, classes, hidden, options)
+
+
+def lstm(pixels: int = 784, classes: int = 10, hidden: int | None = None, **options: Any) -> Sequential:
+    """An LSTM that reads the image row by row; see `gru`."""
+    return _over_rows("LSTM", pixels, classes, hidden, options)
+
+
+def _over_rows(cell: str, pixels: int, classes: int, hidden: int | None, options: dict[str, Any]) -> Sequential:
+    nn, side = layers.on(**options), side_of(pixels)
+    hidden = hidden or (16 if side <= 8 else 64)
+    return Sequential(
+        nn.Reshape((side, side)), getattr(nn, cell)(side, hidden, batch_first=True), nn.Slice((slice(None), -1)),
+        nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+def bilstm(vocabulary: int, classes: int = 2, embedding: int = 16, hidden: int = 16, **options: Any) -> Sequential:
+    """A text classifier: word ids (T, N) -> (N, K), read from both ends; id 0 pads.
+
+    The loudest answer over time counts: the maximum of every feature over the steps.
+    """
+    nn = layers.on(**options)
+    return Sequential(
+        nn.Embedding(vocabulary, embedding, padding_idx=0), nn.LSTM(embedding, hidden, bidirectional=True),
+        nn.Max(axis=0), nn.Linear(2 * hidden, classes),
+    )  # fmt: skip
+
+
+def transformer(
+    pixels: int = 784, classes: int = 10, width: int = 64, heads: int = 4, blocks: int = 2, **options: Any
+) -> Sequential:
+    """A small Transformer encoder over the rows of the image, then the mean over them."""
+    nn, side = layers.on(**options), side_of(pixels)
+    return Sequential(
+        nn.Reshape((side, side)), nn.Transpose((1, 0, 2)), nn.Linear(side, width), nn.PositionalEmbedding(side, width),
+        *(layer for _ in range(blocks) for layer in transformer_block(nn, width, heads, 2 * width)),
+        nn.LayerNorm(width), nn.Mean(axis=0), nn.Linear(width, classes),
+    )  # fmt: skip
+
+
+def transformer_block(nn: Any, width: int, heads: int, hidden: int, p: float = 0.0) -> tuple[Layer, Layer]:
+    """Attention and a dense net of one hidden layer, each normalised first and with a way around it: (T, N, E) -> same.
+
+    nn: a namespace of layers, `layers.on(...)`.
+
+    Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762; with the normalisation first as in
+    Xiong et al., "On Layer Normalization in the Transformer Architecture", 2020, arXiv:2002.04745.
+    """
+    attention = Sequential(nn.LayerNorm(width), nn.MultiHeadAttention(width, heads, dropout=p))
+    dense = Sequential(
+        nn.LayerNorm(width), nn.Linear(width, hidden, coe=2), nn.ReLU(), nn.Dropout(p), nn.Linear(hidden, width)
+    )
+    return Residual(attention), Residual(dense)
+
+
+def side_of(pixels: int) -> int:
+    """The side of a square image of that many pixels."""
+    side = math.isqrt(pixels)
+    if side * side != pixels:
+        raise ValueError(f"expected the pixels of a square image, got {pixels}")
+    return side

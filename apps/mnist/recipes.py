@@ -16,7 +16,7 @@ class Recipe:
     """A model and its defaults. `epochs` is for MNIST, `small_epochs` for the built-in digits.
 
     lr: the rate with the recipe's own optimizer, None for that optimizer's default.
-    gamma: what the rate is multiplied by after each epoch.
+    gamma: what the rate is multiplied by after each epoch on MNIST.
     scans: the model reads the built-in digits as raw 8 x 8 scans.
     """
 
@@ -41,11 +41,29 @@ class Recipe:
     def default_epochs(self, data: DigitData) -> int:
         return self.epochs if len(data.train_labels) > 10_000 else self.small_epochs
 
+    def default_gamma(self, data: DigitData) -> float:
+        """The rate falls by as much in a default run on few digits as in one on MNIST."""
+        return self.gamma ** (self.epochs / self.default_epochs(data))
+
 
 RECIPES = {
-    "mlp": Recipe(models.mlp, loss="square", optimizer="sgd", batch_size=20, epochs=10, small_epochs=60),
+    "mlp": Recipe(models.mlp, loss="square", optimizer="sgd", gamma=0.95, batch_size=20, epochs=10, small_epochs=60),
     "linear": Recipe(models.linear),
     "deep": Recipe(models.deep, batch_size=128),
+    "dropout": Recipe(models.dropout, batch_size=128),
+    "batchnorm": Recipe(models.batchnorm, batch_size=128),
+    "residual": Recipe(models.residual, lr=5e-3, gamma=0.6, batch_size=256, epochs=8),
+    "conv1d": Recipe(models.conv1d, gamma=0.7),
+    "scn": Recipe(models.scn, lr=2e-3, gamma=0.7),
+    "lenet": Recipe(models.lenet, lr=2e-3, gamma=0.7),
+    "lenet_large": Recipe(models.lenet_large, gamma=0.7),
+    "cnn": Recipe(models.cnn, gamma=0.7, epochs=8),
+    "resnet_simple": Recipe(models.resnet_simple, lr=3e-3, gamma=0.7),
+    "resnet": Recipe(models.resnet, lr=3e-3, gamma=0.5),
+    "rnn": Recipe(models.rnn, lr=2e-3, gamma=0.65, batch_size=32, small_epochs=60, pixels="scale", scans=True),
+    "gru": Recipe(models.gru, lr=8e-3, gamma=0.65, batch_size=32, small_epochs=60, pixels="scale", scans=True),
+    "lstm": Recipe(models.lstm, lr=8e-3, gamma=0.65, batch_size=32, small_epochs=60, pixels="scale", scans=True),
+    "transformer": Recipe(models.transformer, lr=2e-3, gamma=0.8),
 }
 
 LOSSES = {"square": losses.SquareLoss, "cross_entropy": losses.CrossEntropyLoss}

@@ -40,7 +40,7 @@ class Run:
     def of(cls, args: argparse.Namespace) -> "Run":
         recipe, xp = RECIPES[args.model], module_for(args.device)
         data = load_digits_data(args.data, size=8 if recipe.scans else 28)
-        settings = chosen(args, recipe) | {"side": data.train_images.shape[-1], "data": fingerprint(data)}
+        settings = chosen(args, recipe, data)
         rng = numpy.random.default_rng(args.seed)
         module = Module(recipe.build(settings["side"] ** 2, rng=rng, xp=xp))
 
@@ -58,14 +58,7 @@ class Run:
 
     def resume(self, folder: RunFolder) -> list[dict[str, Any]]:
         """Goes back to the state of the folder's checkpoint; returns the history so far."""
-        made = settings_of(folder)
-        other = {key: made.get(key) for key in self.settings if made.get(key) != self.settings[key]}
-        digits = {key: other.pop(key) for key in ("side", "data") if key in other}
-        if other or digits:
-            options = [f"--{key.replace('_', '-')} {value}" for key, value in other.items()]
-            text = ", ".join(options + ["other digits"] * bool(digits))
-            raise ValueError(f"{folder.model} was made with {text}: ask for that, or name another --out")
-        more = folder.load(self.module, self.optimizer)
+        more = folder.resume(self.module, self.optimizer, self.settings)
         self.train_batches.load_state_dict(more["loader"])
         return more["history"]
 
@@ -78,9 +71,10 @@ class Run:
         """Trains one epoch; its row of the history."""
         with progress(self.train_batches, f"epoch {number}/{self.epochs}") as batches:
             train = train_epoch(self.module, self.loss_func, self.optimizer, batches)
-        if not math.isfinite(train.loss):
+        test = self.test()
+        if not math.isfinite(train.loss + test.loss):
             raise ValueError(f"the loss is not finite in epoch {number}: try a smaller --lr than {self.settings['lr']}")
-        return row(number, train, self.test())
+        return row(number, train, test)
 
     def test(self) -> Score:
         return evaluate(self.module, self.loss_func, self.test_batches)
@@ -91,7 +85,7 @@ class Run:
         return numpy.concatenate([probabilities(self.module, x, loss) for x, _ in self.test_batches])
 
 
-def chosen(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+def chosen(args: argparse.Namespace, recipe: Recipe, data: DigitData) -> dict[str, Any]:
     """The settings that shape a run, the recipe's where none are given. A default rate belongs to its optimizer."""
     optimizer = args.optimizer or recipe.optimizer
     lr = OPTIMIZERS[optimizer][1]
@@ -102,25 +96,27 @@ def chosen(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
         "loss": args.loss or recipe.loss,
         "optimizer": optimizer,
         "lr": lr if args.lr is None else args.lr,
-        "gamma": recipe.gamma if args.gamma is None else args.gamma,
+        "gamma": recipe.default_gamma(data) if args.gamma is None else args.gamma,
         "batch_size": args.batch_size or recipe.batch_size,
         "seed": args.seed,
+        "side": data.train_images.shape[-1],
+        "data": fingerprint(data),
     }
 
 
-def fingerprint(data: DigitData) -> int:
-    """A number that differs between data sets, wherever they are kept."""
+def fingerprint(data: DigitData) -> str:
+    """What differs between data sets, wherever they are kept."""
     total = 0
     for array in data[1:]:
         total = zlib.crc32(numpy.ascontiguousarray(array), total)
-    return total
+    return f"with checksum {total:08x}"
 
 
 def settings_of(folder: RunFolder) -> dict[str, Any]:
     """What the folder's checkpoint was made with."""
     settings = folder.notes().get("settings")
     if not isinstance(settings, dict) or settings.get("model") not in RECIPES or settings.get("side") not in (8, 28):
-        raise ValueError(f"{folder.model} is not a checkpoint of this app")
+        raise ValueError(f"{folder.model} is not a checkpoint of the digit recogniser")
     return settings
 
 

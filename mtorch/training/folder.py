@@ -42,6 +42,16 @@ class RunFolder:
         """Takes over the checkpoint; returns what was saved with it."""
         return load(self.model, module, optimizer)
 
+    def resume(self, module: Layer, optimizer: Optimizer, settings: dict[str, Any]) -> dict[str, Any]:
+        """As load; a ValueError unless the checkpoint was saved with these `settings`."""
+        made = self.notes().get("settings")
+        if not isinstance(made, dict) or made.keys() != settings.keys():
+            raise ValueError(f"{self.model} is not a checkpoint of this app")
+        other = [f"{key.replace('_', '-')} {made[key]}" for key in settings if made[key] != settings[key]]
+        if other:
+            raise ValueError(f"{self.model} was made with {', '.join(other)}: ask for that, or name another --out")
+        return self.load(module, optimizer)
+
     def notes(self) -> dict[str, Any]:
         """What was saved with the checkpoint, before there is a module to load it into."""
         return read_notes(self.model)

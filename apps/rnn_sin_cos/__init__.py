@@ -1,0 +1,1 @@
+"""A recurrent net that reads sine and gives cosine: `python -m apps.rnn_sin_cos`."""
