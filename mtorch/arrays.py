@@ -136,6 +136,7 @@ def ones(xp: ModuleType, n: int, dtype: numpy.dtype) -> Array:
     return xp.ones(n, dtype)
 
 
+@lru_cache(maxsize=256)
 def constant(xp: ModuleType, number: float, dtype: numpy.dtype) -> Any:
     """The number as what an operation with an array of that dtype takes fastest; on NumPy that is a 0-d array."""
     return numpy.array(number, dtype) if xp is numpy else number
@@ -201,7 +202,7 @@ def descend(value: Array, grad: Array, lr: float) -> None:
     if type(value) is not numpy.ndarray:
         value -= grad * lr
     elif value.size <= 32 * LARGE_BLOCK or not value.flags.c_contiguous:
-        grad *= numpy.array(lr, value.dtype)
+        grad *= constant(numpy, lr, value.dtype)
         value -= grad
     else:
         follow(value, Direction(_scaled, (grad,)), lr)

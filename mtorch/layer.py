@@ -29,7 +29,6 @@ reference, so nobody writes into one between a forward and its backward.
 """  # noqa: E501
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import wraps
@@ -108,8 +107,6 @@ class Layer:
         self.backward(output_grad)
 
     def step(self, lr: float) -> None:
-        if not 0 <= lr < math.inf:
-            check_rate(lr, self)
         for item in vars(self).values():
             if item.__class__ is Parameter:
                 item.step(lr)
@@ -287,12 +284,6 @@ class Layer:
         An input is a shape, a tuple of shapes, or a function of (xp, rng) that returns the value itself.
         """
         raise NotImplementedError(f"{cls.__name__} needs examples() for its proofs")
-
-
-def check_rate(lr: float, who: object) -> None:
-    """ValueError unless the rate is finite and not negative."""
-    if not 0 <= lr < math.inf:
-        raise ValueError(f"{who!r} expected a finite learning rate >= 0, got lr={lr!r}")
 
 
 def refuse_tuple(layer: Layer, x: tuple) -> None:

@@ -1,5 +1,6 @@
 """Parameters, which training moves, and buffers, which layers keep and training does not."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,8 +53,18 @@ class Parameter:
             function(*args, out=self._grad if self._grad is not None else self._workspace())
             self.contributed = True
 
+    def accumulate_product(self, a: Array, b: Array) -> None:
+        """grad += a.dot(b), the first contribution computed in place."""
+        if self.contributed:
+            self._grad += a.dot(b)
+        else:
+            a.dot(b, self._grad if self._grad is not None else self._workspace())
+            self.contributed = True
+
     def step(self, lr: float) -> None:
-        """value -= lr * (direction, or else grad); the gradient then counts as zero."""
+        """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate."""
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"{self!r} expected a finite learning rate >= 0, got lr={lr!r}")
         if self.contributed:
             if self.trainable:
                 if self.direction is None:

@@ -71,6 +71,10 @@ class Sequential(Container):
                 raise
         return x
 
+    def step(self, lr: float) -> None:
+        for layer in self.moving:
+            layer.step(lr)
+
     def place(self, layer: Layer, position: int) -> str:
         return f"layer {position} of Sequential"
 

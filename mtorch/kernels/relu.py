@@ -5,7 +5,7 @@ from types import ModuleType
 
 import numpy
 
-from mtorch.arrays import Array, is_numpy
+from mtorch.arrays import Array, constant, is_numpy
 from mtorch.kernels.memory import empty_like
 
 SMALL = 4096
@@ -13,7 +13,7 @@ SMALL = 4096
 
 def relu(xp: ModuleType, x: Array) -> Array:
     """max(x, 0) as a new array. For large arrays NumPy clips three times faster than it takes a maximum."""
-    return x.clip(0.0, math.inf, out=empty_like(xp, x)) if x.size > SMALL else xp.maximum(x, 0.0)
+    return x.clip(0.0, math.inf, out=empty_like(xp, x)) if x.size > SMALL else xp.maximum(x, constant(xp, 0.0, x.dtype))
 
 
 def relu_grad(xp: ModuleType, y: Array, output_grad: Array) -> Array:
@@ -22,10 +22,10 @@ def relu_grad(xp: ModuleType, y: Array, output_grad: Array) -> Array:
     NumPy casts a mask of booleans slowly. In small arrays the sign of y serves instead; in large ones of float32 the
     bits of y, which read as an integer are 0 or more, are held to 0 or 1 and multiply the bits of the gradient.
     """
+    if y.size <= SMALL:
+        return xp.sign(y) * output_grad
     if not is_numpy(xp) or y.dtype.itemsize != 4:
         return relu_grad_generic(xp, y, output_grad)
-    if y.size <= SMALL:
-        return numpy.sign(y) * output_grad
     dx = numpy.clip(y.view(numpy.int32), 0, 1, out=empty_like(numpy, y).view(numpy.int32))
     dx *= output_grad.view(numpy.int32)
     return dx.view(numpy.float32)

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, constant, whole
 
 _LARGEST = {2: 11.0, 4: 88.0}  # exp of it is finite, by the size of the type in bytes; the wider ones go to 709
 
@@ -15,9 +15,10 @@ def sigmoid(xp: ModuleType, x: Array) -> Array:
     For large x the quotient is 1 to within rounding long before exp(x) overflows: x is held below that point. For
     very negative x it keeps its relative accuracy, as 1 / (1 + exp(-x)) does.
     """
-    e = xp.asarray(xp.minimum(x, largest_exponent(x.dtype)))
+    dtype = x.dtype
+    e = whole(xp, xp.minimum(x, constant(xp, largest_exponent(dtype), dtype)))
     xp.exp(e, out=e)
-    e /= 1 + e
+    e /= e + constant(xp, 1.0, dtype)
     return e
 
 

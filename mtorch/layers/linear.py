@@ -67,7 +67,7 @@ class Linear(Layer):
         if x.shape[-1:] != (self.in_dim,):
             raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
         self.remember(x)
-        y = flat_rows(x).dot(self.weight.value.T)
+        y = (x if x.ndim == 2 else flat_rows(x)).dot(self.weight.value.T)
         if self.bias is not None:
             y += self.bias.value
         return y if x.ndim == 2 else y.reshape(x.shape[:-1] + (self.out_dim,))
@@ -82,11 +82,16 @@ class Linear(Layer):
         self._parameter_grads(self.recall(), output_grad)
 
     def _parameter_grads(self, x: Array, output_grad: Array) -> Array:
-        g = flat_rows(output_grad)
-        self.weight.accumulate_result(g.T.dot, flat_rows(x))
+        g, x = (output_grad, x) if x.ndim == 2 else (flat_rows(output_grad), flat_rows(x))
+        self.weight.accumulate_product(g.T, x)
         if self.bias is not None:
-            self.bias.accumulate_result(ones(self.xp, g.shape[0], g.dtype).dot, g)
+            self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)
         return g
+
+    def step(self, lr: float) -> None:
+        self.weight.step(lr)
+        if self.bias is not None:
+            self.bias.step(lr)
 
     def details(self) -> str:
         return f"{self.in_dim} -> {self.out_dim}" + ("" if self.bias is not None else ", bias=False")

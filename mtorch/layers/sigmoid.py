@@ -1,6 +1,6 @@
 """The logistic function."""
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, constant
 from mtorch.kernels.sigmoid import sigmoid
 from mtorch.layers.activation import Activation
 
@@ -20,7 +20,7 @@ class Sigmoid(Activation):
 
     def backward(self, output_grad: Array) -> Array:
         y = self.recall()
-        dx = 1 - y
+        dx = constant(self.xp, 1.0, y.dtype) - y
         dx *= y
         dx *= output_grad
         return dx
