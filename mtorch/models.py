@@ -25,13 +25,13 @@ def mlp(pixels: int = 784, classes: int = 10, hidden: int = 16, **options: Any) 
 
     The output bias starts at the logit of the prior 1 / K and the output weights start small. Otherwise outputs start
     at one half, far too high for nine classes in ten, and the first steps drive some of them so low that the sigmoid
-    is flat there and they stay.
+    is flat there and they stay. The first weights start small, because pixels without any news keep theirs for ever.
     """
     nn = layers.on(**options)
     out = nn.Linear(hidden, classes, coe=0.1)
     out.bias.value[...] = -math.log(classes - 1)
     return Sequential(
-        nn.Linear(pixels, hidden, coe=2), nn.ReLU(), nn.Linear(hidden, hidden, coe=2), nn.ReLU(), out, nn.Sigmoid()
+        nn.Linear(pixels, hidden, coe=0.1), nn.ReLU(), nn.Linear(hidden, hidden, coe=2), nn.ReLU(), out, nn.Sigmoid()
     )
 
 

@@ -19,7 +19,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    main = Parser(prog="python -m apps.mnist", description=__doc__)
+    more = "Without a command it trains. What can be set: python -m apps.mnist train --help, and so for the others."
+    main = Parser(prog="python -m apps.mnist", description=__doc__, epilog=more)
     commands = main.add_subparsers(dest="command", metavar="|".join(COMMANDS))
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)

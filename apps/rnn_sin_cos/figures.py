@@ -21,6 +21,7 @@ def save(figure: Any, path: Path) -> None:
     for panel in figure.axes:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
+    figure.align_ylabels()
     figure.savefig(path, dpi=120, metadata={"Software": None})
     plt.close(figure)
 

@@ -128,7 +128,7 @@ def loop(run: Run, folder: RunFolder) -> None:
         for step in steps:
             run.note(step, run.step())
             if show is not None and step % LOGGED == 0:
-                show(described(run.history[-1]), refresh=False)
+                show(described(run.history[-1]).partition(",")[0], refresh=False)
             if step % KEPT == 0 or step == run.steps:
                 run.save(folder)
             if step % KEPT == 0:

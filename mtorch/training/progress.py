@@ -1,5 +1,6 @@
 """A progress bar on a terminal, silence elsewhere."""
 
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,4 +13,5 @@ def progress(batches: Iterable[Any], title: str) -> AbstractContextManager[Itera
         return nullcontext(batches)
     from tqdm import tqdm
 
-    return tqdm(batches, desc=title, leave=False, file=sys.stderr, dynamic_ncols=True, mininterval=0.1)
+    width = {"ncols": 80, "nrows": 24} if os.get_terminal_size(sys.stderr.fileno()).columns == 0 else {"dynamic_ncols": True}
+    return tqdm(batches, desc=title, leave=False, file=sys.stderr, mininterval=0.1, **width)
