@@ -37,7 +37,7 @@ def check_lengths(layer: Layer, lengths: Array, steps: int, batch: int) -> None:
         raise ShapeMismatchError(layer, f"expected lengths of shape {(batch,)}, got {lengths.shape}")
     wrong = ((lengths < 1) | (lengths > steps)).any()
     text = f"{layer!r} expected lengths from 1 to {steps}"
-    if not isinstance(lengths, numpy.ndarray):
+    if arrays.array_module(lengths) is not numpy:
         arrays.note_fault(text, wrong)
     elif wrong:
         raise ValueError(f"{text}, got {lengths.tolist()}")
