@@ -3,16 +3,17 @@
 import argparse
 import fnmatch
 import json
+import os
 import sys
 from pathlib import Path
 
-from . import fresh, report
+from . import fresh, lenet_to_99, report
 from .machine import describe
 from .rounds import Bench, Row
 from .workloads import SCALING, TABLE, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
-EXTRAS = ("cold-start", "memory", "scaling")
+EXTRAS = ("cold-start", "memory", "scaling", "lenet-to-99")
 
 
 def arguments() -> argparse.Namespace:
@@ -22,6 +23,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each library (default 9)")
     parser.add_argument("--retries", type=int, default=3, metavar="N", help="repeats of a disturbed turn (default 3)")
     parser.add_argument("--quick", action="store_true", help="3 short rounds and no extras")
+    parser.add_argument("--data", default=os.environ.get("MTORCH_DATA"), metavar="DIR",
+                        help="the folder with MNIST's four files, for lenet-to-99 (default: MTORCH_DATA)")
     parser.add_argument("--check", action="store_true", help="compare the losses of the first steps, time nothing")
     parser.add_argument("--list", action="store_true", help="the names that --only knows")
     parser.add_argument("--json", metavar="FILE", help="results for machines")
@@ -61,6 +64,9 @@ def main() -> int:
     if "memory" in extras:
         more["memory"] = fresh.peak_memory()
 
+    if "lenet-to-99" in extras:
+        more |= race(options.data)
+
     print("\n" + report.remainder(rows, scaling, more))
     result = report.as_dict(machine, rows, scaling, more)
     if options.json or options.write:
@@ -76,6 +82,18 @@ def main() -> int:
     if options.write:
         (HERE / "RESULTS.md").write_text(report.markdown(result["date"], machine, rows, scaling, more))
     return 0
+
+
+def race(data: str | None) -> dict:
+    if not data:
+        print("\nlenet-to-99 is left out: name MNIST's folder with --data")
+        return {}
+    print("\nLeNet-5 from the start of the process to 99 % of MNIST's test digits")
+    try:
+        return {"lenet_to_99": lenet_to_99.summary(lenet_to_99.compare(str(Path(data).resolve())))}
+    except (NotImplementedError, RuntimeError) as error:
+        print(error)
+        return {}
 
 
 def progress(bench: Bench, name: str) -> Row:

@@ -119,6 +119,14 @@ def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list
                   f"{found['ours'][key] / found['torch'][key]:.2f}" if {"ours", "torch"} <= set(found) else ""]
                  for what, key in (("five CNN steps, beyond the imports", "growth"), ("the whole process", "peak"))]
         tables.append(("Peak memory", ["of", "ours", "PyTorch", "by hand", "ours / PyTorch"], lines))
+    if found := extras.get("lenet_to_99"):
+        lines = []
+        for what, key in (("process start to 99 % tested", "seconds"), ("one epoch", "seconds_an_epoch")):
+            pair = found["ours"][key], found["torch"][key]
+            lines.append([what, *(time_text(value) if value else "not reached" for value in pair),
+                          f"{pair[0] / pair[1]:.2f}" if all(pair) else ""])
+        tables.append(("LeNet-5 on MNIST: python -m apps.mnist --model lenet, median over seeds",
+                       ["seconds of", "ours", "PyTorch", "ours / PyTorch"], lines))
     for axis, line in scaling.items():
         lines = [[str(size), *(time_text(row.median(side)) for side in sides),
                   *("" if row.ratio(side) is None else f"{row.ratio(side):.2f}" for side in ("torch", "numpy"))]
