@@ -33,6 +33,8 @@ def is_array(x: object) -> bool:
 
 def array_module(x: object) -> ModuleType | None:
     """The module an array belongs to (None for what is no array)."""
+    if x.__class__ is numpy.ndarray:
+        return numpy
     if isinstance(x, numpy.ndarray | numpy.generic):
         return numpy
     kind = type(x)

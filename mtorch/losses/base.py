@@ -123,6 +123,7 @@ class LossFunction:
 
     def reduced(self, xp: ModuleType, terms: Array, grad: Array) -> Loss:
         """The Loss of these terms, whose derivative `grad` is rescaled in place."""
+        grad = arrays.whole(xp, grad)
         if self.reduction == "none":
             return self.outcome(xp, terms, grad)
         value = xp.add.reduce(terms, None)
@@ -138,13 +139,13 @@ class LossFunction:
             raise ValueError(f"{self!r} has nothing to average: the prediction has shape {prediction.shape}")
         return items
 
-    def outcome(self, xp: ModuleType, value: Any, grad: Array) -> Loss:
-        """The Loss of this call."""
-        if xp is not numpy:
-            value = arrays.spoil(xp, value)
-        elif value.itemsize <= 8 and not value.shape:
-            value = float(value)
-        return Loss(value, arrays.whole(xp, grad), self.backward_func, type(self).__name__)
+    def outcome(self, xp: ModuleType, value: Any, grad: Array, factor: float = 1.0) -> Loss:
+        """The Loss of this call, whose value is `factor * value`."""
+        if value.__class__ is numpy.float32 or value.__class__ is numpy.float64:
+            value = float(value) * factor
+        else:
+            value = arrays.spoil(xp, value if factor == 1 else value * factor)
+        return Loss(value, grad, self.backward_func, type(self).__name__)
 
     def details(self) -> Iterator[str]:
         """What stands between the brackets of the repr."""

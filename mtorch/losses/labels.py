@@ -30,27 +30,28 @@ def admit_labels(
     Host labels are checked, then moved. Whether labels that are already on a device are in range is known there only:
     they come back within the range, and the next read on the host raises.
     """
-    home = numpy if target.__class__ is numpy.ndarray else arrays.array_module(target)
+    home = arrays.array_module(target)
     labels = arrays.host_array(target, loss) if home is None else target
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"{loss!r} expected integer labels, got dtype {labels.dtype}")
+    dtype = labels.dtype
+    if dtype.kind not in "iu":
+        raise TypeError(f"{loss!r} expected integer labels, got dtype {dtype}")
     if labels.shape != lead:
         if labels.shape != (*lead, 1):
             raise ShapeMismatchError(loss, f"expected labels of shape {lead} or {(*lead, 1)}, got {labels.shape}")
         labels = labels.reshape(lead)
-    if home is not None and home is not numpy:
-        labels = arrays.admit_array(xp, labels, loss).astype("int64")
-        inside = labels.clip(0, classes - 1)
-        if ignored is not None:
-            inside = xp.where(labels == ignored, labels, inside)
-        arrays.note_fault(f"{loss!r} expected labels in [0, {classes}), got others", (inside != labels).any())
-        return inside
-    if not labels.dtype.isnative or labels.dtype.char in "QL":  # unsigned 64 bits do not index
-        labels = labels.astype("int64")
-    wrong = first_beyond(labels, classes, ignored)
-    if wrong is not None:
-        raise ValueError(f"{loss!r} expected labels in [0, {classes}), got {wrong}")
-    return labels if xp is numpy else xp.asarray(labels.astype("int64"))
+    if home is numpy or home is None:
+        if not dtype.isnative or dtype.char in "QL":  # unsigned 64 bits do not index
+            labels = labels.astype("int64")
+        wrong = first_beyond(labels, classes, ignored)
+        if wrong is not None:
+            raise ValueError(f"{loss!r} expected labels in [0, {classes}), got {wrong}")
+        return labels if xp is numpy else xp.asarray(labels.astype("int64"))
+    labels = arrays.admit_array(xp, labels, loss).astype("int64")
+    inside = labels.clip(0, classes - 1)
+    if ignored is not None:
+        inside = xp.where(labels == ignored, labels, inside)
+    arrays.note_fault(f"{loss!r} expected labels in [0, {classes}), got others", (inside != labels).any())
+    return inside
 
 
 class LabelLoss(LossFunction):

@@ -33,9 +33,9 @@ class SquareLoss(LossFunction):
         if self.reduction == "none":
             return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d)
         share = 1 / self.number(d.size // classes, d) if self.reduction == "mean" else 1.0
-        value = xp.vdot(d, d) * (0.5 * share)
+        value = xp.vdot(d, d)
         d *= constant(xp, share, d.dtype)
-        return self.outcome(xp, value, d)
+        return self.outcome(xp, value, d, 0.5 * share)
 
     def details(self) -> Iterator[str]:
         if self.transform:
