@@ -67,7 +67,7 @@ def torch_side(start: str, data: str) -> None:
     import torch
     from torch import nn
 
-    from .workloads.images import lenet
+    from .workloads.images import torch_lenet
 
     def idx(name: str, header: int) -> np.ndarray:
         folder = Path(data) / "mnist" if (Path(data) / "mnist").is_dir() else Path(data)
@@ -79,14 +79,14 @@ def torch_side(start: str, data: str) -> None:
         x = idx(f"{name}-images-idx3-ubyte", 16).reshape(-1, 784).astype(np.float32)
         x -= x.mean(axis=1, keepdims=True)
         x /= x.std(axis=1, keepdims=True)
-        return torch.from_numpy(x).reshape(-1, 1, 28, 28)
+        return torch.from_numpy(x)
 
     def classes(name: str) -> torch.Tensor:
         return torch.from_numpy(idx(f"{name}-labels-idx1-ubyte", 8).astype(np.int64))
 
     given = np.load(start)
     settings = json.loads(str(given["settings"]))
-    net = nn.Sequential(*lenet(nn))
+    net = torch_lenet()
     keys = sorted(key for key in given.files if key.startswith("value"))
     with torch.no_grad():
         for parameter, key in zip(net.parameters(), keys, strict=True):

@@ -21,58 +21,69 @@ def cnn(layers):
     ]
 
 
-def lenet(layers):
-    """LeNet-5: two 5x5 convolutions with pools, 400->120->84->10."""
-    return [
-        layers.Conv2d(1, 6, 5, padding=2), layers.ReLU(), layers.MaxPool2d(2),
-        layers.Conv2d(6, 16, 5), layers.ReLU(), layers.MaxPool2d(2), layers.Flatten(),
-        layers.Linear(400, 120), layers.ReLU(), layers.Linear(120, 84), layers.ReLU(), layers.Linear(84, 10),
-    ]
+def our_cnn():
+    from mtorch import Sequential, layers
+
+    return Sequential(cnn(layers))
 
 
-def resnet(layers, residual):
-    """A ResNet for 28x28: 16, 32 and 64 channels, one residual block each, global average pool."""
+def our_model(name):
+    """The net of that name of the digit app; it takes images as rows."""
+    from mtorch import models
 
-    def conv(a, b, size, stride=1):
-        pad = size // 2
-        return [layers.Conv2d(a, b, size, stride=stride, padding=pad, bias=False), layers.BatchNorm2d(b)]
-
-    def block(a, b, stride):
-        body = [*conv(a, b, 3, stride), layers.ReLU(), *conv(b, b, 3)]
-        return [residual(body, conv(a, b, 1, stride) if stride > 1 else None), layers.ReLU()]
-
-    return [*conv(1, 16, 3), layers.ReLU(), *block(16, 16, 1), *block(16, 32, 2), *block(32, 64, 2),
-            layers.AdaptiveAvgPool2d(1), layers.Flatten(), layers.Linear(64, 10)]
+    return getattr(models, name)()
 
 
-def our_resnet(layers):
-    from mtorch import Residual, Sequential
+def torch_cnn():
+    from torch import nn
 
-    def residual(body, shortcut):
-        return Residual(Sequential(body), Sequential(shortcut) if shortcut else None)
-
-    return resnet(layers, residual)
+    return nn.Sequential(*cnn(nn))
 
 
-def torch_resnet(layers):
-    class Residual(layers.Module):
+def torch_lenet():
+    """`models.lenet` in PyTorch's words: LeNet-5 with ReLU and max pooling."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 28, 28)),
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    )
+
+
+def torch_resnet():
+    """`models.resnet` in PyTorch's words: 16 channels, then blocks of 32, 32, 64 and 64, global average pool."""
+    from torch import nn
+
+    class Residual(nn.Module):
         def __init__(self, body, shortcut):
             super().__init__()
-            self.body = layers.Sequential(*body)
-            self.shortcut = layers.Sequential(*shortcut) if shortcut else layers.Identity()
+            self.body, self.shortcut = body, shortcut
 
         def forward(self, x):
             return self.body(x) + self.shortcut(x)
 
-    return resnet(layers, Residual)
+    def conv(a, b, size, stride=1):
+        return nn.Conv2d(a, b, size, stride=stride, padding=size // 2, bias=False), nn.BatchNorm2d(b)
+
+    def block(a, b, stride):
+        body = nn.Sequential(*conv(a, b, 3, stride), nn.ReLU(), *conv(b, b, 3))
+        return Residual(body, nn.Identity() if stride == 1 else nn.Sequential(*conv(a, b, 1, stride))), nn.ReLU()
+
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 28, 28)), *conv(1, 16, 3), nn.ReLU(),
+        *block(16, 32, 2), *block(32, 32, 1), *block(32, 64, 2), *block(64, 64, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+    )
 
 
-def ours(chain, batch=BATCH):
-    from mtorch import SGD, CrossEntropyLoss, Module, Sequential, layers
+def ours(make, shape):
+    from mtorch import SGD, CrossEntropyLoss, Module
 
-    module = fill_ours(Module(Sequential(chain(layers))))
+    module = fill_ours(Module(make()))
     loss_func, optimizer = CrossEntropyLoss(module), SGD(module, lr=LR)
-    x, y = normal(batch, 1, 28, 28), labels(batch)
+    x, y = normal(BATCH, *shape), labels(BATCH)
 
     def step():
         loss = loss_func(module(x), y)
@@ -83,17 +94,16 @@ def ours(chain, batch=BATCH):
     return step
 
 
-def pytorch(chain, batch=BATCH):
+def pytorch(make, shape):
     import torch
-    from torch import nn
 
-    net = fill_torch(nn.Sequential(*chain(nn)))
+    net = fill_torch(make())
     optimizer = torch.optim.SGD(net.parameters(), lr=LR)
-    x, y = torch.from_numpy(normal(batch, 1, 28, 28)), torch.from_numpy(labels(batch))
+    x, y = torch.from_numpy(normal(BATCH, *shape)), torch.from_numpy(labels(BATCH))
 
     def step():
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(net(x), y)
+        loss = torch.nn.functional.cross_entropy(net(x), y)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -174,22 +184,22 @@ class Pool:
         return dx
 
 
-def cnn_by_hand(batch=BATCH):
+def cnn_by_hand():
     v = list(fill({"0.weight": (32, 1, 3, 3), "0.bias": (32,), "2.weight": (64, 32, 3, 3), "2.bias": (64,),
                    "6.weight": (128, 9216), "6.bias": (128,), "8.weight": (10, 128), "8.bias": (10,)}).values())
-    return by_hand([Conv(v[:2]), ReLU(), Conv(v[2:4]), ReLU(), Pool(), Linear(v[4:6]), ReLU(), Linear(v[6:])], batch)
+    return by_hand([Conv(v[:2]), ReLU(), Conv(v[2:4]), ReLU(), Pool(), Linear(v[4:6]), ReLU(), Linear(v[6:])])
 
 
-def lenet_by_hand(batch=BATCH):
-    v = list(fill({"0.weight": (6, 1, 5, 5), "0.bias": (6,), "3.weight": (16, 6, 5, 5), "3.bias": (16,),
-                   "7.weight": (120, 400), "7.bias": (120,), "9.weight": (84, 120), "9.bias": (84,),
-                   "11.weight": (10, 84), "11.bias": (10,)}).values())
+def lenet_by_hand():
+    v = list(fill({"1.weight": (6, 1, 5, 5), "1.bias": (6,), "4.weight": (16, 6, 5, 5), "4.bias": (16,),
+                   "8.weight": (120, 400), "8.bias": (120,), "10.weight": (84, 120), "10.bias": (84,),
+                   "12.weight": (10, 84), "12.bias": (10,)}).values())
     return by_hand([Conv(v[:2], padding=2), ReLU(), Pool(), Conv(v[2:4]), ReLU(), Pool(),
-                    Linear(v[4:6]), ReLU(), Linear(v[6:8]), ReLU(), Linear(v[8:])], batch)
+                    Linear(v[4:6]), ReLU(), Linear(v[6:8]), ReLU(), Linear(v[8:])])
 
 
-def by_hand(net, batch):
-    x, y, rows = normal(batch, 1, 28, 28), labels(batch), np.arange(batch)
+def by_hand(net):
+    x, y, rows = normal(BATCH, 784).reshape(-1, 1, 28, 28), labels(BATCH), np.arange(BATCH)
 
     def step():
         z = x
@@ -202,7 +212,7 @@ def by_hand(net, batch):
         loss = float(np.mean(np.log(total) - z[rows, y]))
         g /= total[:, None]
         g[rows, y] -= 1
-        g /= batch
+        g /= BATCH
 
         for layer in reversed(net):
             g = layer.backward(g, layer is net[0])
@@ -216,11 +226,16 @@ def by_hand(net, batch):
     return step
 
 
+IMAGES, ROWS = (1, 28, 28), (784,)
+
 WORKLOADS = [
     Workload("cnn", "CNN 1-32-64, 3x3, pool, 9216-128-10, batch 64, SGD",
-             {"ours": partial(ours, cnn), "torch": partial(pytorch, cnn), "numpy": cnn_by_hand}, {"torch": 1.0}),
+             {"ours": partial(ours, our_cnn, IMAGES), "torch": partial(pytorch, torch_cnn, IMAGES),
+              "numpy": cnn_by_hand}, {"torch": 1.0}),
     Workload("lenet", "LeNet-5, batch 64, SGD",
-             {"ours": partial(ours, lenet), "torch": partial(pytorch, lenet), "numpy": lenet_by_hand}, {"torch": 1.0}),
-    Workload("resnet", "ResNet 16-32-64 for 28x28, batch 64, SGD",
-             {"ours": partial(ours, our_resnet), "torch": partial(pytorch, torch_resnet)}, {"torch": 1.1}),
+             {"ours": partial(ours, partial(our_model, "lenet"), ROWS), "torch": partial(pytorch, torch_lenet, ROWS),
+              "numpy": lenet_by_hand}, {"torch": 1.0}),
+    Workload("resnet", "ResNet of 10 layers for 28x28, batch 64, SGD",
+             {"ours": partial(ours, partial(our_model, "resnet"), ROWS),
+              "torch": partial(pytorch, torch_resnet, ROWS)}, {"torch": 1.1}),
 ]

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from .common import Workload, fill, fill_ours, fill_torch, normal
-from .images import lenet
+from .images import our_model, torch_lenet
 
 
 def digit(layers):
@@ -13,20 +13,31 @@ def digit(layers):
             layers.Linear(16, 10), layers.Sigmoid()]
 
 
-def ours(chain, shape):
-    from mtorch import Module, Sequential, layers
+def our_digit():
+    from mtorch import Sequential, layers
 
-    module = fill_ours(Module(Sequential(chain(layers)))).eval()
-    x = normal(*shape)
+    return Sequential(digit(layers))
+
+
+def torch_digit():
+    from torch import nn
+
+    return nn.Sequential(*digit(nn))
+
+
+def ours(make):
+    from mtorch import Module
+
+    module = fill_ours(Module(make())).eval()
+    x = normal(1, 784)
     return lambda: module.predict(x)
 
 
-def pytorch(chain, shape):
+def pytorch(make):
     import torch
-    from torch import nn
 
-    net = fill_torch(nn.Sequential(*chain(nn))).eval()
-    x = torch.from_numpy(normal(*shape))
+    net = fill_torch(make()).eval()
+    x = torch.from_numpy(normal(1, 784))
 
     def step():
         with torch.inference_mode():
@@ -51,9 +62,9 @@ def digit_by_hand():
 
 WORKLOADS = [
     Workload("predict-digit", "one image, digit net",
-             {"ours": partial(ours, digit, (1, 784)), "torch": partial(pytorch, digit, (1, 784)),
-              "numpy": digit_by_hand}, {"torch": 0.15}),
+             {"ours": partial(ours, our_digit), "torch": partial(pytorch, torch_digit), "numpy": digit_by_hand},
+             {"torch": 0.15}),
     Workload("predict-lenet", "one image, LeNet-5",
-             {"ours": partial(ours, lenet, (1, 1, 28, 28)), "torch": partial(pytorch, lenet, (1, 1, 28, 28))},
+             {"ours": partial(ours, partial(our_model, "lenet")), "torch": partial(pytorch, torch_lenet)},
              {"torch": 0.7}),
 ]

@@ -1,4 +1,4 @@
-"""One Transformer encoder block (attention and a 4E wide ReLU net, each with residual and LayerNorm after it)."""
+"""One Transformer encoder block: attention and a 4E wide ReLU net, each normalised first and with a way around it."""
 
 from .common import Workload, fill_ours, fill_torch, normal
 
@@ -6,12 +6,9 @@ N, T, E, HEADS, LR = 16, 64, 128, 4, 0.01
 
 
 def ours():
-    from mtorch import SGD, Module, MSELoss, Residual, Sequential, layers
+    from mtorch import SGD, Module, MSELoss, Sequential, layers, models
 
-    module = fill_ours(Module(Sequential([
-        Residual(layers.MultiHeadAttention(E, HEADS)), layers.LayerNorm(E),
-        Residual(Sequential([layers.Linear(E, 4 * E), layers.ReLU(), layers.Linear(4 * E, E)])), layers.LayerNorm(E),
-    ])))
+    module = fill_ours(Module(Sequential(models.transformer_block(layers, E, HEADS, 4 * E))))
     loss_func, optimizer = MSELoss(module), SGD(module, lr=LR)
     x, target = normal(T, N, E), normal(T, N, E, seed=1)
 
@@ -28,8 +25,9 @@ def pytorch():
     import torch
     from torch import nn
 
-    net = nn.TransformerEncoderLayer(E, HEADS, dim_feedforward=4 * E, dropout=0.0)
-    places = {"self_attn": "0.body", "norm1": "1", "linear1": "2.body.0", "linear2": "2.body.2", "norm2": "3"}
+    net = nn.TransformerEncoderLayer(E, HEADS, dim_feedforward=4 * E, dropout=0.0, norm_first=True)
+    places = {"norm1": "0.body.0", "self_attn": "0.body.1",
+              "norm2": "1.body.0", "linear1": "1.body.1", "linear2": "1.body.4"}
 
     def rename(name):
         layer, _, rest = name.partition(".")
