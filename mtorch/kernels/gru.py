@@ -80,7 +80,11 @@ def backward_generic(xp, w_hh, dy, dh, padding, reverse, before, gates):
 
 
 def _forward_numpy(xp, x, state, weights, padding, reverse):
-    """Per step a block (5, N, H) of r, z, q, n, h - n. The weights of r and z carry the sign of exp(-a)."""
+    """The weights of r and z carry the sign of exp(-a); where it overflows, the gate is 0 to within rounding.
+
+    Backward multiplies dh with factors that are known here, and needs nothing else but z: they are those of da_n, da_r,
+    da_z and dq above.
+    """
     w_ih, w_hh, b_ih, b_hh = weights
     steps, batch, _ = x.shape
     hidden, dtype = w_hh.shape[1], x.dtype
@@ -94,70 +98,61 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     p_blocks = p.reshape(steps, batch, 3, hidden).transpose(0, 2, 1, 3)
     w_hh = numpy.ascontiguousarray(w_hh.T * signs)
     before, after = recurrence.state_buffer(xp, x, hidden, state[0], reverse)
-    gates = empty((steps, 5, batch, hidden), dtype)
-    s = empty((batch, 3 * hidden), dtype)
+    kept = empty((steps, 5, batch, hidden), dtype)
+    s = numpy.empty((batch, 3 * hidden), dtype)
     s_blocks = s.reshape(batch, 3, hidden).transpose(1, 0, 2)
-    s_rz, s_n, through = s_blocks[:2], s_blocks[2], empty((batch, hidden), dtype)
-    one, ones = numpy.ones((), dtype), numpy.ones((2, batch, hidden), dtype)
-    add, multiply = numpy.add, numpy.multiply
-    run = zip(before, after, p_blocks[:, :2], p_blocks[:, 2], gates[:, :2], gates,
-              recurrence.pads_by_step(padding, steps), strict=True)  # fmt: skip
+    s_rz, s_n = s_blocks[:2], s_blocks[2]
+    rz, less, ones = (numpy.ones((2, batch, hidden), dtype) for _ in range(3))
+    (r, z), (less_r, less_z), one = rz, less, numpy.ones((), dtype)
+    q, n, d = numpy.empty((3, batch, hidden), dtype)
+    add, subtract, multiply = numpy.add, numpy.subtract, numpy.multiply
+    pads = recurrence.pads_by_step(padding, steps)
+    run = zip(before, after, p_blocks[:, :2], p_blocks[:, 2], kept, pads, strict=True)
     with numpy.errstate(over="ignore"):
-        for h, h_new, p_rz, p_n, rz, (r, z, q, n, d), pad in in_order(run, reverse):
+        for h, h_new, p_rz, p_n, (a_n, a_r, a_z, a_q, z_kept), pad in in_order(run, reverse):
             h.dot(w_hh, s)
             add(s_rz, p_rz, rz)
             numpy.exp(rz, rz)
             add(rz, one, rz)
             numpy.divide(ones, rz, rz)
             add(s_n, b_n, q)
-            multiply(r, q, through)
-            add(through, p_n, through)
-            numpy.tanh(through, n)
-            numpy.subtract(h, n, d)
-            multiply(z, d, through)
-            add(n, through, h_new)  # (1 - z) n + z h = n + z (h - n)
+            multiply(r, q, n)
+            add(n, p_n, n)
+            numpy.tanh(n, n)
+            subtract(h, n, d)
+            multiply(d, z, d)
+            add(n, d, h_new)  # (1 - z) n + z h = n + z (h - n)
             if pad is not None:
                 numpy.copyto(h_new, h, where=pad)
+            subtract(one, rz, less)
+            multiply(d, less_z, a_z)
+            multiply(n, n, n)
+            subtract(one, n, n)
+            multiply(n, less_z, a_n)
+            multiply(a_n, r, a_q)
+            multiply(q, less_r, q)
+            multiply(q, a_q, a_r)
+            z_kept[...] = z
     y, last = masked(xp, padding, after), after[0 if reverse else -1]
-    return y, (last,), (x, before, padding, reverse, gates)
+    return y, (last,), (x, before, padding, reverse, kept)
 
 
-def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, gates):
-    """What multiplies dh is known before the loop, so it is made block by block for many steps at once."""
+def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, kept):
     steps, batch, hidden = dy.shape
     dtype = dy.dtype
     dh = numpy.zeros((batch, hidden), dtype) if dh is None else dh.copy()
-    through, blocks = empty(dh.shape, dtype), empty((4, batch, hidden), dtype)
+    through, blocks = numpy.empty(dh.shape, dtype), numpy.empty((4, batch, hidden), dtype)
     da = empty((steps, batch, 4 * hidden), dtype)
     da_blocks, da_h = da.reshape(steps, batch, 4, hidden).transpose(0, 2, 1, 3), da[:, :, hidden:]
     if padding is not None:
-        numpy.copyto(gates[:, 1], 1, where=padding)  # z = 1 holds the state, and every factor below is then 0
-    for low, high in recurrence.blocks_backward(steps, batch * hidden, reverse):
-        factors = _factors(gates[low:high])
-        run = zip(dy[low:high], factors, gates[low:high, 1], da_blocks[low:high], da_h[low:high], strict=True)
-        for dy_t, a, z, da_t_blocks, da_t_h in in_order(run, not reverse):
-            numpy.add(dh, dy_t, dh)
-            numpy.multiply(dh, a, blocks)
-            da_t_blocks[...] = blocks
-            numpy.multiply(dh, z, through)
-            da_t_h.dot(w_hh, dh)
-            numpy.add(dh, through, dh)
+        kept[:, :4] *= ~padding[:, None]
+        numpy.copyto(kept[:, 4], 1, where=padding)  # z = 1 holds the state
+    run = zip(dy, kept[:, :4], kept[:, 4], da_blocks, da_h, strict=True)
+    for dy_t, factors, z, da_t_blocks, da_t_h in in_order(run, not reverse):
+        numpy.add(dh, dy_t, dh)
+        numpy.multiply(dh, factors, blocks)
+        da_t_blocks[...] = blocks
+        numpy.multiply(dh, z, through)
+        da_t_h.dot(w_hh, dh)
+        numpy.add(dh, through, dh)
     return rows(da), dh
-
-
-def _factors(gates):
-    """(steps, 4, N, H): what dh is multiplied with for da_n, da_r, da_z and dq."""
-    r, z, q, n, d = (gates[:, k] for k in range(5))
-    factors = empty((len(gates), 4, *gates.shape[2:]), gates.dtype)
-    a_n, a_r, a_z, a_q = (factors[:, k] for k in range(4))
-    numpy.subtract(1, z, out=a_q)
-    numpy.multiply(d, z, out=a_z)
-    a_z *= a_q  # (h - n) z (1 - z)
-    numpy.square(n, out=a_n)
-    numpy.subtract(1, a_n, out=a_n)
-    a_n *= a_q  # (1 - z) (1 - n^2)
-    numpy.multiply(a_n, r, out=a_q)
-    numpy.subtract(1, r, out=a_r)
-    a_r *= q
-    a_r *= a_q  # a_n q r (1 - r)
-    return factors
