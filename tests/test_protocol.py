@@ -381,6 +381,14 @@ def test_to_converts_values_and_leaves_the_original():
     numpy.testing.assert_array_equal(back.layers[0].weight.value, net.layers[0].weight.value)
 
 
+def test_a_converted_copy_forgets_the_gradients_memory_of_the_original():
+    net = chain()
+    net.backward(numpy.ones_like(net(X)))
+    wide = net.to(dtype="float64")
+    wide.backward(numpy.ones_like(wide(X)))
+    assert wide.layers[0].weight.grad.dtype == numpy.float64 and wide.layers[0].weight.grad.any()
+
+
 @pytest.mark.parametrize("dtype", ["int32", "complex64", "float31", None, "O"])
 def test_an_unknown_dtype_is_refused(dtype):
     with pytest.raises(ValueError, match="dtype"):
