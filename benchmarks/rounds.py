@@ -76,7 +76,7 @@ class Bench:
     def __init__(self, rounds: int = 9, seconds: float = 0.2, retries: int = 3) -> None:
         self.rounds, self.seconds, self.retries = rounds, seconds, retries
         self.loud = 0   # turns in a row that others disturbed
-        self.workers = {side: Worker(side) for side in SIDES}
+        self.workers = {side: Worker(side) for side in SIDES if side != "floor"}
 
     def __enter__(self) -> "Bench":
         return self
@@ -88,14 +88,19 @@ class Bench:
     def versions(self) -> dict[str, dict]:
         return {side: worker.ask(do="versions").get("versions", {}) for side, worker in self.workers.items()}
 
+    def worker(self, side: str) -> Worker:
+        """The process of that side; the floor is NumPy's."""
+        return self.workers["numpy" if side == "floor" else side]
+
     def losses(self, name: str, steps: int = 4) -> dict[str, dict]:
-        return {side: self.workers[side].ask(do="losses", workload=name, steps=steps) for side in WORKLOADS[name].sides}
+        return {side: self.worker(side).ask(do="losses", workload=name, steps=steps)
+                for side in WORKLOADS[name].sides if side != "floor"}
 
     def row(self, name: str, sides: Iterable[str] = SIDES) -> Row:
         row, steps = Row(name), {}
         for side in (side for side in sides if side in WORKLOADS[name].sides):
-            reply = self.workers[side].ask(do="time", workload=name, steps=None, seconds=self.seconds)
-            self.workers[side].settle()
+            reply = self.worker(side).ask(do="time", side=side, workload=name, steps=None, seconds=self.seconds)
+            self.worker(side).settle()
             if "steps" in reply:
                 steps[side] = reply["steps"]
                 row.times[side], row.disturbed[side] = [], []
@@ -131,10 +136,10 @@ class Bench:
         return each, others
 
     def watched(self, side: str, name: str, steps: int) -> tuple[float, float]:
-        worker = self.workers[side]
+        worker = self.worker(side)
         pid, start = worker.process.pid, time.perf_counter()
         mine, busy = process_seconds(pid), busy_seconds()
-        reply = worker.ask(do="time", workload=name, steps=steps, seconds=self.seconds)
+        reply = worker.ask(do="time", side=side, workload=name, steps=steps, seconds=self.seconds)
         mine, busy = process_seconds(pid) - mine, busy_seconds() - busy
         wall = time.perf_counter() - start
         worker.settle()

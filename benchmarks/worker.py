@@ -1,7 +1,7 @@
 """One library's process: answers one JSON line for each JSON line it reads, and sleeps in between.
 
-`python -m benchmarks.worker SIDE` knows `{"do": "time", "workload": name, "steps": n}` (n may be null: as many as fit
-into "seconds"), `{"do": "losses", …}` and `{"do": "memory", …}`. Each request builds the workload afresh, so that
+`python -m benchmarks.worker LIBRARY` knows `{"do": "time", "workload": name, "steps": n}` (n may be null: as many as
+fit into "seconds"), `{"do": "losses", …}` and `{"do": "memory", …}`. Each request builds the workload afresh, so that
 all turns start from the same values and nothing that one of them leaves burdens the next.
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
     os.dup2(2, 1)   # whatever a library prints goes to stderr
     for line in sys.stdin:
         try:
-            reply = answer(side, **json.loads(line))
+            reply = answer(**{"side": side} | json.loads(line))
         except Missing as error:
             reply = {"missing": str(error)}
         except Exception as error:   # one broken workload must not end the table

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-SIDES = ("ours", "torch", "numpy")
+SIDES = ("ours", "torch", "numpy", "floor")   # "floor": the matrix products alone
 Step = Callable[[], object]
 
 

@@ -1,7 +1,10 @@
 """The digit net 784-16-16-10, batch 20, SquareLoss on labels, SGD."""
 
+from functools import partial
+
 import numpy as np
 
+from . import products
 from .common import Workload, fill, fill_ours, fill_torch, labels, normal
 
 BATCH, LR = 20, 0.1
@@ -84,5 +87,6 @@ def by_hand():
 
 WORKLOADS = [Workload(
     "digit", "digit net 784-16-16-10, batch 20, SquareLoss, SGD",
-    {"ours": ours, "torch": pytorch, "numpy": by_hand}, {"torch": 0.20, "numpy": 1.25},
+    {"ours": ours, "torch": pytorch, "numpy": by_hand,
+     "floor": partial(products.alone, products.chain(BATCH, (784, 16, 16, 10)))}, {"torch": 0.20, "numpy": 1.25},
 )]

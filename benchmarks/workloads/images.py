@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from . import products
 from .common import Workload, fill, fill_ours, fill_torch, labels, normal
 
 BATCH, LR = 64, 1e-3
@@ -227,15 +228,23 @@ def by_hand(net):
 
 
 IMAGES, ROWS = (1, 28, 28), (784,)
+CNN = [*products.conv(BATCH, 1, 32, 3, 26, False), *products.conv(BATCH, 32, 64, 3, 24),
+       *products.chain(BATCH, (9216, 128, 10), True)]
+LENET = [*products.conv(BATCH, 1, 6, 5, 28, False), *products.conv(BATCH, 6, 16, 5, 10),
+         *products.chain(BATCH, (400, 120, 84, 10), True)]
+RESNET = [*products.conv(BATCH, 1, 16, 3, 28, False), *products.chain(BATCH, (64, 10), True)]
+for a, b, side, stride in ((16, 32, 14, 2), (32, 32, 14, 1), (32, 64, 7, 2), (64, 64, 7, 1)):
+    RESNET += [*products.conv(BATCH, a, b, 3, side), *products.conv(BATCH, b, b, 3, side)]
+    RESNET += products.conv(BATCH, a, b, 1, side) if stride > 1 else []
 
 WORKLOADS = [
     Workload("cnn", "CNN 1-32-64, 3x3, pool, 9216-128-10, batch 64, SGD",
              {"ours": partial(ours, our_cnn, IMAGES), "torch": partial(pytorch, torch_cnn, IMAGES),
-              "numpy": cnn_by_hand}, {"torch": 1.0}),
+              "numpy": cnn_by_hand, "floor": partial(products.alone, CNN)}, {"torch": 1.0}),
     Workload("lenet", "LeNet-5, batch 64, SGD",
              {"ours": partial(ours, partial(our_model, "lenet"), ROWS), "torch": partial(pytorch, torch_lenet, ROWS),
-              "numpy": lenet_by_hand}, {"torch": 1.0}),
+              "numpy": lenet_by_hand, "floor": partial(products.alone, LENET)}, {"torch": 1.0}),
     Workload("resnet", "ResNet of 10 layers for 28x28, batch 64, SGD",
              {"ours": partial(ours, partial(our_model, "resnet"), ROWS),
-              "torch": partial(pytorch, torch_resnet, ROWS)}, {"torch": 1.1}),
+              "torch": partial(pytorch, torch_resnet, ROWS), "floor": partial(products.alone, RESNET)}, {"torch": 1.1}),
 ]

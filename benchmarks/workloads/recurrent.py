@@ -4,10 +4,12 @@ from functools import partial
 
 import numpy as np
 
+from . import products
 from .common import Workload, fill, fill_ours, fill_torch, normal
 
 LR = 0.01
 SMALL, LARGE = (50, 32, 1, 32), (64, 64, 64, 256)   # T, N, D, H
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 def ours(kind, size):
@@ -91,7 +93,8 @@ def rnn_by_hand(size):
 
 def rows(kind, small, large, by_hand=None):
     for name, size, goal in (("small", SMALL, small), ("large", LARGE, large)):
-        sides = {"ours": partial(ours, kind, size), "torch": partial(pytorch, kind, size)}
+        sides = {"ours": partial(ours, kind, size), "torch": partial(pytorch, kind, size),
+                 "floor": partial(products.alone, products.recurrent(GATES[kind], *size))}
         goals = {"torch": goal}
         if by_hand:
             sides["numpy"] = partial(by_hand, size)

@@ -1,5 +1,8 @@
 """One Transformer encoder block: attention and a 4E wide ReLU net, each normalised first and with a way around it."""
 
+from functools import partial
+
+from . import products
 from .common import Workload, fill_ours, fill_torch, normal
 
 N, T, E, HEADS, LR = 16, 64, 128, 4, 0.01
@@ -47,7 +50,9 @@ def pytorch():
     return step
 
 
+PRODUCTS = [*products.attention(T, N, E, HEADS), *products.linear(T * N, E, 4 * E), *products.linear(T * N, 4 * E, E)]
+
 WORKLOADS = [Workload(
     "transformer", f"Transformer encoder block, N={N} T={T} E={E}, {HEADS} heads, SGD",
-    {"ours": ours, "torch": pytorch}, {"torch": 1.0},
+    {"ours": ours, "torch": pytorch, "floor": partial(products.alone, PRODUCTS)}, {"torch": 1.0},
 )]
