@@ -37,6 +37,7 @@ def save(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     more: numbers, strings, arrays, and dicts and lists of these; `load` returns them.
     """
     path = Path(path)
+    _check("save", module, optimizer)
     entries = dict(module.state_dict())
     notes = {
         "format": 1,
@@ -62,6 +63,7 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     does not fit `module` and `optimizer`; nothing is changed then.
     """
     path = Path(path)
+    _check("load", module, optimizer)
     with open(path, "rb") as file:
         text, entries = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path, file)
     notes: dict[str, Any] = {"random": {}, "optimizer": None, "more": {}}
@@ -201,6 +203,13 @@ def _read_safetensors(path: Path, file: BinaryIO) -> tuple[str | None, dict[str,
     except Exception as error:  # the library raises its own class, numpy's and Rust's panics
         raise ValueError(f"{path.name} is damaged or no checkpoint: {error}") from error
     return header.get("__metadata__", {}).get(RESERVED), entries
+
+
+def _check(verb: str, module: Any, optimizer: Any) -> None:
+    if not isinstance(module, Layer):
+        raise TypeError(f"{verb} expected a module or layer after the path, got {module!r}")
+    if not isinstance(optimizer, Optimizer | None):
+        raise TypeError(f"{verb} expected an optimizer after the module, got {optimizer!r}")
 
 
 def _safetensors() -> Any:

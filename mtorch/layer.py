@@ -29,7 +29,7 @@ reference, so nobody writes into one between a forward and its backward.
 """  # noqa: E501
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import wraps
 from types import ModuleType
@@ -69,6 +69,8 @@ class Layer:
     array_only = False  # True for layers that take one array; a tuple is then refused for them
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
+        if not hasattr(xp, "ndarray"):
+            raise TypeError(f"{type(self).__name__} expected xp to be an array module such as numpy, got {xp!r}")
         self.xp = xp
         self.dtype = arrays.float_dtype(xp, dtype)
         self.training = True
@@ -178,6 +180,8 @@ class Layer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over all values, cast to this layer's dtypes; a ValueError lists every name or shape that differs."""
         own = self._state()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{self!r} expected a state dict of arrays by name, got {state!r}")
         given = {name: arrays.host_array(arrays.as_numpy(value), name) for name, value in state.items()}
         shapes = [
             f"{name} has shape {given[name].shape}, expected {own[name].value.shape}"
@@ -345,7 +349,11 @@ def _guarded_forward(forward: Callable) -> Callable:
             if x.__class__ is tuple and self.array_only:
                 refuse_tuple(self, x)
             y = forward(self, x)
-            self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
+            try:
+                self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
+            except AttributeError:
+                text = f"{self!r} expected its forward to return an array or a tuple of arrays, got {y!r}"
+                raise TypeError(text) from None
             return y
         except BaseException:
             self._memory, self._returned = EMPTY, None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mtorch.arrays import Array, Direction, descend, follow
+from mtorch.arrays import Array, Direction, descend, follow, is_array
 
 
 class Parameter:
@@ -19,6 +19,9 @@ class Parameter:
     __slots__ = ("value", "trainable", "contributed", "direction", "_grad")
 
     def __init__(self, value: Array, *, trainable: bool = True):
+        if not (is_array(value) and value.dtype.kind in "fiub"):
+            got = f"dtype {value.dtype}" if is_array(value) else repr(value)
+            raise TypeError(f"Parameter expected an array of numbers, got {got}")
         self.value = value
         self.trainable = trainable
         self.contributed = False

@@ -10,6 +10,8 @@ def count_parameters(layer: Layer, trainable_only: bool = False) -> int:
 
 def summary(layer: Layer) -> str:
     """One line for each layer with its own parameters or without children: name, layer, parameters; then the total."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"summary expected a module or layer, got {layer!r}")
     rows = []
     seen: set[int] = set()
     for prefix, below in layer.walk():

@@ -75,6 +75,14 @@ class Expression(Symbol):
     def __bool__(self) -> bool:
         raise TypeError(f"{self!r} has no truth value: Python cannot branch on data that is not there yet")
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python and copy look for
+            raise AttributeError(name)
+        raise AttributeError(
+            f"{type(self).__name__} has no {name!r}: it stands for data that is not there yet. Use layers "
+            f"(Reshape, Flatten), operators, indexing and the functions of mtorch (mtorch.sum, mtorch.exp)"
+        )
+
     def __repr__(self) -> str:
         return f"<expression {self.layer!r}>"
 

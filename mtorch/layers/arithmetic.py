@@ -10,6 +10,8 @@ from mtorch.arrays import Array, Value, shape_value, unbroadcast, whole
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 
+NO_ARRAY = (tuple, type(None))
+
 
 def kept(reads: str, a: Array, b: Array, y: Array) -> tuple:
     """(a, b, y) with None for those that `reads` does not name."""
@@ -65,7 +67,7 @@ class Operator(Layer):
             raise ShapeMismatchError(self, text) from None
 
     def forward(self, x: tuple[Array, Array]) -> Array:
-        if x.__class__ is not tuple or len(x) != 2 or tuple in (x[0].__class__, x[1].__class__):
+        if x.__class__ is not tuple or len(x) != 2 or x[0].__class__ in NO_ARRAY or x[1].__class__ in NO_ARRAY:
             raise ShapeMismatchError(self, f"expected a tuple of two arrays, got {shape_value(x)}")
         a, b = x
         y = self.combine(a, b)

@@ -124,7 +124,8 @@ class MultiHeadAttention(Container):
         """(x,) or (query, key, value), and the mask; ShapeMismatchError where they do not fit together."""
         given = x if isinstance(x, tuple) else (x,)
         sources = given[:3]
-        fits = len(given) in (1, 3, 4) and all(s.ndim == 3 and s.shape[2] == self.embed_dim for s in sources)
+        fits = len(given) in (1, 3, 4) and not any(s is None or s.__class__ is tuple for s in sources)
+        fits = fits and all(s.ndim == 3 and s.shape[2] == self.embed_dim for s in sources)
         if fits and len(sources) == 3:
             fits = sources[1].shape == sources[2].shape and sources[0].shape[1] == sources[1].shape[1]
         if not fits or 0 in sources[-1].shape[:1]:
@@ -147,7 +148,7 @@ class MultiHeadAttention(Container):
 
     def _heads(self, x: Array) -> Array:
         """(T, N, E) seen as (N, H, T, d)."""
-        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2, 0, 3)
+        return x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads).transpose(1, 2, 0, 3)
 
     def _bias(self, mask: Array | None, q: Array, k: Array) -> Array | None:
         """What is added to the scores (N, H, L, S)."""

@@ -40,7 +40,7 @@ class Concat(Layer):
         self.axis = check_axis("Concat", axis)
 
     def forward(self, x: tuple[Array, ...]) -> Array:
-        if x.__class__ is not tuple or not x or any(part.__class__ is tuple for part in x):
+        if x.__class__ is not tuple or not x or any(part is None or part.__class__ is tuple for part in x):
             raise ShapeMismatchError(self, f"expected a tuple of arrays, got {shape_value(x)}")
         if any(part.dtype != x[0].dtype for part in x):
             raise TypeError(f"{self!r} expected arrays of one dtype, got {', '.join(str(part.dtype) for part in x)}")

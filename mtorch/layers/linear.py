@@ -1,6 +1,5 @@
 """The linear map."""
 
-import math
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -11,6 +10,7 @@ from mtorch import initializers
 from mtorch.arrays import Array, flat_rows, ones
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
+from mtorch.layers.checks import check_number
 from mtorch.parameter import Parameter
 
 
@@ -52,10 +52,15 @@ class Linear(Layer):
         self.in_dim = check_size("Linear", "in_dim", in_dim)
         self.out_dim = check_size("Linear", "out_dim", out_dim)
         if init is None:
-            if not 0 < coe < math.inf:
+            if check_number("Linear", "coe", coe) <= 0:
                 raise ValueError(f"Linear expected a finite coe > 0, got {coe!r}")
             init = initializers.coe(coe)
+        if not callable(init):
+            raise TypeError(f"Linear expected a function from mtorch.initializers as init, got {init!r}")
         weight = init(initializers.as_generator(rng), (out_dim, in_dim), in_dim, out_dim)
+        if getattr(weight, "shape", ()) != (out_dim, in_dim):
+            got = getattr(weight, "shape", weight)
+            raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
         self.weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if bias else None
 

@@ -26,6 +26,8 @@ class Reshape(Layer):
         self, shape: int | tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
     ):
         super().__init__(xp=xp, dtype=dtype)
+        if not isinstance(shape, int | numpy.integer | tuple | list):
+            raise TypeError(f"Reshape expected shape to be an int or a tuple of ints, got {shape!r}")
         shape = (shape,) if isinstance(shape, int | numpy.integer) else tuple(shape)
         self.shape = tuple(n if n == -1 else check_size("Reshape", "shape", n) for n in shape)
         if self.shape.count(-1) > 1:

@@ -23,6 +23,8 @@ class Transpose(Layer):
 
     def __init__(self, axes: tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
+        if not isinstance(axes, tuple | list):
+            raise TypeError(f"Transpose expected a tuple of all axes, got {axes!r}")
         given = tuple(check_axis("Transpose", axis) for axis in axes)
         self.axes = tuple(axis + len(given) if axis < 0 else axis for axis in given)
         if sorted(self.axes) != list(range(len(given))):

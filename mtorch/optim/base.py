@@ -1,7 +1,7 @@
 """What all optimizers share: a chain of rewrites from gradient to direction, then `module.step(lr)`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from numbers import Integral, Real
 from typing import Any
@@ -64,6 +64,9 @@ class Optimizer:
         self.clip_norm = None if clip_norm is None else self.number("clip_norm", clip_norm)
         self.clip_value = None if clip_value is None else self.number("clip_value", clip_value)
         self.named = module.parameters()
+        if not isinstance(scale, dict | None) or not all(isinstance(pattern, str) for pattern in scale or ()):
+            wanted = 'name patterns with factors such as {"0.*": 0.1}'
+            raise TypeError(f"{type(self).__name__} expected scale to be {wanted}, got {scale!r}")
         self.scale = dict(scale or {})
         self.factors = self._factors()
         self.state: dict[str, State] = {}
@@ -192,6 +195,8 @@ class Optimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a `state_dict`; a ValueError lists all that does not fit, and then nothing is changed."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{type(self).__name__} expected a state dict, got {state!r}")
         left, missing, wrong = dict(state), [], []
 
         def take(name: str) -> Any:

@@ -35,6 +35,12 @@ class Schedule(ABC):
             raise ValueError(f"{type(self).__name__} expected {argument} >= {least}, got {number}")
         return int(number)
 
+    def _grown(self, k: int) -> float:
+        try:
+            return self.lr * self.gamma**k
+        except OverflowError:  # with gamma > 1; the optimizer says that such a rate is not finite
+            return math.inf
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
@@ -47,7 +53,7 @@ class StepLR(Schedule):
         self.step_size, self.gamma = self._count("step_size", step_size), self._number("gamma", gamma)
 
     def __call__(self, k: int) -> float:
-        return self.lr * self.gamma ** (k // self.step_size)
+        return self._grown(k // self.step_size)
 
 
 class MultiStepLR(Schedule):
@@ -59,7 +65,7 @@ class MultiStepLR(Schedule):
         self.gamma = self._number("gamma", gamma)
 
     def __call__(self, k: int) -> float:
-        return self.lr * self.gamma ** bisect_right(self.milestones, k)
+        return self._grown(bisect_right(self.milestones, k))
 
 
 class ExponentialLR(Schedule):
@@ -70,7 +76,7 @@ class ExponentialLR(Schedule):
         self.gamma = self._number("gamma", gamma)
 
     def __call__(self, k: int) -> float:
-        return self.lr * self.gamma**k
+        return self._grown(k)
 
 
 class CosineAnnealingLR(Schedule):
