@@ -51,21 +51,27 @@ def predictions(path: Path, images: Any, labels: Any, guesses: Any, rows: int = 
     wrong = wrong[wrong >= half][:half]
     others = numpy.setdiff1d(numpy.arange(len(labels)), wrong)[: rows * columns - len(wrong)]
     shown = numpy.concatenate([others, wrong])
-    figure, cells = plt.subplots(rows, columns, figsize=(columns * 1.1, rows * 1.35), layout="constrained")
-    for cell in cells.flat:
-        cell.set_axis_off()
-    for cell, i in zip(cells.flat, shown, strict=False):
+    side = images.shape[-1]
+    gap, head = side // 7, side // 3  # between two pictures, and above each for its caption
+    sheet = numpy.zeros((rows * (side + gap + head), columns * (side + gap)))
+    size = 11, 11 * sheet.shape[0] / sheet.shape[1] + 0.4
+    figure, panel = plt.subplots(figsize=size, layout="constrained")
+    for place, i in enumerate(shown):
+        top, left = place // columns * (side + gap + head) + head, place % columns * (side + gap)
+        sheet[top : top + side, left : left + side] = images[i] / images.max()
         right = guess[i] == labels[i]
-        cell.imshow(images[i], cmap="gray_r", interpolation="nearest")
         text = f"{guess[i]}  {guesses[i].max():.0%}" if right else f"{guess[i]}, is {labels[i]}"
-        cell.set_title(text, fontsize=9, color=RIGHT if right else WRONG, fontweight="normal" if right else "bold")
+        middle = left + side / 2 - 0.5
+        colour, weight = (RIGHT, "normal") if right else (WRONG, "bold")
+        panel.text(middle, top - 1.5, text, ha="center", va="bottom", fontsize=9, color=colour, fontweight=weight)
         if not right:
-            cell.set_axis_on()
-            cell.set(xticks=[], yticks=[])
-            for spine in cell.spines.values():
-                spine.set(color=WRONG, linewidth=1.5)
+            frame = plt.Rectangle((left - 0.5, top - 0.5), side, side, fill=False, color=WRONG, linewidth=1.5)
+            panel.add_patch(frame)
+    panel.imshow(sheet, cmap="gray_r", interpolation="nearest")
+    panel.set(xlim=(-gap, sheet.shape[1]), ylim=(sheet.shape[0], -1))
+    panel.set_axis_off()
     mistakes = f"{(guess != labels).sum():,} of {len(labels):,} are wrong"
-    figure.suptitle(f"Test digits: the guess and its probability; {mistakes}")
+    panel.set_title(f"Test digits: the guess and its probability; {mistakes}")
     save(figure, path)
 
 

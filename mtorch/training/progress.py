@@ -13,5 +13,6 @@ def progress(batches: Iterable[Any], title: str) -> AbstractContextManager[Itera
         return nullcontext(batches)
     from tqdm import tqdm
 
-    width = {"ncols": 80, "nrows": 24} if os.get_terminal_size(sys.stderr.fileno()).columns == 0 else {"dynamic_ncols": True}
-    return tqdm(batches, desc=title, leave=False, file=sys.stderr, mininterval=0.1, **width)
+    told = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # where it is not, tqdm would show nothing
+    size = {"dynamic_ncols": True} if told else {"ncols": 80, "nrows": 24}
+    return tqdm(batches, desc=title, leave=False, file=sys.stderr, mininterval=0.1, **size)

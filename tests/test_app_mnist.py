@@ -1,0 +1,398 @@
+"""The digit recogniser from its command line."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+
+import apps.mnist
+from apps.mnist.__main__ import main
+from apps.mnist.recipes import OPTIMIZERS, RECIPES
+from mtorch.data import digits, standardise
+
+ROOT = Path(__file__).parent.parent
+PICTURES = {"curves.png", "predictions.png", "confusion.png"}
+
+
+def train(out, *more):
+    """A run on the built-in digits; its metrics."""
+    assert main(["--data", "digits", "--out", str(out), *map(str, more)]) == 0
+    return json.loads((out / "metrics.json").read_text())
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    without_pictures(monkeypatch)
+
+
+def without_pictures(patch):
+    patch.delattr(apps.mnist, "figures", raising=False)
+    patch.setitem(sys.modules, "apps.mnist.figures", None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a model that reads most digits."""
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        assert train(out, "--model", "deep", "--epochs", 6)["test_accuracy"] > 0.9
+    return out
+
+
+# ---------------------------------------------------------------------- training
+
+
+def test_training_is_the_default_and_leaves_everything_in_its_folder(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    metrics = train(tmp_path / "run", "--epochs", 3)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"model.npz", "metrics.json", "history.csv"} | PICTURES
+    assert metrics["dataset"] == "digits" and metrics["model"] == "mlp" and metrics["parameters"] == 13_002
+    assert (metrics["loss"], metrics["optimizer"], metrics["lr"], metrics["batch_size"]) == ("square", "sgd", 0.1, 20)
+    assert metrics["epochs"] == 3 and metrics["seconds"] > 0
+    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        assert float(rows[-1][name]) == metrics[name]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:9] for line in lines[1:4]] == ["epoch   1", "epoch   2", "epoch   3"]
+    for name in PICTURES:
+        assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_a_run_says_what_the_pictures_need(tmp_path, capsys, no_pictures):
+    train(tmp_path, "--epochs", 1)
+    assert "no pictures: they need matplotlib (pip install 'mtorch[plot]')" in capsys.readouterr().out
+    assert not PICTURES & {path.name for path in tmp_path.iterdir()}
+
+
+def test_no_epochs_is_an_untrained_net(tmp_path, no_pictures):
+    assert train(tmp_path, "--epochs", 0)["test_accuracy"] < 0.4
+    assert train(tmp_path, "--epochs", 1, "--resume")["epochs"] == 1
+
+
+def test_one_seed_is_one_run(tmp_path, no_pictures):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(tmp_path / name, "--epochs", 1, "--seed", seed)
+    a, b, c = ((tmp_path / name / "model.npz").read_bytes() for name in "abc")
+    assert a == b and a != c
+
+
+@pytest.mark.parametrize("options", [[], ["--model", "dropout", "--optimizer", "adam"], ["--optimizer", "nesterov"]])
+def test_a_resumed_run_leaves_the_very_bytes_of_an_uninterrupted_one(tmp_path, no_pictures, capsys, options):
+    train(tmp_path / "whole", "--epochs", 2, *options)
+    for epochs in (1, 2):
+        metrics = train(tmp_path / "parts", "--epochs", epochs, "--resume", *options)
+    text = capsys.readouterr().out
+    assert f"no checkpoint in {tmp_path / 'parts'}: starting afresh" in text
+    assert f"going on after epoch 1 of {tmp_path / 'parts' / 'model.npz'}" in text
+    for name in ("model.npz", "history.csv"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert metrics["epochs"] == 2
+    assert train(tmp_path / "parts", "--epochs", 1, "--resume", *options)["epochs"] == 2
+
+
+def test_a_checkpoint_of_another_run_is_not_gone_on_with(tmp_path, no_pictures, capsys):
+    train(tmp_path, "--epochs", 1)
+    before = (tmp_path / "model.npz").read_bytes()
+    for option, value in (("--model", "linear"), ("--lr", "0.2"), ("--batch-size", "10"), ("--seed", "5")):
+        assert main(["--data", "digits", "--out", str(tmp_path), "--resume", option, value]) == 2
+        err = capsys.readouterr().err
+        assert re.search(r"^error: .*model\.npz was made with .*: ask for that, or name another --out\n$", err)
+    assert (tmp_path / "model.npz").read_bytes() == before
+
+
+def test_the_checkpoint_names_neither_paths_nor_the_clock(tmp_path, no_pictures):
+    train(tmp_path / "here", "--epochs", 1)
+    time.sleep(2.1)  # the finest grain of a zip file's clock
+    train(tmp_path / "there", "--epochs", 1)
+    data = (tmp_path / "here" / "model.npz").read_bytes()
+    assert data == (tmp_path / "there" / "model.npz").read_bytes()
+    assert str(tmp_path).encode() not in data and b"resume" not in data
+
+
+def test_the_default_rate_belongs_to_the_optimizer(tmp_path, no_pictures):
+    for name, (_, lr, _) in OPTIMIZERS.items():
+        assert train(tmp_path / name, "--epochs", 0, "--optimizer", name)["lr"] == lr
+    assert train(tmp_path / "own", "--epochs", 0, "--optimizer", "adam", "--lr", "0.5")["lr"] == 0.5
+    assert train(tmp_path / "recipe", "--epochs", 0, "--model", "residual")["lr"] == 5e-3
+    assert train(tmp_path / "other", "--epochs", 0, "--model", "residual", "--optimizer", "sgd")["lr"] == 0.1
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_model_that_is_offered_trains(tmp_path, no_pictures, name, monkeypatch):
+    data = digits(8 if RECIPES[name].scans else 28)
+    few = data._replace(**{field: getattr(data, field)[:40] for field in data._fields[1:]})
+    monkeypatch.setattr("apps.mnist.train.load_digits_data", lambda *_, **__: few)
+    metrics = train(tmp_path, "--model", name, "--epochs", 1, "--batch-size", 20)
+    assert metrics["model"] == name and metrics["train_loss"] < 10
+
+
+COMPARE = ["compare", "--models", "mlp,linear", "--data", "digits", "--epochs", "2"]
+
+
+def test_several_models_are_compared_in_one_figure(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main([*COMPARE, "--out", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["models"]
+    assert list(metrics) == ["mlp", "linear"] and metrics["linear"]["parameters"] == 7_850
+    assert json.loads((tmp_path / "linear" / "metrics.json").read_text()) == metrics["linear"]
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"^linear +7,850 +2 +\d\d\.\d\d% ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_comparison_is_gone_on_with_model_by_model(tmp_path, capsys, no_pictures):
+    for more in ([], ["--resume"]):
+        assert main([*COMPARE, "--out", str(tmp_path), *more]) == 0
+    text = capsys.readouterr().out
+    assert text.count("going on after epoch 2 of ") == 2 and "compare.png" not in text
+
+
+# ---------------------------------------------------------------------- afterwards
+
+
+def test_evaluate_gives_the_accuracy_of_the_run(trained, capsys):
+    assert main(["evaluate", "--data", "digits", "--out", str(trained)]) == 0
+    accuracy = json.loads((trained / "metrics.json").read_text())["test_accuracy"]
+    text = rf"deep on the 540 test images of digits: loss \d\.\d+, accuracy {accuracy:.2%}\n"
+    assert re.fullmatch(text, capsys.readouterr().out)
+
+
+def picture(kind, test_image):
+    """The same digit as different pictures."""
+    Image = pytest.importorskip("PIL.Image")
+    ink = Image.fromarray(test_image)
+    large = ink.resize((300, 300))
+    wide = Image.new("L", (500, 220), 0)
+    wide.paste(ink.resize((160, 160)), (300, 20))
+    grey = numpy.asarray(large)
+
+    def plain(mode, colour):
+        return Image.new(mode, (300, 300), colour)
+
+    return {
+        "light on dark": ink,
+        "dark on light": Image.eval(large, lambda v: 255 - v),
+        "off centre": wide,
+        "grey on grey": Image.fromarray((180 - grey * 0.5).astype("uint8")),
+        "blue on yellow": Image.composite(plain("RGB", "navy"), plain("RGB", "khaki"), large),
+        "black on nothing": Image.merge("LA", (plain("L", 0), large)),
+        "white on nothing": Image.merge("RGBA", [plain("L", 255)] * 3 + [large]),
+        "palette": Image.eval(large, lambda v: 255 - v).convert("P"),
+        "one bit": large.convert("1"),
+        "16 bits": Image.fromarray(grey.astype("uint16") * 257),
+        "16 bits, faint": Image.fromarray(60_000 - grey.astype("uint16") * 40),
+    }[kind]  # fmt: skip
+
+
+KINDS = [
+    "light on dark", "dark on light", "off centre", "grey on grey", "blue on yellow", "black on nothing",
+    "white on nothing", "palette", "one bit", "16 bits", "16 bits, faint",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predict_reads_a_digit_off_any_kind_of_picture(tmp_path, trained, capsys, kind):
+    data = digits()
+    chosen = [numpy.flatnonzero(data.test_labels == digit)[0] for digit in (0, 2, 4, 7)]
+    names = []
+    for i in chosen:
+        names.append(str(tmp_path / f"{i}.png"))
+        picture(kind, data.test_images[i]).save(names[-1])
+    assert main(["predict", *names, "--out", str(trained)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(": ")[0] for line in lines[0::2]] == names
+    assert [line.rpartition(": ")[2] for line in lines[0::2]] == ["0", "2", "4", "7"]
+    assert all(re.fullmatch(r"   (\d: +\d+\.\d%( +|$)){10}", line) for line in lines[1::2])
+
+
+def test_predict_sees_the_picture_as_the_net_saw_its_digits(tmp_path):
+    pytest.importorskip("PIL")
+    from apps.mnist.pictures import read_picture
+
+    image = digits().test_images[0]
+    picture("light on dark", image).save(tmp_path / "x.png")
+    seen = read_picture(tmp_path / "x.png")
+    assert seen.shape == (28, 28) and seen.dtype == numpy.uint8
+    assert numpy.corrcoef(standardise(seen[None])[0], standardise(image[None])[0])[0, 1] > 0.9
+
+
+def bad_pictures(folder):
+    Image = pytest.importorskip("PIL.Image")
+    Image.new("L", (30, 30), 200).save(folder / "blank.png")
+    Image.new("L", (1, 1), 0).save(folder / "dot.png")
+    Image.new("L", (40, 40), 0).save(folder / "short.png")
+    data = (folder / "short.png").read_bytes()
+    (folder / "short.png").write_bytes(data[: len(data) - 20])
+    (folder / "text.png").write_text("this is no picture")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "folder.png").mkdir()
+    return {
+        "blank.png": "shows no digit: the picture is blank",
+        "dot.png": "shows no digit: the picture is blank",
+        "short.png": "is damaged or too large",
+        "text.png": "is not a picture that can be read",
+        "empty.png": "is not a picture that can be read",
+        "folder.png": "is a folder, not a picture",
+        "missing.png": "No such file or directory",
+    }
+
+
+def test_predict_refuses_bad_pictures_in_one_line_each(tmp_path, trained, capsys):
+    for name, text in bad_pictures(tmp_path).items():
+        assert main(["predict", str(tmp_path / name), "--out", str(trained)]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and name in err and text in err
+
+
+# ---------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--bogus"], "unrecognized arguments: --bogus"),
+        (["--epochs", "x"], "argument --epochs: expected an integer of at least 0, got 'x'"),
+        (["--epochs", "-1"], "argument --epochs: expected an integer of at least 0, got '-1'"),
+        (["--batch-size", "0"], "argument --batch-size: expected an integer of at least 1, got '0'"),
+        (["--lr", "nan"], "argument --lr: expected a number above 0, got 'nan'"),
+        (["--model", "what"], "argument --model: invalid choice: 'what'"),
+        (["--optimizer", "what"], "argument --optimizer: invalid choice: 'what'"),
+        (["compare", "--models", "mlp,what"], "argument --models: expected models of mlp, linear"),
+        (["compare", "--models", "mlp,mlp"], "argument --models: expected models of"),
+        (["predict"], "the following arguments are required: IMAGE"),
+        (["what.png"], "unrecognized arguments: what.png"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(capsys, arguments, text):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == ""
+    assert text in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_wrong_places_are_one_line_and_exit_code_2(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign").mkdir()
+    numpy.savez(tmp_path / "foreign" / "model.npz", weight=numpy.zeros(3))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "model.npz").write_bytes(b"PK\x03\x04 not really")
+    for arguments, text in (
+        (["--data", "digits", "--out", "file"], "file is a file; a run needs a folder to write to"),
+        (["--data", "digits", "--out", "file/below"], "cannot write to the folder file/below"),
+        (["--data", "missing"], "missing: there is no such folder"),
+        (["--data", "file"], "file: expected a folder with MNIST's files"),
+        (["--data", "empty"], "empty: expected MNIST's files"),
+        (["evaluate", "--out", "empty"], "no model in empty: train one with python -m apps.mnist --out empty"),
+        (["evaluate", "--out", "foreign"], "is not a checkpoint of the digit recogniser"),
+        (["predict", "x.png", "--out", "damaged"], "model.npz is damaged or no checkpoint"),
+        (["--data", "digits", "--out", "damaged", "--resume"], "model.npz is damaged or no checkpoint"),
+    ):  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert text in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_model_that_reads_scans_says_so_to_pictures(tmp_path, no_pictures, capsys):
+    train(tmp_path, "--model", "gru", "--epochs", 1)
+    assert main(["predict", "x.png", "--out", str(tmp_path)]) == 2
+    assert "reads 8 x 8 scans, not pictures: train it on MNIST" in capsys.readouterr().err
+    assert main(["evaluate", "--data", "digits", "--out", str(tmp_path)]) == 0
+
+
+def test_a_loss_that_is_no_number_any_more_ends_the_run_and_keeps_nothing_of_it(tmp_path, no_pictures, capsys):
+    arguments = ["--data", "digits", "--model", "deep", "--optimizer", "sgd", "--lr", "1e30", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "the loss is not finite in epoch 1: try a smaller --lr than 1e+30" in capsys.readouterr().err
+    assert not (tmp_path / "model.npz").exists()
+
+
+# ---------------------------------------------------------------------- as a process
+
+
+def start(*arguments, **options):
+    environment = os.environ | {"PYTHONUNBUFFERED": "", "MPLBACKEND": "Agg"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    return subprocess.Popen([sys.executable, "-m", "apps.mnist", *arguments], cwd=ROOT, env=environment, **pipes)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(tmp_path, no_pictures):
+    out, history = tmp_path / "a run", tmp_path / "a run" / "history.csv"
+    process = start("--data", "digits", "--epochs", "100000", "--out", str(out))
+    deadline = time.monotonic() + 60
+    while not (history.exists() and history.read_text().count("\n") > 3) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.count("\n") == 1
+    done = re.fullmatch(r"stopped: epoch (\d+) is kept in (.+); go on with: python -m apps.mnist (.+)\n", err)
+    assert done and done[2] == str(out / "model.npz")
+    assert not list(out.glob(".*.part"))
+    again = shlex.split(done[3])
+    assert again[-1] == "--resume" and str(out) in again
+    epochs = str(int(done[1]) + 1)
+    again[again.index("--epochs") + 1] = epochs
+    assert main(again) == 0
+    train(tmp_path / "whole", "--epochs", epochs)
+    assert (out / "model.npz").read_bytes() == (tmp_path / "whole" / "model.npz").read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_a_closed_pipe_and_no_streams_at_all_end_without_a_traceback(tmp_path):
+    command = f'"{sys.executable}" -m apps.mnist --data digits --epochs 100000 --out "{tmp_path / "a"}" | head -1'
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("mlp on digits: 13,002 parameters") and done.stderr == ""
+    command = f'"{sys.executable}" -m apps.mnist --data digits --epochs 1 --out "{tmp_path / "b"}" >&- 2>&- <&-'
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=60).returncode == 0
+
+
+# ---------------------------------------------------------------------- how well it learns
+
+
+@pytest.mark.slow
+def test_on_the_built_in_digits_nine_of_ten_seeds_reach_95_percent(tmp_path, no_pictures):
+    accuracies = [train(tmp_path / str(seed), "--seed", seed)["test_accuracy"] for seed in range(10)]
+    assert sum(accuracy >= 0.95 for accuracy in accuracies) >= 9, accuracies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "least"), [("gru", 0.955), ("sigmoid", 0.965)])
+def test_on_the_raw_scans_the_ancestors_nets_do_as_well_over_ten_splits(model, least):
+    """A GRU over the rows, 8 -> 16; and 64-64-10 with sigmoids, Adam 0.01, 50 epochs, batches of 32."""
+    from mtorch import Adam, CrossEntropyLoss, Module, Sequential, layers, models
+    from mtorch.data import ArrayDataset, DataLoader
+    from mtorch.optim.schedules import StepLR
+    from mtorch.training import evaluate, train_epoch
+
+    recipe, accuracies = RECIPES["gru"], []
+    for seed in range(10):
+        data, rng = digits(8, seed), numpy.random.default_rng(seed)
+        train_set = ArrayDataset(recipe.inputs(data.train_images), data.train_labels)
+        loader = DataLoader(train_set, batch_size=32, shuffle=True, rng=rng)
+        if model == "gru":
+            module, epochs = Module(models.gru(64, rng=rng)), recipe.small_epochs
+            optimizer = Adam(module, lr=StepLR(recipe.lr, len(loader), recipe.default_gamma(data)))
+        else:
+            nn, epochs = layers.on(rng=rng), 50
+            module = Module(Sequential(nn.Linear(64, 64), nn.Sigmoid(), nn.Linear(64, 10)))
+            optimizer = Adam(module, lr=0.01)
+        loss_func = CrossEntropyLoss(module)
+        for _ in range(epochs):
+            train_epoch(module, loss_func, optimizer, loader)
+        test_set = ArrayDataset(recipe.inputs(data.test_images), data.test_labels)
+        accuracies.append(evaluate(module, loss_func, DataLoader(test_set, batch_size=540)).accuracy)
+    assert numpy.mean(accuracies) >= least, accuracies
