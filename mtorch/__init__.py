@@ -1,7 +1,6 @@
 """mtorch: a neural-network library in which every layer carries its own hand-written derivative."""
 
 from mtorch import layers, losses, optim
-from mtorch.checkpoint import load, save
 from mtorch.containers import Bidirectional, Fork, Graph, Input, Parallel, Recurrent, Residual, Sequential
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.functions import *  # noqa: F403
@@ -24,6 +23,15 @@ ShapeNotMatchException = ShapeMismatchError
 __all__ = [
     "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "Fork", "Graph", "Input",
     "Layer", "Module", "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential",
-    "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", "summary",
+    "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", "summary",  # noqa: F405
     *_functions, *_losses,
 ]  # fmt: skip
+
+
+def __getattr__(name: str):
+    """`save` and `load` are fetched when first asked for: pathlib and json would be a fifth of the import."""
+    if name in ("load", "save"):
+        from mtorch import checkpoint
+
+        return getattr(checkpoint, name)
+    raise AttributeError(f"module 'mtorch' has no attribute {name!r}")
