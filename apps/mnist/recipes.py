@@ -49,9 +49,9 @@ class Recipe:
 RECIPES = {
     "mlp": Recipe(models.mlp, loss="square", optimizer="sgd", gamma=0.95, batch_size=20, epochs=10, small_epochs=60),
     "linear": Recipe(models.linear),
-    "deep": Recipe(models.deep, batch_size=128),
-    "dropout": Recipe(models.dropout, batch_size=128),
-    "batchnorm": Recipe(models.batchnorm, batch_size=128),
+    "deep": Recipe(models.deep, gamma=0.6, batch_size=128),
+    "dropout": Recipe(models.dropout, gamma=0.6, batch_size=128),
+    "batchnorm": Recipe(models.batchnorm, gamma=0.6, batch_size=128),
     "residual": Recipe(models.residual, lr=5e-3, gamma=0.6, batch_size=256, epochs=8),
     "conv1d": Recipe(models.conv1d, gamma=0.7),
     "scn": Recipe(models.scn, lr=2e-3, gamma=0.7),
