@@ -1,7 +1,7 @@
 """Any picture of one digit brought to 28 x 28 the way MNIST was made.
 
 The ink is cut out, scaled into a box of 20 x 20 with its proportions kept and its edges anti-aliased, and put into a
-field of 28 x 28 so that its centre of mass is the centre of the field.
+field of 28 x 28 so that its centre of mass lies in pixel (14, 14), counted from 0, as it does in MNIST.
 
 LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition", 1998, section III.A.
 """
@@ -35,7 +35,7 @@ def fitted(image: numpy.ndarray) -> numpy.ndarray:
 
 
 def centred(ink: numpy.ndarray) -> numpy.ndarray:
-    """Ink 0 … 1 of at most 28 x 28 in a field (28, 28) uint8, its centre of mass at the field's, as near as it fits."""
+    """Ink 0 … 1 of at most 28 x 28 in a field (28, 28) uint8, its centre of mass at pixel (14, 14), or near it."""
     field = numpy.zeros((FIELD, FIELD), numpy.uint8)
     mass = ink.sum()
     if mass > 0:
@@ -45,7 +45,7 @@ def centred(ink: numpy.ndarray) -> numpy.ndarray:
 
 
 def _offset(profile: numpy.ndarray, mass: float) -> int:
-    centre = float(profile @ (numpy.arange(len(profile)) + 0.5)) / float(mass)
+    centre = float(profile @ numpy.arange(len(profile))) / float(mass)
     return min(max(round(FIELD / 2 - centre), 0), FIELD - len(profile))
 
 
