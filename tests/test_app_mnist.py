@@ -18,6 +18,7 @@ import apps.mnist
 from apps.mnist.__main__ import main
 from apps.mnist.recipes import OPTIMIZERS, RECIPES
 from mtorch.data import digits, standardise
+from mtorch.testing import strict
 
 ROOT = Path(__file__).parent.parent
 PICTURES = {"curves.png", "predictions.png", "confusion.png"}
@@ -139,6 +140,16 @@ def test_every_model_that_is_offered_trains(tmp_path, no_pictures, name, monkeyp
 
 
 COMPARE = ["compare", "--models", "mlp,linear", "--data", "digits", "--epochs", "2"]
+
+
+def test_a_run_on_another_device_ends_where_one_on_the_cpu_does(tmp_path, no_pictures, monkeypatch, capsys):
+    found = [train(tmp_path / "cpu", "--epochs", 1, "--batch-size", 100)]
+    for place in ("apps.mnist.train", "apps.mnist.predict"):
+        monkeypatch.setattr(f"{place}.module_for", {"gpu": strict, "cpu": numpy}.get)
+    found.append(train(tmp_path / "gpu", "--epochs", 1, "--batch-size", 100, "--device", "gpu"))
+    assert found[0]["train_loss"] == pytest.approx(found[1]["train_loss"], rel=1e-4)
+    assert train(tmp_path / "gpu", "--epochs", 2, "--batch-size", 100, "--device", "cpu", "--resume")["epochs"] == 2
+    assert main(["evaluate", "--data", "digits", "--device", "gpu", "--out", str(tmp_path / "gpu")]) == 0
 
 
 def test_several_models_are_compared_in_one_figure(tmp_path, capsys):

@@ -20,6 +20,7 @@ from apps.rnn_sin_cos.free_run import free_run
 from apps.rnn_sin_cos.tasks import CELLS
 from apps.rnn_sin_cos.train import Run
 from mtorch.data import sine_cosine
+from mtorch.testing import strict
 
 ROOT = Path(__file__).parent.parent
 KEYS = {"cell", "steps", "test_mse", "test_mse_after_first_step", "seconds"}
@@ -78,6 +79,17 @@ def test_a_resumed_run_leaves_the_very_bytes_of_an_uninterrupted_one(tmp_path, n
     whole, parts = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts"))
     assert whole | {"seconds": 0} == parts | {"seconds": 0}
     assert str(tmp_path).encode() not in (tmp_path / "whole" / "model.npz").read_bytes()
+
+
+@pytest.mark.parametrize("task", ["sine-cosine", "noisy-sine"])
+def test_a_run_on_another_device_ends_where_one_on_the_cpu_does(tmp_path, monkeypatch, task):
+    pytest.importorskip("matplotlib")
+    options = ["--task", task, "--steps", 10] + ["--free-run"] * (task == "sine-cosine")
+    cpu = train(tmp_path / "cpu", *options)
+    monkeypatch.setattr("apps.rnn_sin_cos.train.module_for", {"gpu": strict}.get)
+    gpu = train(tmp_path / "gpu", *options, "--device", "gpu")
+    measures = [name for name in cpu if name.startswith("test_")]
+    assert [cpu[name] for name in measures] == pytest.approx([gpu[name] for name in measures], rel=1e-3)
 
 
 def test_a_checkpoint_of_another_run_is_not_gone_on_with(tmp_path, no_pictures, capsys):

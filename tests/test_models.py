@@ -6,9 +6,11 @@ import numpy
 import pytest
 
 from mtorch import Adam, CrossEntropyLoss, Module, ShapeMismatchError, layers, models
+from mtorch.arrays import as_numpy
 from mtorch.data import who_acts
 from mtorch.data.sentences import WORDS
 from mtorch.summary import count_parameters, summary
+from mtorch.testing import strict
 
 # name: (arguments of a tiny one, how many parameters the usual one has)
 MODELS = {
@@ -72,6 +74,26 @@ def test_the_usual_one_has_the_size_it_is_known_for_and_answers_in_float32(name)
     images = numpy.random.default_rng(0).standard_normal((2, 784)).astype("float32")
     answer = net.predict(images)
     assert answer.shape == (2, 10) and answer.dtype == numpy.float32 and numpy.isfinite(answer).all()
+
+
+@each
+def test_a_tiny_one_trains_on_another_array_module_without_a_wait_as_on_numpy(name):
+    sizes = MODELS[name][0]
+    x = numpy.random.default_rng(0).standard_normal((4, sizes["pixels"])).astype("float32")
+    losses, answers = [], []
+    for xp in (strict, numpy):
+        module = Module(getattr(models, name)(**sizes, classes=3, xp=xp, rng=0))
+        loss_func, optimizer = CrossEntropyLoss(module), Adam(module, lr=0.01)
+        with strict.count_synchronisations() as places:
+            for _ in range(3):
+                loss = loss_func(module(xp.asarray(x)), numpy.array([0, 2, 1, 1]))
+                loss.backward()
+                optimizer.step()
+        assert places == []
+        losses.append(loss.value)
+        answers.append(as_numpy(module.predict(xp.asarray(x))))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    numpy.testing.assert_allclose(*answers, atol=0.01)
 
 
 def test_one_seed_is_one_net():

@@ -14,6 +14,7 @@ import pytest
 
 from mtorch import SGD, Adam, CrossEntropyLoss, Module, models
 from mtorch.data import ArrayDataset, DataLoader
+from mtorch.testing import strict
 from mtorch.training import Parser, RunFolder, evaluate, number, progress, run, train_epoch, written
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +51,20 @@ def test_training_lowers_the_loss_and_evaluating_changes_nothing(parts):
     assert after.loss < 0.5 * before.loss and after.accuracy > 0.8
     assert all((state[name] == value).all() for name, value in module.state_dict().items())
     assert evaluate(module, loss_func, loader) == pytest.approx(after)
+
+
+def test_an_epoch_on_a_device_is_waited_for_at_its_end_only(parts):
+    x, labels = parts[3][:]
+    scores = []
+    for xp in (strict, numpy):
+        module = Module(models.deep(6, 3, hidden=8, xp=xp, rng=0))
+        loss_func, optimizer = CrossEntropyLoss(module), Adam(module, lr=0.01)
+        loader = DataLoader(ArrayDataset(xp.asarray(x), xp.asarray(labels)), batch_size=8, shuffle=True, rng=0)
+        with strict.count_synchronisations() as places:
+            scores.append(train_epoch(module, loss_func, optimizer, loader))
+        assert len(places) == 2 * (xp is strict)
+        scores.append(evaluate(module, loss_func, loader))
+    assert scores[:2] == [pytest.approx(score, rel=1e-5) for score in scores[2:]]
 
 
 def test_without_a_terminal_progress_hands_the_batches_on(monkeypatch, parts):
