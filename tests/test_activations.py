@@ -152,6 +152,22 @@ def test_infinities_have_their_limits(cls):
         assert dy[0] == 1 and abs(dy[1]) < 1e-30
 
 
+def test_softmax_of_infinities():
+    inf = math.inf
+    none = numpy.array([[-inf, 0.0, 0.0]], "float32")
+    y, log = layers.Softmax()(none), layers.LogSoftmax()(none)
+    assert y.tolist() == [[0, 0.5, 0.5]] and log[0].tolist() == pytest.approx([-inf, *[-math.log(2)] * 2])
+    for row in ([inf, 0.0, 1.0], [-inf] * 3, [inf, -inf, 0.0]):  # no softmax, in its own row only, and no warning
+        for cls in (layers.Softmax, layers.LogSoftmax):
+            layer = cls()
+            y = layer(numpy.array([row, [0.0, 0.0, 0.0]]))
+            dx = layer.backward(numpy.ones((2, 3)))
+            assert numpy.isnan(y[0]).all() and numpy.isfinite(y[1]).all()
+            assert numpy.isnan(dx[0]).all() and numpy.isfinite(dx[1]).all()
+    far = numpy.array([[3e38, -3e38, 0.0]], "float32")  # the difference is no float32
+    assert layers.Softmax()(far).tolist() == [[1, 0, 0]] and layers.LogSoftmax()(far)[0, 1] == -inf
+
+
 def test_logits_of_1e30_are_a_certain_choice():
     x = numpy.array([[1e30, -1e30, 0.0], [-1e30, -1e30, -1e30]], dtype="float32")
     for axis in (0, 1):

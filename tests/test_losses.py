@@ -398,6 +398,45 @@ def test_minus_infinity_is_a_logit_of_an_impossible_class():
     assert loss.value == pytest.approx(math.log(2)) and loss.grad[0].tolist() == pytest.approx([-0.5, 0, 0.5])
 
 
+@pytest.mark.parametrize("target", [[0], [[1.0, 0.0, 0.0]]])
+def test_minus_infinity_beside_the_target_counts_for_nothing_in_labels_and_probabilities(target):
+    loss = CrossEntropyLoss()([[0.0, -math.inf, 0.0]], target)
+    assert loss.value == pytest.approx(math.log(2)) and loss.grad[0].tolist() == pytest.approx([-0.5, 0, 0.5])
+    certain = CrossEntropyLoss()([[-math.inf, 0.0, 0.0]], target)
+    assert certain.value == math.inf and certain.grad[0].tolist() == [-1, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("row", [[math.inf, 0.0, 1.0], [-math.inf] * 3, [math.inf, -math.inf, 0.0]])
+def test_a_row_that_has_no_softmax_gives_nan_in_its_own_row_and_no_warning(row):
+    for target in ([0, 1], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]):
+        loss = CrossEntropyLoss()(numpy.array([row, [0.0, 0.0, 0.0]]), target)
+        assert math.isnan(loss.value)
+        assert numpy.isnan(loss.grad[0]).all() and numpy.isfinite(loss.grad[1]).all()
+
+
+def test_logits_whose_difference_overflows_are_a_certain_choice():
+    x = numpy.array([[3e38, -3e38, 0.0]], "float32")
+    assert CrossEntropyLoss()(x, [0]).value == 0 and CrossEntropyLoss()(x, [1]).value == math.inf
+
+
+@label_loss
+@pytest.mark.parametrize("options", [{}, {"weight": [1.0, 2.0, 0.5]}])
+@pytest.mark.parametrize("whatever", [math.nan, math.inf, -math.inf])
+def test_an_ignored_row_contributes_nothing_whatever_stands_in_it(cls, options, whatever):
+    bad = PREDICTION.copy()
+    bad[0] = whatever
+    labels = [-1, *LABELS[1:]]
+    for reduction in ("mean", "sum", "none"):
+        for smoothing in ({}, {"label_smoothing": 0.2}) if cls is CrossEntropyLoss else ({},):
+            loss_func = cls(ignore_index=-1, reduction=reduction, **options, **smoothing)
+            got, wanted = loss_func(bad, labels), loss_func(PREDICTION, labels)
+            assert numpy.array_equal(got.value, wanted.value) and numpy.array_equal(got.grad, wanted.grad)
+            assert not got.grad[0].any()
+            bad_too = bad.copy()
+            bad_too[1] = math.nan  # this row counts
+            assert numpy.isnan(loss_func(bad_too, labels).value).any()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "longdouble"])
 def test_probabilities_of_zero_and_one_are_finite(dtype):
     p = numpy.array([0.0, 0.0, 1.0, 1.0, 1e-45], dtype)

@@ -4,9 +4,13 @@ than the work: there a product with ones sums, and a transposed copy finds maxim
 
 from types import ModuleType
 
+import numpy
+
 from mtorch.arrays import Array, flat_rows, is_numpy, ones
 
 SHORT_SUM, SHORT_MAX = 1024, 32
+
+quiet = numpy.errstate(over="ignore", invalid="ignore")  # for functions that answer infinities with their limit or NaN
 
 
 def row_sums(xp: ModuleType, x: Array) -> Array:
@@ -21,6 +25,15 @@ def sum_along(xp: ModuleType, x: Array, axis: int) -> Array:
     if axis in (-1, x.ndim - 1):
         return row_sums(xp, flat_rows(x)).reshape(x.shape[:-1] + (1,))
     return x.sum(axis=axis, keepdims=True)
+
+
+@quiet
+def shifted(xp: ModuleType, x: Array, axis: int) -> Array:
+    """x minus its maximum along the axis: then no exponential overflows, and a softmax is the same.
+
+    A row whose maximum is infinite has no softmax and becomes NaN.
+    """
+    return x - max_along(xp, x, axis)
 
 
 def max_along(xp: ModuleType, x: Array, axis: int) -> Array:

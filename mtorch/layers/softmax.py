@@ -8,7 +8,7 @@ import numpy
 
 from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.rows import max_along, sum_along
+from mtorch.kernels.rows import shifted, sum_along
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
@@ -25,11 +25,11 @@ class _AlongAxis(Activation):
         self.axis = int(axis)
 
     def shifted(self, x: Array) -> Array:
-        """x minus its maximum along the axis: the result is the same, and no exponential can overflow."""
+        """x minus its maximum along the axis; an error where there is no such axis."""
         if not -x.ndim <= self.axis < x.ndim or x.shape[self.axis] == 0:
             text = f"expected input with entries along axis {self.axis}, got shape {x.shape}"
             raise ShapeMismatchError(self, text)
-        return x - max_along(self.xp, x, self.axis)
+        return shifted(self.xp, x, self.axis)
 
     def details(self) -> str:
         return ", ".join(filter(None, [super().details(), f"axis={self.axis}"]))

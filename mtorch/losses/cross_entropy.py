@@ -6,7 +6,7 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Array, array_module, flat_rows
-from mtorch.kernels.rows import max_along, sum_along
+from mtorch.kernels.rows import quiet, shifted, sum_along
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction, check_number
 from mtorch.losses.labels import LabelLoss, admit_labels, class_axis
 
@@ -31,6 +31,7 @@ class CrossEntropyLoss(LabelLoss):
         check_number(self, "label_smoothing", label_smoothing, 0, 1)
         self.label_smoothing = label_smoothing
 
+    @quiet
     def __call__(self, prediction: Array, target: Any) -> Loss:
         prediction = self.admit(prediction)
         xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
@@ -64,7 +65,7 @@ class CrossEntropyLoss(LabelLoss):
         a = arrays.constant(xp, (1 - s) / count, x.dtype) if a is None else a * ((1 - s) / count)
         own = xp.arange(0, rows * classes, classes)
         own += labels
-        z, e, total = _exponentials(xp, x)
+        z, e, total = _exponentials(xp, x if kept is None else xp.where(kept[:, None] > 0, x, 0.0))
         logarithm = xp.log(total)
         losses = (logarithm - z.reshape(-1).take(own)) * a
         share = a
@@ -89,7 +90,7 @@ class CrossEntropyLoss(LabelLoss):
             q = q / self.number(rows, x)
         z, e, total = _exponentials(xp, x)
         share = q.sum(axis=1)
-        losses = share * xp.log(total) - (q * z).sum(axis=1)
+        losses = share * xp.log(total) - (q * xp.where(q == 0, 0.0, z)).sum(axis=1)  # 0 log 0 = 0
         e *= (share / total)[:, None]
         e -= q
         return losses, e
@@ -119,6 +120,6 @@ class CrossEntropyLoss(LabelLoss):
 
 def _exponentials(xp: ModuleType, x: Array) -> tuple[Array, Array, Array]:
     """z, exp(z) and S of each row. The largest z is 0, so that nothing overflows."""
-    z = x - max_along(xp, x, -1)
+    z = shifted(xp, x, -1)
     e = xp.exp(z)
     return z, e, sum_along(xp, e, -1).reshape(-1)

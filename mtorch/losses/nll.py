@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array, array_module
+from mtorch.kernels.rows import quiet
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
 from mtorch.losses.labels import LabelLoss, admit_labels, class_axis
 
@@ -18,15 +19,17 @@ class NLLLoss(LabelLoss):
     Backward: dL/dx_j = -w_y [j = y].
     """
 
+    @quiet
     def __call__(self, prediction: Array, target: Any) -> Loss:
         prediction = self.admit(prediction)
         xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
         labels = admit_labels(self, xp, target, lead, classes, self.ignore_index)
-        labels, weights, _, count = self.counted(xp, labels.reshape(-1), classes, prediction.dtype)
+        labels, weights, kept, count = self.counted(xp, labels.reshape(-1), classes, prediction.dtype)
         a = 1 / count if weights is None else weights / count
         own = xp.arange(0, prediction.size, classes)
         own += labels
-        losses = prediction.reshape(-1).take(own) * -a
+        found = prediction.reshape(-1).take(own)
+        losses = (found if kept is None else xp.where(kept > 0, found, 0.0)) * -a
         grad = xp.zeros(prediction.shape, dtype=prediction.dtype)
         grad.reshape(-1)[own] = -a
         value = losses.reshape(lead) if self.reduction == "none" else xp.add.reduce(losses)
