@@ -73,6 +73,40 @@ def changed(module, before):
     return {name for name, value in module.state_dict().items() if (value != before[name]).any()}
 
 
+# ---------------------------------------------------------------------- numbers that are too large or too small
+
+
+@every_optimizer
+@pytest.mark.parametrize("huge", [1e19, 2e19, 1e30, math.inf, math.nan])
+def test_a_huge_gradient_does_not_stop_a_step_halfway(cls, options, huge):
+    def moved(first):
+        values = Values("float32", a=[1.0], b=[1.0, 2.0])
+        optimizer = cls(values, **options)
+        for _ in range(3):
+            values.a.accumulate(numpy.array([first], "float32"))
+            values.b.accumulate(numpy.array([0.5, -1.0], "float32"))
+            optimizer.step()
+        assert optimizer.steps == 3
+        return values
+
+    values = moved(huge)
+    assert (values.b.value == moved(1.0).b.value).all()
+    if huge < 1.8e19:
+        assert numpy.isfinite(values.a.value).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+@pytest.mark.parametrize("cls", [Adagrad, RMSprop, Adadelta, Adam, AdamW])
+def test_without_eps_a_gradient_of_zero_moves_nothing(cls, dtype):
+    for options in ({"eps": 0}, {"eps": 0, "centered": True}) if cls is RMSprop else ({"eps": 0},):
+        values = one([1.0, 1.0, 1.0], dtype)
+        plain = {"weight_decay": 0} if cls is AdamW else {}
+        vanishing = numpy.finfo(dtype).smallest_normal  # its square is no number
+        moved = move(cls(values, lr=0.125, **options, **plain), *[numpy.array([0.0, vanishing, 1.0], dtype)] * 2)
+        assert moved[0] == 1 and 0.75 <= moved[1] <= 1
+        assert moved[2] < 1 or cls is Adadelta  # whose first step is as long as its eps
+
+
 # ---------------------------------------------------------------------- the rules
 
 

@@ -22,4 +22,4 @@ class Adadelta(Optimizer):
         self.rho, self.eps = self.number("rho", rho, below=1), self.number("eps", eps)
 
     def rule(self, steps: int) -> tuple[Any, ...]:
-        return update.adadelta, 1.0, self.rho, self.eps / (1 - self.rho)
+        return update.adadelta, 1.0, self.rho, max(self.eps, self.smallest) / (1 - self.rho)

@@ -35,7 +35,7 @@ class Adagrad(Optimizer):
         self.initial_accumulator_value = self.number("initial_accumulator_value", initial_accumulator_value)
 
     def rule(self, steps: int) -> tuple[Any, ...]:
-        return update.adagrad, 1 / (1 + self.lr_decay * (steps - 1)), self.eps
+        return update.adagrad, 1 / (1 + self.lr_decay * (steps - 1)), self.root_eps
 
     def fresh(self, parameter: Parameter) -> tuple[Array, ...]:
         (square_sum,) = super().fresh(parameter)

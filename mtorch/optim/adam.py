@@ -31,7 +31,7 @@ class _Adaptive(Optimizer):
     def rule(self, steps: int) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
         c = math.sqrt((1 - beta2) / (1 - beta2**steps))
-        return update.adam, (1 - beta1) / (1 - beta1**steps) / c, beta1, beta2, self.eps / c
+        return update.adam, (1 - beta1) / (1 - beta1**steps) / c, beta1, beta2, self.root_eps / c
 
 
 class Adam(_Adaptive):

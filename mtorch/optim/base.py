@@ -59,6 +59,7 @@ class Optimizer:
         if not isinstance(module, Layer):
             raise TypeError(f"{type(self).__name__} expected a module or layer, got {module!r}")
         self.module, self.lr, self.steps = module, lr, 0
+        self.smallest = max(float(numpy.nextafter(0, 1, dtype=module.dtype)), 5e-324)  # number above 0 in that dtype
         self.rate  # noqa: B018  a bad rate is refused here already
         self.weight_decay = self.number("weight_decay", weight_decay)
         self.clip_norm = None if clip_norm is None else self.number("clip_norm", clip_norm)
@@ -81,6 +82,11 @@ class Optimizer:
             bounds = f"in [{least}, {below})" if below < math.inf else f"finite and >= {least}"
             raise ValueError(f"{type(self).__name__} expected {option} {bounds}, got {number!r}")
         return float(number)
+
+    @property
+    def root_eps(self) -> float:
+        """eps, held above the gradients whose squares vanish: with 0 in its place a gradient of 0 would give 0 / 0."""
+        return max(self.eps, math.sqrt(self.smallest))
 
     def _factors(self) -> dict[str, float]:
         factors = {}
@@ -105,8 +111,9 @@ class Optimizer:
 
     # ------------------------------------------------------------------ the step
 
+    @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the parameters moved
     def step(self) -> None:
-        """One move of all parameters that have a gradient."""
+        """One move of all parameters that have a gradient. Where a number is too large, the result is inf or NaN."""
         rate = self.rate
         if self.rewrites():
             live = [(path, p) for path, p in self.named.items() if p.contributed and p.trainable]

@@ -35,4 +35,4 @@ class RMSprop(Optimizer):
 
     def rule(self, steps: int) -> tuple[Any, ...]:
         c, kernel = math.sqrt(1 - self.alpha), update.rmsprop_centered if self.centered else update.rmsprop
-        return kernel, 1 / c, self.alpha, self.eps / c, self.momentum
+        return kernel, 1 / c, self.alpha, self.root_eps / c, self.momentum
