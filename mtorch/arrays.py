@@ -66,9 +66,9 @@ def float_dtype(xp: ModuleType, dtype: Any) -> numpy.dtype:
 
 
 def host_array(x: object, who: object) -> numpy.ndarray:
-    """Array data given as a list, a number or a NumPy array, as a NumPy array of numbers."""
+    """Array data given as a list, a number or an array, as a NumPy array of numbers."""
     try:
-        array = numpy.asarray(x)
+        array = as_numpy(x)
     except ValueError as error:
         raise ValueError(f"{who!r} expected an array, got a ragged list: {error}") from error
     if array.dtype.kind not in "fiub":
