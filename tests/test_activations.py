@@ -218,6 +218,13 @@ def test_the_order_of_memory_of_images_is_kept_and_changes_nothing(cls):
     assert layer(x[::-1]) == pytest.approx(y[::-1], abs=1e-15)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "longdouble"])
+@pytest.mark.parametrize("cls, options", [(layers.SiLU, {}), (layers.GELU, {}), (layers.GELU, {"approximate": "tanh"})])
+def test_gates_are_open_far_right_and_shut_far_left(cls, options, dtype):
+    y = cls(**options, dtype=dtype)(numpy.array([-1e6, -1e3, 1e3, 1e6]))
+    assert y.tolist() == pytest.approx([0, 0, 1e3, 1e6], rel=1e-6)
+
+
 def test_small_exponentials_are_not_lost_in_float32():
     """log(1 + u) and exp(n) - 1 keep their relative accuracy near 0."""
     x = numpy.array([-1e-6, -1e-4, -0.01], dtype="float32")

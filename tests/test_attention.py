@@ -39,6 +39,13 @@ def test_an_id_out_of_range_is_an_error_that_names_the_layer(ids):
             layer(ids)
 
 
+@pytest.mark.parametrize("ids", [[0, 4], [-1]])
+def test_an_id_out_of_range_is_refused_in_the_middle_of_a_net_too(ids):
+    layer = layers.Embedding(4, 2)
+    with pytest.raises(ValueError, match=r"expected ids in \[0, 4\), got"):
+        layer.forward(numpy.array(ids))
+
+
 def test_an_id_out_of_range_on_a_device_is_raised_at_the_next_host_read():
     layer = layers.Embedding(4, 2, xp=strict)
     with strict.count_synchronisations() as places:

@@ -200,6 +200,17 @@ def test_copies_and_pickles_compute_the_same(cls, index):
 
 
 @every_layer
+def test_a_converted_copy_computes_there_in_the_other_dtype(cls, index):
+    layer, x = example(cls, index, dtype="float32")
+    twin = layer.to(xp=strict, dtype="float64")
+    assert all(each.xp is strict and each.dtype == "float64" for _, each in twin.walk())
+    y, dx, _ = run(twin, example(cls, index, xp=strict, dtype="float64")[1])
+    expected = run(layer, x)
+    assert_same(y, expected[0], 1e-5)
+    assert_same(dx, expected[1], 1e-4)
+
+
+@every_layer
 def test_what_no_layer_takes_is_a_typed_error_and_leaves_no_memory(cls, index):
     layer, x = example(cls, index)
     for bad in (object(), "text", [[1.0], [2.0, 3.0]], numpy.array([1j, 2j]), (), numpy.zeros(())):

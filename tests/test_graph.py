@@ -614,6 +614,14 @@ def test_ids_lengths_and_masks_reach_their_layers_through_a_graph():
         graph((words, [6, 2, 3], value[2]))
 
 
+def test_a_mask_in_a_graph_keeps_its_kind_and_is_refused_as_the_layer_refuses_it():
+    attend, x = layers.MultiHeadAttention(4, 2, rng=0), rng.standard_normal((3, 2, 4))
+    graph = Graph(["x", "mask"], {"y": (attend, ("x", "x", "x", "mask"))}, "y")
+    for call in (attend, lambda value: graph((x, value[3]))):
+        with pytest.raises(TypeError, match="expected a mask of booleans or real numbers, got dtype int64"):
+            call((x, x, x, numpy.ones((3, 3), "int64")))
+
+
 def test_a_cell_in_a_formula_is_unpacked_and_its_state_goes_on():
     cell, x = layers.LSTMCell(3, 3, dtype="float64", rng=0), Input("x")
     state, outputs = cell.initial_state(4), []
@@ -641,6 +649,13 @@ def test_parts_of_a_tuple_are_admitted_each_in_its_kind():
     assert graph(([1, 2], [[1], [2]])).shape == (2, 3)
     grads = graph.backward(numpy.ones((2, 3)))
     assert grads[0] is None and grads[1].shape == (2, 1)
+
+
+def test_ids_that_are_a_part_of_a_tuple_are_checked_at_the_door():
+    pair = Input("pair")
+    graph = Graph.of(layers.Embedding(4, 3, xp=strict)(Select(0)(pair)) * Select(1)(pair))
+    with pytest.raises(ValueError, match=r"expected ids in \[0, 4\), got 4"):
+        graph(([1, 4], [[1], [2]]))
 
 
 def test_constants_among_operands_are_admitted_as_inputs_are():

@@ -94,6 +94,18 @@ def test_one_hot_targets_and_labels_are_the_same_cross_entropy():
     numpy.testing.assert_allclose(a.grad, b.grad, atol=1e-16)
 
 
+@pytest.mark.parametrize("smoothing", [0, 0.3])
+@pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0]])
+def test_cross_entropy_with_class_probabilities_equals_its_naive_twin(smoothing, weight):
+    given = numpy.random.default_rng(3).dirichlet(numpy.ones(3), len(PREDICTION))
+    q = ((1 - smoothing) * given + smoothing / 3) * (weight or 1.0)
+    losses = [-(q_row * log_softmax(row)).sum() for q_row, row in zip(q, PREDICTION.tolist(), strict=True)]
+    options = {"label_smoothing": smoothing, "weight": weight}
+    for reduction, expected in (("none", losses), ("sum", sum(losses)), ("mean", sum(losses) / len(losses))):
+        loss = CrossEntropyLoss(**options, reduction=reduction)(PREDICTION, given)
+        numpy.testing.assert_allclose(loss.value, expected, rtol=1e-13)
+
+
 def test_negative_log_likelihood_after_log_softmax_is_cross_entropy():
     logarithms = numpy.array([log_softmax(row) for row in PREDICTION.tolist()])
     options = {"weight": [0.5, 1.0, 2.0], "ignore_index": 1}

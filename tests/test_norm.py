@@ -52,8 +52,11 @@ def test_running_statistics_move_by_momentum_to_the_batch_with_the_unbiased_vari
     assert state["running_mean"] == pytest.approx(0.25 * x.mean(axis=0))
     assert state["running_var"] == pytest.approx(0.75 + 0.25 * x.var(axis=0, ddof=1))
     assert state["num_batches_tracked"] == 1 and state["num_batches_tracked"].dtype == numpy.int64
-    layer(x)
-    assert layer.state_dict()["num_batches_tracked"] == 2
+    layer(x + 1)
+    state = layer.state_dict()
+    assert state["running_mean"] == pytest.approx(0.75 * 0.25 * x.mean(axis=0) + 0.25 * (x + 1).mean(axis=0))
+    assert state["running_var"] == pytest.approx(0.75**2 + (1 - 0.75**2) * x.var(axis=0, ddof=1))
+    assert state["num_batches_tracked"] == 2
     assert set(layer.parameters()) == {"weight", "bias"}  # buffers are not trained, and never decayed
 
 

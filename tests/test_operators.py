@@ -26,6 +26,14 @@ def through(layer, x, grad=None):
 # ---------------------------------------------------------------------- two operands
 
 
+def test_only_axes_counted_from_the_end_are_sure_to_meet():
+    add = layers.Add()
+    assert add.meet({0: 2, -1: 4}, {0: 3, -1: 1}) == {-1: 4}
+    assert add.meet({-1: 1, -2: 3}, {}) == {-2: 3}
+    with pytest.raises(ShapeMismatchError, match="on axis -1, got 4 and 5"):
+        add.meet({-1: 4}, {-1: 5})
+
+
 @pytest.mark.parametrize("kind", PAIRS)
 def test_operators_of_two_refuse_what_is_no_pair_or_does_not_broadcast(kind):
     layer = kind(dtype="float64")
@@ -305,6 +313,13 @@ def test_fixed_casts_its_constant_anew_from_what_was_given():
     assert layer(0.0).dtype == numpy.float32
     assert layer.to(dtype="float64")(0.0) == 0.1
     assert layer.to(xp=strict)(0.0).get() == numpy.float32(0.1)
+
+
+def test_later_edits_of_a_constant_array_change_nothing():
+    given = numpy.ones(2)
+    layer = layers.Fixed(layers.Add(dtype="float64"), right=given)
+    given[:] = 7
+    assert_array_equal(layer(numpy.zeros(2)), [1, 1])
 
 
 def test_fixed_needs_an_operator_and_one_constant():

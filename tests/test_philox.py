@@ -91,3 +91,20 @@ def test_masks_come_in_any_shape(shape):
     for p in (0.5, 0.3, 0.001, 0.0, 1.0):
         assert keep_mask(numpy, shape, p, 0, 0).shape == shape
         assert uniform(numpy, shape, 0, 0).shape == shape
+
+
+def test_numbers_are_the_documented_function_of_the_words():
+    words = random_bits(numpy, 5, 6, 14)
+    assert (uniform(numpy, (7, 2), 5, 6, "float32").ravel() == (words >> 8) * 2.0**-24).all()
+    wide = ((words[0::2] >> 5) * 2.0**26 + (words[1::2] >> 6)) * 2.0**-53
+    for dtype in ("float64", "longdouble"):
+        assert (uniform(numpy, (7,), 5, 6, dtype) == wide).all()
+
+
+@pytest.mark.parametrize("p, lane", [(0.25, "uint8"), (0.3, "uint16"), (0.01, "uint16"), (0.99, "uint16"),
+                                     (0.00999, "uint32"), (0.9901, "uint32")])  # fmt: skip
+def test_masks_are_the_documented_function_of_the_words(p, lane):
+    """So a run that goes on from a checkpoint draws the masks it would have drawn, on any machine."""
+    lanes = random_bits(numpy, 5, 0, 64).view(lane)
+    threshold = int(p * 2 ** (8 * lanes.itemsize))
+    assert (keep_mask(numpy, lanes.shape, p, 5, 0) == (lanes >= threshold)).all()

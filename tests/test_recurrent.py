@@ -414,6 +414,25 @@ def test_dropout_acts_between_layers_in_training_only(kind):
     assert_same(single(x), fused(kind)(x))
 
 
+def test_dropout_between_layers_scales_what_it_keeps_and_each_layer_has_a_mask_of_its_own():
+    ours = layers.RNN(H, H, num_layers=3, bias=False, dropout=0.25, nonlinearity="relu", dtype="float64", rng=0)
+    for name, parameter in ours.parameters().items():
+        parameter.value = numpy.eye(H) * name.startswith("weight_ih")
+    x = numpy.ones((8, 16, H))
+    y = ours(x)
+    kept = y > 0
+    numpy.testing.assert_allclose(y, kept / 0.75**2)
+    assert abs(kept.mean() - 0.75**2) < 0.1
+    numpy.testing.assert_allclose(ours.backward(x), kept / 0.75**2)
+
+
+@every_kind
+def test_initial_values_fill_the_interval_of_one_over_the_root_of_the_units(kind):
+    for layer in (getattr(layers, kind)(9, 64, rng=0), getattr(layers, f"{kind}Cell")(9, 64, rng=0)):
+        values = numpy.concatenate([p.value.ravel() for p in layer.parameters().values()])
+        assert 0.999 / 8 < values.max() <= 1 / 8 and -1 / 8 <= values.min() < -0.999 / 8
+
+
 @every_kind
 def test_predict_leaves_the_final_state_alone(kind):
     ours = fused(kind)
@@ -455,8 +474,9 @@ def test_inputs_that_do_not_fit_are_refused(kind):
             ours(bad)
     good = state_of(kind, 2, N, H)
     wrong = [state_of(kind, *shape) for shape in ((N, H), (1, N, H), (2, N + 1, H), (2, N, H + 1))]
+    form = r"a state \(h, c\) of two arrays of shape" if kind == "LSTM" else "expected a state of shape"
     for state in (*wrong, (good,), (good, good, good)):
-        with pytest.raises(ShapeMismatchError, match="state"):
+        with pytest.raises(ShapeMismatchError, match=form):
             ours((state, x))
     with pytest.raises(ShapeMismatchError, match="state"):
         ours((normal(2, N, H) if kind == "LSTM" else (good, good), x))

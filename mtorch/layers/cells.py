@@ -114,6 +114,11 @@ class RNNCell(Cell):
         dz = d * (1 - new * new) if self.nonlinearity == "tanh" else d * (new > 0)
         return self._answer(x, h, [dz], [dz])
 
+    @classmethod
+    def examples(cls, **options: Any) -> Iterator[tuple[Layer, Any]]:
+        yield from super().examples(**options)
+        yield cls(3, 4, nonlinearity="relu", **options), ((2, 4), (2, 3))
+
 
 class GRUCell(Cell):
     """r, z = sigmoid(a_r + s_r), sigmoid(a_z + s_z), n = tanh(a_n + r s_n), h' = (1 - z) n + z h;  (h, x) -> (h', h'),

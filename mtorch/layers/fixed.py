@@ -40,8 +40,9 @@ class Fixed(Layer):
             raise ValueError("Fixed expected one constant, left or right")
         super().__init__(xp=xp or operator.xp, dtype=dtype or operator.dtype)
         given = right if left is None else left
+        given = given if arrays.array_module(given) else arrays.host_array(given, "Fixed")
         self.operator, self.on_left = operator, left is not None
-        self.given = arrays.host_array(given, "Fixed").copy() if arrays.array_module(given) is None else given.copy()
+        self.given = given.copy()
         self.constant = Buffer(self.given, persistent=False)
         self._adopt(self.xp, self.dtype)
 
