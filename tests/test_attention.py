@@ -129,3 +129,5 @@ def test_fixed_positions_are_sines_and_cosines():
     y = layers.PositionalEmbedding(9, 8, learned=False, dtype="float64")(numpy.zeros((5, 1, 8)))[:, 0]
     assert y[3, 0] == numpy.sin(3.0) and y[3, 1] == numpy.cos(3.0)
     numpy.testing.assert_allclose((y**2).sum(axis=1), 4)
+    for pair, rate in enumerate((1, 0.1, 0.01, 0.001)):
+        numpy.testing.assert_allclose(y[3, 2 * pair : 2 * pair + 2], [numpy.sin(3 * rate), numpy.cos(3 * rate)])

@@ -410,6 +410,12 @@ def test_inputs_that_do_not_fit_are_shape_errors_that_name_the_layer(layer, shap
     assert type(layer).__name__ in str(caught.value)
 
 
+def test_an_image_may_grow_from_a_single_element():
+    layer, x = layers.ConvTranspose2d(3, 2, 4, bias=False, dtype="float64", rng=0), numpy.arange(6.0).reshape(2, 3)
+    expected = numpy.einsum("nc,cokl->nokl", x, layer.weight.value)
+    numpy.testing.assert_allclose(layer(x[:, :, None, None]), expected, rtol=0, atol=1e-12)
+
+
 def test_a_chain_whose_channels_do_not_fit_is_refused_at_construction():
     with pytest.raises(ShapeMismatchError, match="Conv2d"):
         Sequential([layers.Conv2d(1, 8, 3), layers.ReLU(), layers.MaxPool2d(2), layers.Conv2d(4, 8, 3)])

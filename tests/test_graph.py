@@ -273,6 +273,18 @@ def test_a_diamond_sums_over_both_ways():
     assert_allclose(graph.backward(numpy.ones(5)), (3 + numpy.exp(s) * (1 + s)) * 2 * v)
 
 
+def test_inputs_that_go_ways_of_their_own_meet_at_the_end():
+    a, b = Input("a"), Input("b")
+    x, y = rng.standard_normal((2, 3))
+    assert_allclose(Graph.of(Tanh(dtype="float64")(a) - mtorch.exp(b))((x, y)), numpy.tanh(x) - numpy.exp(y))
+
+
+def test_names_that_the_graph_gives_avoid_those_that_are_taken():
+    weight = parameter(3)
+    graph = Graph(["x"], {"parameter0": (Tanh(dtype="float64"), "x"), "y": (layers.Add(), ("parameter0", weight))}, "y")
+    assert graph.parameters() == {"parameter1": weight}
+
+
 def test_many_readers_of_one_value_add_up_without_touching_anybodys_gradient():
     x = Input("x")
     h = Spy()(x)

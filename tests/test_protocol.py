@@ -428,6 +428,12 @@ def test_bad_sizes_are_refused_by_name(arguments, kind):
         layers.Linear(*arguments)
 
 
+def test_a_chain_of_one_layer_that_moves_data_has_its_door():
+    net = Sequential(layers.Flatten())
+    assert net(numpy.ones((2, 3, 4), "int32")).dtype == layers.Flatten()(numpy.ones((2, 3, 4), "int32")).dtype
+    assert net([[[1.0]], [[2.0]]]).shape == (2, 1)
+
+
 def test_a_forward_only_loop_does_not_grow():
     net = Module(Sequential(chain(), Residual(layers.Linear(2, 2)), Fork(layers.ReLU(), layers.Tanh())))
     for _ in range(3):

@@ -533,6 +533,15 @@ def test_recurrent_unrolls_any_layer_from_state_and_x_to_state_and_y():
         Recurrent(layers.Add())((normal(N, H), x))
 
 
+def test_a_state_that_is_left_out_is_no_question_for_the_door_of_the_cell():
+    class Picky(Doubling):
+        def admit(self, value):
+            return value[0] + 0.0, value[1] + 0.0
+
+    with pytest.raises(ShapeMismatchError, match="because the cell has no initial state"):
+        Recurrent(Picky(dtype="float64"))((None, normal(4, N, D)))
+
+
 def test_recurrent_unrolls_a_graph_that_reads_ids():
     state, ids = Input(), Input()
     nn = layers.on(dtype="float64", rng=0)
@@ -572,6 +581,14 @@ def test_cells_start_from_zeros_and_refuse_other_shapes(kind):
     for bad in (x, (start, normal(N, H)), (cell.initial_state(3), x), (start, x, x), (None, None), (None, x)):
         with pytest.raises(ShapeMismatchError, match="Cell"):
             cell(bad)
+
+
+@every_kind
+def test_the_output_of_a_cell_and_its_state_are_two_arrays(kind):
+    cell = getattr(layers, f"{kind}Cell")(D, H, dtype="float64", rng=0)
+    state, y = cell((cell.initial_state(N), normal(N, D)))
+    for part in parts(state):
+        assert not numpy.shares_memory(part, y)
 
 
 def test_bidirectional_really_reverses():
