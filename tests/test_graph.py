@@ -336,6 +336,18 @@ def test_parameters_of_the_graph_move_freeze_and_forget():
     assert_allclose(p.value, before - 0.2)
 
 
+def test_a_parameter_that_no_gradient_reaches_rests():
+    mask, x = Parameter(numpy.zeros((3, 3))), Input("x")  # attention gives its mask no gradient
+    net = Graph.of(layers.MultiHeadAttention(4, 2, dtype="float64", rng=rng)((x, x, x, mask)))
+    optimizer = mtorch.Adam(net, lr=1.0, weight_decay=0.5)
+    for backward in (net.backward, net.backward_parameters):
+        backward(net(numpy.ones((3, 2, 4))))
+        moved = {name: p.value.copy() for name, p in net.parameters().items() if p.contributed}
+        assert len(moved) == 4 and not mask.contributed and not mask.grad.any()
+        optimizer.step()
+        assert not mask.value.any() and all((net.parameters()[name].value != old).any() for name, old in moved.items())
+
+
 def test_unread_parts_of_a_tuple_have_zero_gradient():
     x = Input("x")
     parts = Split(3, -1)(x)
