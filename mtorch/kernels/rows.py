@@ -27,15 +27,6 @@ def sum_along(xp: ModuleType, x: Array, axis: int) -> Array:
     return x.sum(axis=axis, keepdims=True)
 
 
-@quiet
-def shifted(xp: ModuleType, x: Array, axis: int) -> Array:
-    """x minus its maximum along the axis: then no exponential overflows, and a softmax is the same.
-
-    A row whose maximum is infinite has no softmax and becomes NaN.
-    """
-    return x - max_along(xp, x, axis)
-
-
 def max_along(xp: ModuleType, x: Array, axis: int) -> Array:
     """x.max(axis, keepdims=True)."""
     if is_numpy(xp) and axis in (-1, x.ndim - 1) and x.shape[-1] <= SHORT_MAX:

@@ -8,7 +8,7 @@ import numpy
 
 from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.rows import shifted, sum_along
+from mtorch.kernels.rows import max_along, quiet, sum_along
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
@@ -24,12 +24,16 @@ class _AlongAxis(Activation):
             raise TypeError(f"{type(self).__name__} expected an integer axis, got {axis!r}")
         self.axis = int(axis)
 
+    @quiet
     def shifted(self, x: Array) -> Array:
-        """x minus its maximum along the axis; an error where there is no such axis."""
+        """x minus its maximum along the axis: the result is the same, and no exponential can overflow.
+
+        A row whose maximum is infinite has no softmax and becomes NaN.
+        """
         if not -x.ndim <= self.axis < x.ndim or x.shape[self.axis] == 0:
             text = f"expected input with entries along axis {self.axis}, got shape {x.shape}"
             raise ShapeMismatchError(self, text)
-        return shifted(self.xp, x, self.axis)
+        return x - max_along(self.xp, x, self.axis)
 
     def details(self) -> str:
         return ", ".join(filter(None, [super().details(), f"axis={self.axis}"]))

@@ -6,7 +6,7 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Array, array_module, flat_rows
-from mtorch.kernels.rows import quiet, shifted, sum_along
+from mtorch.kernels.rows import max_along, quiet, sum_along
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction, check_number
 from mtorch.losses.labels import LabelLoss, admit_labels, class_axis
 
@@ -120,6 +120,6 @@ class CrossEntropyLoss(LabelLoss):
 
 def _exponentials(xp: ModuleType, x: Array) -> tuple[Array, Array, Array]:
     """z, exp(z) and S of each row. The largest z is 0, so that nothing overflows."""
-    z = shifted(xp, x, -1)
+    z = x - max_along(xp, x, -1)
     e = xp.exp(z)
     return z, e, sum_along(xp, e, -1).reshape(-1)
