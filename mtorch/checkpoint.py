@@ -36,7 +36,7 @@ def save(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     path: `.safetensors` (needs that package) or, with any other suffix, the `.npz` format.
     more: numbers, strings, arrays, and dicts and lists of these; `load` returns them.
     """
-    path = Path(path)
+    path = _path("save", path)
     _check("save", module, optimizer)
     entries = dict(module.state_dict())
     notes = {
@@ -62,7 +62,7 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     Raises OSError when there is no such file, ValueError that names the file when it is damaged, no checkpoint, or
     does not fit `module` and `optimizer`; nothing is changed then.
     """
-    path = Path(path)
+    path = _path("load", path)
     _check("load", module, optimizer)
     with open(path, "rb") as file:
         text, entries = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path, file)
@@ -90,7 +90,7 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
 
 def read_notes(path: str | os.PathLike) -> dict[str, Any]:
     """The `more` of a checkpoint by itself, for a script that must know what to build before it can `load`."""
-    path = Path(path)
+    path = _path("read_notes", path)
     with open(path, "rb") as file:
         text, entries = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path, file)
     with _naming(path):
@@ -104,7 +104,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) 
     """Calls `write(file)` on a temporary file beside `path`, then puts it in the place of `path`."""
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path.name}: it is a folder")
+        raise IsADirectoryError(f"cannot write {path.name or path}: it is a folder")
     _sweep(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.{next(_serial)}.part")
     try:
@@ -203,6 +203,12 @@ def _read_safetensors(path: Path, file: BinaryIO) -> tuple[str | None, dict[str,
     except Exception as error:  # the library raises its own class, numpy's and Rust's panics
         raise ValueError(f"{path.name} is damaged or no checkpoint: {error}") from error
     return header.get("__metadata__", {}).get(RESERVED), entries
+
+
+def _path(verb: str, path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{verb} expected a path, got {path!r}")
+    return Path(path)
 
 
 def _check(verb: str, module: Any, optimizer: Any) -> None:

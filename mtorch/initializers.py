@@ -28,21 +28,23 @@ def default_generator() -> "numpy.random.Generator":
 
 def seed(n: int) -> None:
     """Starts the default generator anew from `n`; layers and loaders that already hold it go on from there too."""
-    default_generator().bit_generator.state = as_generator(_seed(n)).bit_generator.state
+    default_generator().bit_generator.state = as_generator(_seed(n, "seed")).bit_generator.state
 
 
-def as_generator(rng: "int | numpy.random.Generator | None" = None) -> "numpy.random.Generator":
-    """The generator itself, a new one seeded with the int, or the default one for None."""
+def as_generator(rng: "int | numpy.random.Generator | None" = None, who: str = "") -> "numpy.random.Generator":
+    """The generator itself, a new one seeded with the int, or the default one for None. who: named in errors."""
     if rng is None:
         return default_generator()
-    return rng if isinstance(rng, numpy.random.Generator) else numpy.random.default_rng(_seed(rng))
+    if isinstance(rng, numpy.random.Generator):
+        return rng
+    return numpy.random.default_rng(_seed(rng, f"{who} rng".lstrip(), ", a numpy.random.Generator or None"))
 
 
-def _seed(n: int) -> int:
+def _seed(n: int, who: str, others: str = "") -> int:
     if isinstance(n, bool) or not isinstance(n, int | numpy.integer):
-        raise TypeError(f"rng expected an int, a numpy.random.Generator or None, got {n!r}")
+        raise TypeError(f"{who} expected an int{others}, got {n!r}")
     if n < 0:
-        raise ValueError(f"rng expected a seed >= 0, got {n}")
+        raise ValueError(f"{who} expected a seed >= 0, got {n}")
     return int(n)
 
 

@@ -6,7 +6,7 @@ data, a tuple is structure.
 
 | verb | contract |
 |---|---|
-| `layer(x)` | the door for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), refuses what is no array of numbers; then `forward`. Given an expression it returns an expression. |
+| `layer(x)` | the door for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), refuses what is no array of numbers; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
 | `forward(x)` | the room: containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. If it raises, nothing is remembered anywhere below and buffers are unchanged. |
 | `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds each parameter's exact gradient and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered once. Never writes into `output_grad`. |
 | `backward_parameters(output_grad)` | as backward, but the input gradient is not wanted: returns `None`. |
@@ -69,10 +69,7 @@ class Layer:
     array_only = False  # True for layers that take one array; a tuple is then refused for them
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
-        if not hasattr(xp, "ndarray"):
-            raise TypeError(f"{type(self).__name__} expected xp to be an array module such as numpy, got {xp!r}")
-        self.xp = xp
-        self.dtype = arrays.float_dtype(xp, dtype)
+        self.xp, self.dtype = home_of(type(self).__name__, xp, dtype)
         self.training = True
         self._memory: Any = EMPTY
         self._returned: Any = None
@@ -87,8 +84,10 @@ class Layer:
 
     # ------------------------------------------------------------------ the three verbs
 
-    def __call__(self, x: Value) -> Value:
-        if x.__class__ is self.xp.ndarray and x.dtype is self.dtype:
+    def __call__(self, x: Value, *more: Value) -> Value:
+        if more:
+            x = (x, *more)
+        elif x.__class__ is self.xp.ndarray and x.dtype is self.dtype:
             return self.forward(x)
         symbol = _symbol_in(x)
         return self.forward(self.admit(x)) if symbol is None else symbol.apply(self, x)
@@ -182,7 +181,7 @@ class Layer:
         own = self._state()
         if not isinstance(state, Mapping):
             raise TypeError(f"{self!r} expected a state dict of arrays by name, got {state!r}")
-        given = {name: arrays.host_array(arrays.as_numpy(value), name) for name, value in state.items()}
+        given = {name: arrays.host_array(value, name) for name, value in state.items()}
         shapes = [
             f"{name} has shape {given[name].shape}, expected {own[name].value.shape}"
             for name in own
@@ -191,7 +190,7 @@ class Layer:
         missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
         if missing or unexpected or shapes:
             parts = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
-            text = "; ".join(f"{label}: {', '.join(names)}" for label, names in parts if names)
+            text = "; ".join(f"{label}: {', '.join(map(str, names))}" for label, names in parts if names)
             raise ValueError(f"{self!r} cannot load this state dict: {text}")
         for name, item in own.items():
             value = self.xp.asarray(given[name].astype(item.value.dtype))
@@ -210,16 +209,20 @@ class Layer:
     # ------------------------------------------------------------------ modes and copies
 
     def train(self, mode: bool = True) -> Self:
+        if not isinstance(mode, bool | numpy.bool_):
+            raise TypeError(f"{self!r} expected train(True) or train(False), got {mode!r}")
         for _, layer in self.walk():
-            layer.training = mode
+            layer.training = bool(mode)
         return self
 
     def eval(self) -> Self:
         return self.train(False)
 
-    def predict(self, x: Value) -> Value:
+    def predict(self, x: Value, *more: Value) -> Value:
         """The eval-mode result of the door; keeps nothing and changes nothing."""
-        if x.__class__ is not self.xp.ndarray or x.dtype is not self.dtype:
+        if more:
+            x = self.admit((x, *more))
+        elif x.__class__ is not self.xp.ndarray or x.dtype is not self.dtype:
             x = self.admit(x)
         return self.infer(x)
 
@@ -230,16 +233,18 @@ class Layer:
         try:
             if x.__class__ is tuple and self.array_only:
                 refuse_tuple(self, x)
-            return self.bare_forward(x)
+            y = self.bare_forward(x)
+            return y if y.__class__ is self.xp.ndarray else settled(self, y, self.moves_data)
         finally:
             self._memory, self._returned, self.training = before
 
     def to(self, xp: ModuleType | None = None, dtype: Any = None) -> Self:
         """A copy on another array module or in another dtype, without gradients or memories."""
+        homes = [home_of(repr(layer), xp or layer.xp, dtype or layer.dtype) for _, layer in self.walk()]
         twin = copy.deepcopy(self)
         twin.discard()
-        for _, layer in twin.walk():
-            layer._adopt(xp or layer.xp, arrays.float_dtype(xp or layer.xp, dtype or layer.dtype))
+        for (_, layer), home in zip(twin.walk(), homes, strict=True):
+            layer._adopt(*home)
         return twin
 
     def _adopt(self, xp: ModuleType, dtype: numpy.dtype) -> None:
@@ -290,6 +295,27 @@ class Layer:
         raise NotImplementedError(f"{cls.__name__} needs examples() for its proofs")
 
 
+def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:
+    """The array module and the dtype of a layer; an error where they are none."""
+    if not hasattr(xp, "ndarray"):
+        raise TypeError(f"{who} expected xp to be an array module such as numpy, got {xp!r}")
+    try:
+        return xp, arrays.float_dtype(xp, dtype)
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None
+
+
+def settled(layer: Layer, y: Value, gaps: bool = False) -> Value:
+    """What forward returned, with arrays for the scalars that NumPy gives where no axis is left; TypeError for what is
+    no value. gaps: whether None may be among it.
+    """
+    if isinstance(y, tuple):
+        return tuple([settled(layer, part, gaps) for part in y])
+    if hasattr(y, "shape") or (gaps and y is None):
+        return _array(y)
+    raise TypeError(f"{layer!r} expected its forward to return an array or a tuple of arrays, got {y!r}")
+
+
 def refuse_tuple(layer: Layer, x: tuple) -> None:
     """What a layer that takes one array says to several."""
     raise ShapeMismatchError(layer, f"expected one array, got a tuple of {len(x)}")
@@ -306,6 +332,11 @@ def _signature(value: Value) -> Any:
     if isinstance(value, tuple):
         return [_signature(part) for part in value]
     return value.shape, value.dtype
+
+
+def _array(x: Any) -> Any:
+    """An array in place of the scalar that NumPy gives where no axis is left."""
+    return numpy.asarray(x) if isinstance(x, numpy.generic) else x
 
 
 def _matched(layer: Layer, grad: Value, signature: Any) -> Value:
@@ -349,11 +380,9 @@ def _guarded_forward(forward: Callable) -> Callable:
             if x.__class__ is tuple and self.array_only:
                 refuse_tuple(self, x)
             y = forward(self, x)
-            try:
-                self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
-            except AttributeError:
-                text = f"{self!r} expected its forward to return an array or a tuple of arrays, got {y!r}"
-                raise TypeError(text) from None
+            if y.__class__ is not self.xp.ndarray:
+                y = settled(self, y)
+            self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
             return y
         except BaseException:
             self._memory, self._returned = EMPTY, None
@@ -389,7 +418,7 @@ def _guarded_backward(backward: Callable) -> Callable:
                 error.add_note(f"the gradients and memories of {self!r} were discarded")
             raise
         self._memory, self._returned = EMPTY, None
-        return grad
+        return grad if grad is None or grad.__class__ is self.xp.ndarray else arrays.map_value(_array, grad)
 
     return guarded
 

@@ -9,6 +9,7 @@ from mtorch.arrays import Value
 from mtorch.containers.expression import Expression, Input
 from mtorch.containers.graph import Graph
 from mtorch.layer import Layer
+from mtorch.layers.checks import check_flag
 from mtorch.parameter import Buffer, Parameter
 
 STATE = Layer | Parameter | Buffer
@@ -83,7 +84,7 @@ class Module(Layer, guarded=False, metaclass=_Complete):
         else:
             super().__init__(xp=net.xp, dtype=net.dtype)
             self.net = net.core()
-        self.input_grad = input_grad
+        self.input_grad = check_flag(name, "input_grad", input_grad)
 
     def __init_subclass__(cls):
         if "forward" in vars(cls):
@@ -159,7 +160,7 @@ class Module(Layer, guarded=False, metaclass=_Complete):
     # ------------------------------------------------------------------ the verbs, handed on
 
     def __call__(self, x: Value, *more: Value) -> Value:
-        return self._net((x, *more) if more else x)
+        return self._net(x, *more)
 
     def admit(self, x: Value) -> Value:
         return self._net.admit(x)
@@ -174,7 +175,7 @@ class Module(Layer, guarded=False, metaclass=_Complete):
         self._net.backward_parameters(output_grad)
 
     def predict(self, x: Value, *more: Value) -> Value:
-        return self._net.predict((x, *more) if more else x)
+        return self._net.predict(x, *more)
 
     def infer(self, x: Value) -> Value:
         return self._net.infer(x)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy
+
 from mtorch.arrays import Array, Direction, descend, follow, is_array
 
 
@@ -22,8 +24,10 @@ class Parameter:
         if not (is_array(value) and value.dtype.kind in "fiub"):
             got = f"dtype {value.dtype}" if is_array(value) else repr(value)
             raise TypeError(f"Parameter expected an array of numbers, got {got}")
+        if not isinstance(trainable, bool | numpy.bool_):
+            raise TypeError(f"Parameter expected trainable to be True or False, got {trainable!r}")
         self.value = value
-        self.trainable = trainable
+        self.trainable = bool(trainable)
         self.contributed = False
         self.direction: Array | Direction | None = None
         self._grad: Array | None = None
@@ -66,7 +70,11 @@ class Parameter:
 
     def step(self, lr: float) -> None:
         """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate."""
-        if not 0 <= lr < math.inf:
+        try:
+            fits = 0 <= lr < math.inf
+        except (TypeError, ValueError):
+            raise TypeError(f"{self!r} expected a number as learning rate, got lr={lr!r}") from None
+        if not fits:
             raise ValueError(f"{self!r} expected a finite learning rate >= 0, got lr={lr!r}")
         if self.contributed:
             if self.trainable:

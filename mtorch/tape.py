@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mtorch.arrays import Value
-from mtorch.layer import EMPTY, TRUSTED, Layer, refuse_tuple
+from mtorch.layer import EMPTY, TRUSTED, Layer, refuse_tuple, settled
 from mtorch.parameter import Buffer
 
 
@@ -36,6 +36,8 @@ class Tape:
                 if x.__class__ is tuple and layer.array_only:
                     refuse_tuple(layer, x)
                 x = layer.bare_forward(x)
+                if x is None and not layer.moves_data:
+                    settled(layer, x)
             except BaseException as error:
                 layer._memory = EMPTY
                 self.undo()

@@ -8,6 +8,7 @@ import pytest
 
 import mtorch
 from mtorch import Graph, Input, Layer, Module, Parameter, Sequential, ShapeMismatchError, layers, losses, optim
+from mtorch.data import ArrayDataset, DataLoader
 from mtorch.optim import schedules
 
 PAIR = numpy.ones((2, 3), "float32")
@@ -37,7 +38,78 @@ CONSTRUCTIONS = [
     (lambda: layers.Linear(1, 1).load_state_dict([1]), TypeError, r"Linear\(1 -> 1\) expected a state dict"),
     (lambda: optim.Adam(NET).load_state_dict(None), TypeError, "Adam expected a state dict"),
     (lambda: mtorch.summary(3), TypeError, "summary expected a module"),
+    (lambda: NET.step("a"), TypeError, r"expected a number as learning rate, got lr='a'"),
+    (lambda: NET.step(numpy.ones(2)), TypeError, "expected a number as learning rate"),
+    (lambda: layers.LSTMCell(2, 3).initial_state(-1), ValueError, "LSTMCell expected n >= 0, got -1"),
+    (lambda: layers.RNNCell(2, 3).initial_state("a"), TypeError, "RNNCell expected an integer n"),
+    (lambda: layers.Linear(3, 2).to(xp=math), TypeError, r"Linear\(3 -> 2\) expected xp to be an array module"),
+    (lambda: layers.Linear(3, 2).to(dtype="int32"), ValueError, r"Linear\(3 -> 2\): dtype must be"),
+    (lambda: layers.on(math), TypeError, "on expected xp to be an array module"),
+    (lambda: layers.on(dtype="int8"), ValueError, "on: dtype must be"),
+    (lambda: layers.MultiHeadAttention(4, 2, dropout="a"), TypeError, "MultiHeadAttention expected a number as drop"),
+    (lambda: schedules.MultiStepLR(0.1, 3), TypeError, "MultiStepLR expected a list of integers as milestones, got 3"),
+    (lambda: optim.SGD(NET, lr=lambda: 1), TypeError, "SGD expected a number or a schedule, .* as lr, got"),
+    (lambda: optim.SGD(NET, 0.1, momentum=0.5, nesterov="no"), TypeError, "SGD expected nesterov to be True or False"),
+    (lambda: optim.RMSprop(NET, centered="no"), TypeError, "RMSprop expected centered to be True or False"),
+    (lambda: Graph(None, None, None), TypeError, "Graph expected nodes as"),
+    (lambda: Graph("x", {"y": (layers.ReLU(), "x")}, "y", named=3), TypeError, "Graph expected named as"),
+    (lambda: Graph("x", {"y": (layers.ReLU(), "x")}, "y", dtype="int8"), ValueError, "Graph: dtype must be"),
+    (lambda: Graph.of(Input("x") + 1, inputs=3), TypeError, "Graph expected inputs as a tuple of Inputs, got 3"),
+    (lambda: losses.CrossEntropyLoss(weight=[[1], [1, 2]]), ValueError, "CrossEntropyLoss weight.* ragged list"),
+    (lambda: losses.NLLLoss(weight=[]), ValueError, "NLLLoss expected weight"),
+    (lambda: losses.SquareLoss(transform="no"), TypeError, "SquareLoss expected transform to be True or False"),
+    (lambda: losses.SquareLoss()(PAIR, PAIR, transform="no"), TypeError, "SquareLoss.* expected transform to be True"),
+    (lambda: DataLoader(ArrayDataset([1])).load_state_dict(None), TypeError, "DataLoader state: expected what"),
+    (lambda: mtorch.save(3, NET), TypeError, "save expected a path, got 3"),
+    (lambda: mtorch.load(None, NET), TypeError, "load expected a path, got None"),
+    (lambda: layers.Linear(1, 1).load_state_dict({1: 2}), ValueError, "unexpected: 1"),
+    (lambda: layers.Linear(1, 1).load_state_dict({"weight": [[1], [1, 2]]}), ValueError, "weight.* ragged list"),
+    (lambda: layers.Linear(1, 1).train("no"), TypeError, r"Linear.* expected train\(True\) or train\(False\)"),
+    (lambda: layers.Slice(slice("a", None)), TypeError, "Slice expected integers in a slice"),
+    (lambda: Module(layers.ReLU(), input_grad="no"), TypeError, "Module expected input_grad to be True or False"),
+    (lambda: Parameter(PAIR, trainable="no"), TypeError, "Parameter expected trainable to be True or False"),
+    (lambda: mtorch.seed("a"), TypeError, "seed expected an int, got 'a'"),
 ]
+
+FLAGS = [
+    (layers.Linear, (2, 2), "bias"),
+    (layers.Conv2d, (1, 1, 1), "bias"),
+    (layers.ConvTranspose2d, (1, 1, 1), "bias"),
+    (layers.GRUCell, (1, 1), "bias"),
+    (layers.LSTM, (1, 1), "bias batch_first bidirectional return_state"),
+    (layers.MultiHeadAttention, (4, 2), "bias causal"),
+    (layers.BatchNorm2d, (2,), "affine"),
+    (layers.GroupNorm, (1, 2), "affine"),
+    (layers.LayerNorm, (2,), "elementwise_affine bias"),
+    (layers.RMSNorm, (2,), "elementwise_affine"),
+    (layers.PositionalEmbedding, (2, 2), "learned"),
+    (layers.Mean, (), "keepdims"),
+]
+RANDOM = [
+    *FLAGS[:6],
+    (layers.Embedding, (2, 2), ""),
+    (layers.PositionalEmbedding, (2, 2), ""),
+    (layers.Dropout, (), ""),
+]
+
+
+@pytest.mark.parametrize("cls, sizes, names", FLAGS, ids=lambda each: getattr(each, "__name__", ""))
+def test_a_truth_value_is_true_or_false_and_nothing_else(cls, sizes, names):
+    for name in names.split():
+        for wrong in ("no", "false", 1, None):
+            with pytest.raises(TypeError, match=f"{cls.__name__} expected {name} to be True or False, got {wrong!r}"):
+                cls(*sizes, **{name: wrong})
+        assert repr(cls(*sizes, **{name: numpy.True_})) == repr(cls(*sizes, **{name: True}))
+
+
+@pytest.mark.parametrize("cls, sizes, names", RANDOM, ids=lambda each: getattr(each, "__name__", ""))
+def test_a_bad_generator_or_dtype_names_the_layer(cls, sizes, names):
+    for wrong, kind in (("a", TypeError), (1.5, TypeError), (-1, ValueError)):
+        with pytest.raises(kind, match=f"^{cls.__name__} rng expected"):
+            cls(*sizes, rng=wrong)
+    for wrong in ("int32", "bogus", None):
+        with pytest.raises(ValueError, match=f"^{cls.__name__}: dtype must"):
+            cls(*sizes, dtype=wrong)
 
 
 @pytest.mark.parametrize("make, kind, text", CONSTRUCTIONS)
@@ -83,6 +155,32 @@ def test_a_forward_that_returns_no_array_is_told_so_and_leaves_no_memory():
         layer.recall()
     with pytest.raises(TypeError, match=r"Identity\(\) expected its forward"):
         layers.Identity()((None, PAIR))
+
+
+class Forgetful(Layer):
+    def __init__(self, answer=None):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        self.remember(x)
+        return self.answer
+
+
+@pytest.mark.parametrize("verb", ["__call__", "predict"])
+def test_a_forward_that_returns_nothing_is_named_in_its_place_too(verb):
+    chain = Sequential(layers.Linear(3, 3), Forgetful(), layers.ReLU())
+    last = Sequential(layers.Linear(3, 3), Forgetful())
+    graph = Graph("x", {"h": (Forgetful(), "x"), "y": (layers.ReLU(), "h")}, "y")
+    for net, place in ((chain, "layer 1 of Seq"), (last, "layer 1 of Seq"), (graph, "node 'h' of Graph")):
+        with pytest.raises(TypeError, match=r"Forgetful\(\) expected its forward to return.*got None") as error:
+            getattr(net, verb)(PAIR)
+        assert any(place in note for note in error.value.__notes__)
+        with pytest.raises(mtorch.BackwardError):
+            net.backward(PAIR)
+    for wrong in (None, [1.0], 1.0, "text"):
+        with pytest.raises(TypeError, match=r"Forgetful\(\) expected its forward to return an array"):
+            getattr(Forgetful(wrong), verb)(PAIR)
 
 
 @pytest.mark.parametrize("attribute", ["shape", "reshape", "mean", "T"])

@@ -113,6 +113,30 @@ def test_zero_one_and_many_samples_and_leading_axes_work():
 # ---------------------------------------------------------------------- order of calls
 
 
+@pytest.mark.parametrize(
+    "cls", [layers.Tanh, layers.Sigmoid, layers.ReLU, layers.LeakyReLU, layers.Hardtanh, layers.GELU, layers.Identity]
+)
+def test_what_has_no_axes_stays_an_array(cls):
+    x = numpy.array(0.5, "float32")
+    for layer in (cls(), Sequential(cls(), cls()), Residual(cls()), Module(cls(), input_grad=True)):
+        y = layer(x)
+        dx = layer.backward(numpy.ones((), "float32"))
+        for result in (y, dx, layer.predict(x)):
+            assert type(result) is numpy.ndarray and result.shape == () and result.dtype == numpy.float32
+    a, b = Fork(cls(), cls())(x)
+    assert type(a) is type(b) is numpy.ndarray
+
+
+def test_several_values_are_one_tuple():
+    a, b = numpy.ones((2, 3), "float32"), numpy.full((2, 3), 2, "float32")
+    x, y = mtorch.Input("x"), mtorch.Input("y")
+    for net in (layers.Add(), mtorch.Graph.of(x + y), Module(mtorch.Graph.of(x + y)), Sequential(layers.Add())):
+        assert (net(a, b) == 3).all() and (net.predict(a, b) == 3).all() and (net((a, b)) == 3).all()
+    assert (mtorch.Graph.of(layers.Add()(x, y))(a, b) == 3).all()
+    with pytest.raises(ShapeMismatchError, match=r"Linear\(3 -> 2\) expected one array, got a tuple of 2"):
+        layers.Linear(3, 2)(a, b)
+
+
 def test_backward_before_forward_and_twice_names_the_layer():
     layer = layers.Linear(3, 2)
     with pytest.raises(BackwardError, match=r"Linear\(3 -> 2\)"):

@@ -1,6 +1,6 @@
 """A network of layers without loops."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +11,7 @@ from mtorch.containers.expression import Expression, Input, table_of
 from mtorch.containers.plan import Constant, Plan, Template, leaves
 from mtorch.containers.program import DROP, PARAMETERS, Program
 from mtorch.errors import ShapeMismatchError
-from mtorch.layer import Layer
+from mtorch.layer import Layer, home_of
 from mtorch.layers.arithmetic import Operator
 from mtorch.layers.select import completed
 from mtorch.parameter import Buffer, Parameter
@@ -49,6 +49,8 @@ class Graph(Container):
         named: Named | None = None,
         title: str = "Graph",
     ):
+        if not isinstance(nodes, Mapping):
+            raise TypeError(f"{title} expected nodes as {{name: (layer, operand)}}, got {nodes!r}")
         self.inputs = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
         if not self.inputs or not all(isinstance(name, str) for name in (*self.inputs, *nodes)):
             raise TypeError(f"Graph expected names of inputs and nodes, got {inputs!r} and {list(nodes)!r}")
@@ -56,6 +58,8 @@ class Graph(Container):
             raise ValueError(f"Graph expected different names, got the inputs {self.inputs} and nodes {list(nodes)}")
         outputs = tuple(outputs) if isinstance(outputs, list) else outputs
         single = isinstance(outputs, tuple) and len(outputs) == 1
+        if not isinstance(named, Mapping | None):
+            raise TypeError(f"{title} expected named as {{path: layer or parameter}}, got {named!r}")
         self._plan = plan = Plan(self.inputs, nodes, outputs[0] if single else outputs)
         self.title, self.named = title, dict(named or {})
         layers = {id(layer): layer for layer in plan.layers}
@@ -81,6 +85,8 @@ class Graph(Container):
         for leaf in list(leaves(result)) or [result]:
             if not isinstance(leaf, Expression):
                 raise TypeError(f"{title} expected an expression or a tuple of expressions, got {leaf!r}")
+        if inputs is not None and not (isinstance(inputs, tuple | list) and all(isinstance(x, Input) for x in inputs)):
+            raise TypeError(f"{title} expected inputs as a tuple of Inputs, got {inputs!r}")
         table = table_of(result, inputs, _paths_below(named or {}))
         return cls(*table, xp=xp, dtype=dtype, named=named, title=title)
 
@@ -92,8 +98,8 @@ class Graph(Container):
             if isinstance(item, Parameter):
                 moved.append((repr(item), arrays.array_module(item.value), item.value.dtype))
         _, home, found = moved[0] if moved else ("", xp or layers[0].xp, dtype or layers[0].dtype)
-        found = arrays.float_dtype(home, found)
-        asked = [(f"{self.title}(xp=, dtype=)", xp or home, arrays.float_dtype(xp or home, dtype or found))]
+        home, found = home_of(self.title, home, found)
+        asked = [(f"{self.title}(xp=, dtype=)", *home_of(self.title, xp or home, dtype or found))]
         for who, where, kind in moved + asked:
             if where is not home or kind != found:
                 raise ValueError(

@@ -49,7 +49,7 @@ class DataLoader:
         self.batch_size = _batch_size(batch_size)
         self.shuffle = _flag("shuffle", shuffle)
         self.drop_last = _flag("drop_last", drop_last)
-        self._rng = rng if rng is None else _generator(rng)
+        self._rng = rng if rng is None else as_generator(rng, "DataLoader")
         self._epoch: _Epoch | None = None  # the one that began last, until it is over
         self._resumed: _Epoch | None = None  # a loaded one that waits for its iterator
 
@@ -92,6 +92,8 @@ class DataLoader:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict()` was taken. A state that does not fit is a ValueError and changes nothing."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"DataLoader state: expected what state_dict() returned, got {state!r}")
         if set(state) != KEYS:
             raise ValueError(f"DataLoader state: expected the keys {sorted(KEYS)}, got {sorted(map(str, state))}")
         samples, seed, position = (_integer(key, state[key]) for key in ("samples", "epoch_seed", "position"))
@@ -125,13 +127,6 @@ def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool | numpy.bool_):
         raise TypeError(f"DataLoader {name}: expected True or False, got {value!r}")
     return bool(value)
-
-
-def _generator(rng: Any) -> numpy.random.Generator:
-    try:
-        return as_generator(rng)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"DataLoader {error}") from error
 
 
 def _integer(key: str, value: Any) -> int:

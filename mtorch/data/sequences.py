@@ -45,7 +45,7 @@ def noisy_sine(
     if not 0 <= noise < math.inf:
         raise ValueError(f"noisy_sine noise: expected a finite standard deviation of at least 0, got {noise}")
     clean = numpy.sin(numpy.linspace(0, 2 * math.pi, points))
-    noisy = clean + noise * as_generator(rng).standard_normal(points)
+    noisy = clean + noise * as_generator(rng, "noisy_sine").standard_normal(points)
     windows = numpy.lib.stride_tricks.sliding_window_view(noisy[:-1], window).T[..., None]
     parts = windows, noisy[window:, None], clean[window:, None]
     return tuple(numpy.ascontiguousarray(part, numpy.float32) for part in parts)

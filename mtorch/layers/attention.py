@@ -10,6 +10,8 @@ from mtorch import arrays, initializers
 from mtorch.arrays import Array, Value, flat_rows
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden
+from mtorch.layer import home_of
+from mtorch.layers.checks import check_flag, check_number
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.linear import Linear, check_size
 from mtorch.parameter import Parameter
@@ -45,15 +47,18 @@ class MultiHeadAttention(Container):
         dtype: Any = "float32",
         rng: Any = None,
     ):
-        e = check_size("MultiHeadAttention", "embed_dim", embed_dim)
-        heads = check_size("MultiHeadAttention", "num_heads", num_heads)
+        name = "MultiHeadAttention"
+        e, heads = check_size(name, "embed_dim", embed_dim), check_size(name, "num_heads", num_heads)
         if e % heads:
-            raise ValueError(f"MultiHeadAttention expected num_heads that divide embed_dim = {e}, got {heads}")
-        rng, options = initializers.as_generator(rng), {"xp": xp, "dtype": dtype}
+            raise ValueError(f"{name} expected num_heads that divide embed_dim = {e}, got {heads}")
+        xp, dtype = home_of(name, xp, dtype)
+        rng, options = initializers.as_generator(rng, name), {"xp": xp, "dtype": dtype}
+        dropout = check_number(name, "dropout", dropout, least=0, most=1)
+        bias = check_flag(name, "bias", bias)
         thin = Dropout(dropout, rng=rng, **options)
         out_proj = Linear(e, e, bias=bias, init=initializers.kaiming_uniform(a=5**0.5), rng=rng, **options)
         super().__init__((thin, out_proj))
-        self.embed_dim, self.num_heads, self.causal = e, heads, bool(causal)
+        self.embed_dim, self.num_heads, self.causal = e, heads, check_flag(name, "causal", causal)
         weight = initializers.xavier_uniform()(rng, (3 * e, e), e, 3 * e)
         self.in_proj_weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.in_proj_bias = Parameter(xp.zeros(3 * e, dtype=self.dtype)) if bias else None

@@ -10,7 +10,7 @@ from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels import batch_norm as kernel
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_number
+from mtorch.layers.checks import check_flag, check_number
 from mtorch.layers.linear import check_size
 from mtorch.parameter import Buffer, Parameter
 
@@ -38,6 +38,7 @@ class _BatchNorm(Layer):
         self.num_features = c = check_size(name, "num_features", num_features)
         self.eps = check_number(name, "eps", eps, least=0)
         self.momentum = check_number(name, "momentum", momentum, least=0, most=1)
+        affine = check_flag(name, "affine", affine)
         self.weight = Parameter(xp.ones(c, dtype=self.dtype)) if affine else None
         self.bias = Parameter(xp.zeros(c, dtype=self.dtype)) if affine else None
         self.running_mean = Buffer(xp.zeros(c, dtype=self.dtype))

@@ -37,12 +37,13 @@ class Cell(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.in_dim = check_size(type(self).__name__, "in_dim", in_dim)
-        self.out_dim = check_size(type(self).__name__, "out_dim", out_dim)
-        add_parameters(self, as_generator(rng), self.gates, in_dim, out_dim, bias)
+        name = type(self).__name__
+        self.in_dim, self.out_dim = check_size(name, "in_dim", in_dim), check_size(name, "out_dim", out_dim)
+        add_parameters(self, as_generator(rng, name), self.gates, self.in_dim, self.out_dim, bias)
 
     def initial_state(self, n: int) -> Value:
         """Zeros for n sequences: h, or (h, c)."""
+        n = check_size(type(self).__name__, "n", n, least=0)
         parts = tuple(self.xp.zeros((n, self.out_dim), self.dtype) for _ in range(self.state_arrays))
         return parts[0] if self.state_arrays == 1 else parts
 

@@ -8,6 +8,7 @@ import numpy
 
 from mtorch.initializers import as_generator, fans, kaiming_uniform, uniform
 from mtorch.layer import Layer
+from mtorch.layers.checks import check_flag
 from mtorch.layers.geometry import Sizes, describe, make_window
 from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
@@ -53,11 +54,11 @@ class Convolution(Layer):
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.window.kernel[-self.rank :])
         fan_in, fan_out = fans(shape)
-        rng = as_generator(rng)
+        rng = as_generator(rng, name)
         weight = kaiming_uniform(a=math.sqrt(5))(rng, shape, fan_in, fan_out)
         self.weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.bias = None
-        if bias:
+        if check_flag(name, "bias", bias):
             bound = 1 / math.sqrt(fan_in)
             values = uniform(-bound, bound)(rng, (out_channels,), fan_in, fan_out)
             self.bias = Parameter(xp.asarray(values, dtype=self.dtype))

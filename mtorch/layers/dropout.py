@@ -32,7 +32,7 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
         self.p = check_number("Dropout", "p", p, least=0, most=1)
-        self.seed, self.counter = int(as_generator(rng).integers(2**63)), 0
+        self.seed, self.counter = int(as_generator(rng, "Dropout").integers(2**63)), 0
 
     def flow(self, known: dict[int, int]) -> dict[int, int]:
         return known

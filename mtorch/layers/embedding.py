@@ -48,7 +48,7 @@ class Embedding(Layer):
                 raise ValueError(f"Embedding expected padding_idx < {num_embeddings}, got {padding_idx}")
             padding_idx %= num_embeddings
         self.padding_idx = padding_idx
-        table = initializers.as_generator(rng).standard_normal((num_embeddings, embedding_dim))
+        table = initializers.as_generator(rng, "Embedding").standard_normal((num_embeddings, embedding_dim))
         if padding_idx is not None:
             table[padding_idx] = 0
         self.weight = Parameter(xp.asarray(table, dtype=self.dtype))

@@ -13,7 +13,7 @@ from mtorch.kernels.batch_norm import channel_sums, spread
 from mtorch.kernels.row_norm import normalise_rows, normalise_rows_grad
 from mtorch.layer import Layer
 from mtorch.layers.batchnorm import random_affine
-from mtorch.layers.checks import check_number
+from mtorch.layers.checks import check_flag, check_number
 from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
 
@@ -50,6 +50,7 @@ class GroupNorm(Layer):
         if num_channels % num_groups:
             raise ValueError(f"GroupNorm expected num_groups to divide num_channels, got {num_groups}, {num_channels}")
         self.eps = check_number("GroupNorm", "eps", eps, least=0)
+        affine = check_flag("GroupNorm", "affine", affine)
         self.weight = Parameter(xp.ones(num_channels, dtype=self.dtype)) if affine else None
         self.bias = Parameter(xp.zeros(num_channels, dtype=self.dtype)) if affine else None
 

@@ -8,7 +8,7 @@ import numpy
 
 from mtorch.layer import Layer
 from mtorch.layers.batchnorm import random_affine
-from mtorch.layers.checks import check_number
+from mtorch.layers.checks import check_flag, check_number
 from mtorch.layers.row_norm import RowNorm
 from mtorch.parameter import Parameter
 
@@ -42,6 +42,7 @@ class LayerNorm(RowNorm):
     ):
         super().__init__(normalized_shape, elementwise_affine, xp, dtype)
         self.eps = check_number("LayerNorm", "eps", eps, least=0)
+        bias = check_flag("LayerNorm", "bias", bias)
         self.bias = Parameter(xp.zeros(self.shape, dtype=self.dtype)) if elementwise_affine and bias else None
 
     @classmethod

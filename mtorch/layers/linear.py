@@ -10,7 +10,7 @@ from mtorch import initializers
 from mtorch.arrays import Array, flat_rows, ones
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_number
+from mtorch.layers.checks import check_flag, check_number
 from mtorch.parameter import Parameter
 
 
@@ -57,12 +57,12 @@ class Linear(Layer):
             init = initializers.coe(coe)
         if not callable(init):
             raise TypeError(f"Linear expected a function from mtorch.initializers as init, got {init!r}")
-        weight = init(initializers.as_generator(rng), (out_dim, in_dim), in_dim, out_dim)
+        weight = init(initializers.as_generator(rng, "Linear"), (out_dim, in_dim), in_dim, out_dim)
         if getattr(weight, "shape", ()) != (out_dim, in_dim):
             got = getattr(weight, "shape", weight)
             raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
         self.weight = Parameter(xp.asarray(weight, dtype=self.dtype))
-        self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if bias else None
+        self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if check_flag("Linear", "bias", bias) else None
 
     def flow(self, known: dict[int, int]) -> dict[int, int]:
         self.expect(known, -1, self.in_dim)

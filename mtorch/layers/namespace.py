@@ -8,14 +8,15 @@ from typing import Any
 import numpy
 
 from mtorch.initializers import as_generator
-from mtorch.layer import Layer
+from mtorch.layer import Layer, home_of
 
 
 class Namespace:
     """The classes of `mtorch.layers` as constructors that share `xp`, `dtype` and one generator."""
 
     def __init__(self, xp: ModuleType, dtype: Any, rng: Any):
-        self._bound = {"xp": xp, "dtype": dtype, "rng": rng if rng is None else as_generator(rng)}
+        xp, dtype = home_of("on", xp, dtype)
+        self._bound = {"xp": xp, "dtype": dtype, "rng": rng if rng is None else as_generator(rng, "on")}
 
     def __getattr__(self, name: str) -> Callable[..., Layer]:
         from mtorch import layers

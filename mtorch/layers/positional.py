@@ -11,6 +11,7 @@ from mtorch import initializers
 from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
+from mtorch.layers.checks import check_flag
 from mtorch.layers.linear import check_size
 from mtorch.parameter import Buffer, Parameter
 
@@ -44,8 +45,8 @@ class PositionalEmbedding(Layer):
         self.max_length = check_size("PositionalEmbedding", "max_length", max_length)
         self.embed_dim = check_size("PositionalEmbedding", "embed_dim", embed_dim)
         shape = (self.max_length, self.embed_dim)
-        if learned:
-            table = initializers.normal(std=0.02)(initializers.as_generator(rng), shape, *shape)
+        if check_flag("PositionalEmbedding", "learned", learned):
+            table = initializers.normal(std=0.02)(initializers.as_generator(rng, "PositionalEmbedding"), shape, *shape)
             self.weight: Parameter | Buffer = Parameter(xp.asarray(table, dtype=self.dtype))
         else:
             rates = [10_000 ** (-2 * (e // 2) / embed_dim) for e in range(embed_dim)]

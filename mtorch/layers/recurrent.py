@@ -13,7 +13,7 @@ from mtorch.kernels.philox import keep_mask
 from mtorch.kernels.recurrence import padding_mask
 from mtorch.layer import Layer
 from mtorch.layers import sequences
-from mtorch.layers.checks import check_number
+from mtorch.layers.checks import check_flag, check_number
 from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
 
@@ -21,7 +21,7 @@ from mtorch.parameter import Parameter
 def add_parameters(layer: Layer, rng: Any, gates: int, in_dim: int, out_dim: int, bias: bool, suffix: str = "") -> None:
     """weight_ih (G H, D), weight_hh (G H, H), bias_ih and bias_hh (G H,), uniform within +-1/sqrt(H) as in torch."""
     init = uniform(-1 / math.sqrt(out_dim), 1 / math.sqrt(out_dim))
-    rows = gates * out_dim
+    rows, bias = gates * out_dim, check_flag(type(layer).__name__, "bias", bias)
     for name, shape in (
         ("weight_ih", (rows, in_dim)), ("weight_hh", (rows, out_dim)), ("bias_ih", (rows,)), ("bias_hh", (rows,)),
     ):  # fmt: skip
@@ -57,12 +57,12 @@ class RecurrentLayer(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        name, rng = type(self).__name__, as_generator(rng)
-        self.in_dim = check_size(name, "in_dim", in_dim)
-        self.out_dim = check_size(name, "out_dim", out_dim)
+        name, rng = type(self).__name__, as_generator(rng, type(self).__name__)
+        self.in_dim, self.out_dim = check_size(name, "in_dim", in_dim), check_size(name, "out_dim", out_dim)
         self.num_layers = check_size(name, "num_layers", num_layers)
         self.dropout = check_number(name, "dropout", dropout, least=0, most=1)
-        self.batch_first, self.bidirectional, self.return_state = batch_first, bidirectional, return_state
+        flags = {"batch_first": batch_first, "bidirectional": bidirectional, "return_state": return_state}
+        vars(self).update({flag: check_flag(name, flag, value) for flag, value in flags.items()})
         self.parts = 2 if return_state else None
         self.directions = 2 if bidirectional else 1
         self.final_state: Value = None

@@ -10,6 +10,7 @@ import numpy
 from mtorch.arrays import Array, whole
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
+from mtorch.layers.checks import check_flag
 
 Axes = int | tuple[int, ...] | None
 
@@ -42,7 +43,8 @@ class Reduction(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.axis, self.keepdims = check_axes(type(self).__name__, axis), bool(keepdims)
+        name = type(self).__name__
+        self.axis, self.keepdims = check_axes(name, axis), check_flag(name, "keepdims", keepdims)
 
     def axes(self, x: Array) -> tuple[int, ...]:
         """The axes that go, counted from the front and in order."""

@@ -8,6 +8,7 @@ from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.row_norm import normalise_rows, normalise_rows_grad
 from mtorch.layer import Layer
+from mtorch.layers.checks import check_flag
 from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
 
@@ -27,6 +28,7 @@ class RowNorm(Layer):
         self.shape = tuple(check_size(name, "normalized_shape", size) for size in sizes)
         if not sizes:
             raise ValueError(f"{name} expected a normalized_shape of at least one axis, got {normalized_shape!r}")
+        affine = check_flag(name, "elementwise_affine", affine)
         self.weight = Parameter(xp.ones(self.shape, dtype=self.dtype)) if affine else None
 
     def flow(self, known: dict[int, int]) -> dict[int, int]:

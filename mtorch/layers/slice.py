@@ -27,11 +27,14 @@ def _read_entry(entry: Any) -> Entry:
     if entry is None or entry is Ellipsis:
         return entry
     if isinstance(entry, slice):
-        return slice(*(None if n is None else operator.index(n) for n in (entry.start, entry.stop, entry.step)))
+        try:
+            return slice(*(None if n is None else operator.index(n) for n in (entry.start, entry.stop, entry.step)))
+        except TypeError:
+            raise TypeError(f"Slice expected integers in a slice, got {entry!r}") from None
     if isinstance(entry, int | numpy.integer) and not isinstance(entry, bool):
         return int(entry)
     if isinstance(entry, list) or arrays.array_module(entry):
-        found = arrays.host_array(entry if isinstance(entry, list) else arrays.as_numpy(entry), "Slice").copy()
+        found = arrays.host_array(entry, "Slice").copy()
         if found.size == 0:
             found = found.astype("int64")
         if found.dtype.kind in "iub" and (found.ndim or found.dtype.kind != "b"):

@@ -71,11 +71,13 @@ class LabelLoss(LossFunction):
     ):
         super().__init__(backward_func, reduction=reduction)
         name = type(self).__name__
-        if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
-            raise TypeError(f"{name} expected an integer ignore_index, got {ignore_index!r}")
+        if ignore_index is not None:
+            if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | numpy.integer):
+                raise TypeError(f"{name} expected an integer ignore_index, got {ignore_index!r}")
+            ignore_index = int(ignore_index)
         if weight is not None:
-            weight = arrays.host_array(arrays.as_numpy(weight), name).astype("float64")
-            if weight.ndim != 1 or not all(0 <= w < math.inf for w in weight.tolist()):
+            weight = arrays.host_array(weight, f"{name} weight").astype("float64")
+            if weight.ndim != 1 or not weight.size or not all(0 <= w < math.inf for w in weight.tolist()):
                 raise ValueError(f"{name} expected weight to be finite numbers >= 0 of shape (K,), got {weight}")
         self.weight, self.ignore_index = weight, ignore_index
         self._moved: dict[tuple[str, str], Array] = {}

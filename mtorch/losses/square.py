@@ -20,14 +20,20 @@ class SquareLoss(LossFunction):
 
     def __init__(self, backward_func: Any = None, *, transform: bool = False, reduction: str = "mean"):
         super().__init__(backward_func, reduction=reduction)
+        if transform is not True and transform is not False:
+            raise TypeError(f"SquareLoss expected transform to be True or False, got {transform!r}")
         self.transform = transform
 
     def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
         prediction = self.admit(prediction)
         xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
-        if self.transform if transform is None else transform:
+        if transform is None:
+            transform = self.transform
+        if transform is True:
             labels = admit_labels(self, xp, target, lead, classes)
             d = prediction - one_hot(xp, labels, classes, prediction.dtype)
+        elif transform is not False:
+            raise TypeError(f"{self!r} expected transform to be True or False, got {transform!r}")
         else:
             d = prediction - self.admit_target(xp, prediction, target)
         if self.reduction == "none":

@@ -83,6 +83,12 @@ class Optimizer:
             raise ValueError(f"{type(self).__name__} expected {option} {bounds}, got {number!r}")
         return float(number)
 
+    def flag(self, option: str, flag: Any) -> bool:
+        """The option as a truth value; TypeError when it is none."""
+        if not isinstance(flag, bool | numpy.bool_):
+            raise TypeError(f"{type(self).__name__} expected {option} to be True or False, got {flag!r}")
+        return bool(flag)
+
     @property
     def root_eps(self) -> float:
         """eps, held above the gradients whose squares vanish: with 0 in its place a gradient of 0 would give 0 / 0."""
@@ -107,7 +113,13 @@ class Optimizer:
         lr = self.lr
         if lr.__class__ is float and 0 <= lr < math.inf:
             return lr
-        return self.number("a learning rate lr", lr(self.steps) if callable(lr) else lr)
+        if callable(lr):
+            try:
+                lr = lr(self.steps)
+            except TypeError as error:
+                wanted = "a number or a schedule, which takes the number of a step, as lr"
+                raise TypeError(f"{type(self).__name__} expected {wanted}, got {lr!r}: {error}") from error
+        return self.number("a learning rate lr", lr)
 
     # ------------------------------------------------------------------ the step
 
@@ -225,7 +237,7 @@ class Optimizer:
             for name in [f"{path}.{slot}" for slot in self.slots] if taken else ():
                 array = take(name)
                 if array is not None:
-                    array = arrays.host_array(arrays.as_numpy(array), name)
+                    array = arrays.host_array(array, name)
                     if array.shape != parameter.value.shape:
                         wrong.append(f"{name} has shape {array.shape}, expected {parameter.value.shape}")
                     found.append(numpy.array(array, parameter.value.dtype, order="C"))

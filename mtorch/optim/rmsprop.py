@@ -30,7 +30,7 @@ class RMSprop(Optimizer):
     ):
         super().__init__(module, lr, **options)
         self.alpha, self.eps = self.number("alpha", alpha, below=1), self.number("eps", eps)
-        self.momentum, self.centered = self.number("momentum", momentum, below=1), bool(centered)
+        self.momentum, self.centered = self.number("momentum", momentum, below=1), self.flag("centered", centered)
         self.slots = ("square_sum", *["gradient_sum"] * self.centered, *["velocity"] * (self.momentum > 0))
 
     def rule(self, steps: int) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ class SGD(Optimizer):
 
     def __init__(self, module: Layer, lr: Rate, *, momentum: float = 0, nesterov: bool = False, **options: Any):
         super().__init__(module, lr, **options)
-        self.momentum, self.nesterov = self.number("momentum", momentum, below=1), bool(nesterov)
+        self.momentum, self.nesterov = self.number("momentum", momentum, below=1), self.flag("nesterov", nesterov)
         if nesterov and not momentum:
             raise ValueError("SGD expected a momentum > 0 with nesterov=True, got 0")
         self.slots = ("velocity",) if momentum else ()
