@@ -233,6 +233,13 @@ def test_windows_back_is_the_transpose_of_windows_out():
         assert math.isclose((columns * other).sum(), (x * windows_back(numpy, other, size, window)).sum())
 
 
+def test_the_columns_of_one_call_outlive_the_next():
+    window = Window((2, 2), (1, 1), (1, 0), (1, 1))
+    columns = windows_out(numpy, numpy.ones((1, 1, 4, 4)), window)
+    windows_out(numpy, numpy.full((1, 1, 4, 4), 2.0), window)
+    assert columns.max() == 1
+
+
 def test_spans_name_exactly_the_real_elements():
     for size, kernel, stride, padding, dilation in itertools.product(
         (1, 4, 7), (1, 2, 3), (1, 2, 3), (0, 1, 4), (1, 2)
@@ -291,7 +298,7 @@ def test_initial_values_scale_with_the_inputs_of_a_unit():
     """An ancestor exchanged fan_in and fan_out."""
     layer = layers.Conv2d(8, 128, 5, rng=0)
     bound = 1 / math.sqrt(8 * 25)
-    assert 0.98 * bound < abs(layer.weight.value).max() <= bound
+    assert 0.9995 * bound < abs(layer.weight.value).max() <= bound
     assert 0.9 * bound < abs(layer.bias.value).max() <= bound
     grouped = layers.Conv2d(8, 128, 5, groups=4, rng=0)
     assert 0.98 * 2 * bound < abs(grouped.weight.value).max() <= 2 * bound

@@ -279,6 +279,14 @@ def test_inputs_that_go_ways_of_their_own_meet_at_the_end():
     assert_allclose(Graph.of(Tanh(dtype="float64")(a) - mtorch.exp(b))((x, y)), numpy.tanh(x) - numpy.exp(y))
 
 
+def test_a_tuple_of_one_stays_a_tuple():
+    x = Input("x")
+    value = rng.standard_normal((2, 3))
+    graph = Graph.of(mtorch.concat((x,), axis=0) * 1.0, dtype="float64")
+    assert_array_equal(graph(value), value)
+    assert_array_equal(graph.backward(value), value)
+
+
 def test_names_that_the_graph_gives_avoid_those_that_are_taken():
     weight = parameter(3)
     graph = Graph(["x"], {"parameter0": (Tanh(dtype="float64"), "x"), "y": (layers.Add(), ("parameter0", weight))}, "y")

@@ -92,6 +92,17 @@ def test_names_go_through_modules_lists_tuples_and_dicts_and_unused_layers_stay(
     assert not (module.training or module.unused.training or module.skip.training or module.skip.fc1.training)
 
 
+@pytest.mark.parametrize("unused", [Linear(3, 3, dtype="float64"), Linear(3, 3, xp=strict)])
+def test_a_layer_that_nobody_uses_must_fit_the_others_too(unused):
+    class Wider(Skip):
+        def __init__(self):
+            super().__init__()
+            self.unused = unused
+
+    with pytest.raises(ValueError, match="one array module and dtype"):
+        Wider()
+
+
 def test_backward_returns_none_unless_the_input_gradient_is_asked_for():
     module = Skip()
     y = module(X)

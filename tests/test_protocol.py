@@ -94,7 +94,11 @@ def test_a_wrong_shape_says_who_expected_what_got_what_and_where():
     net = Sequential(layers.Linear(3, 9), Sequential(layers.Reshape((8,)), layers.Linear(8, 2)))
     with pytest.raises(ShapeMismatchError, match=r"Reshape\(\(8,\)\) expected 8 entries a sample") as caught:
         net(X)
-    assert caught.value.__notes__ == ["in layer 0 of Sequential", "in layer 1 of Sequential"]
+    notes = ["in layer 0 of Sequential", "in layer 1 of Sequential"]
+    assert caught.value.__notes__ == notes
+    with pytest.raises(ShapeMismatchError, match="expected 8 entries a sample") as caught:
+        net.predict(X)
+    assert caught.value.__notes__ == notes
     text = r"Linear\(9 -> 2\) expected input of shape \(\.\.\., 9\), got \(2, 8\)"
     with pytest.raises(ShapeMismatchError, match=text):
         layers.Linear(9, 2)(numpy.zeros((2, 8)))
