@@ -40,6 +40,18 @@ def test_the_score_of_an_epoch_is_the_mean_over_samples_also_with_a_smaller_last
     assert score.accuracy == (module.predict(x).argmax(axis=-1) == labels).mean()
 
 
+def test_labels_of_any_form_have_the_same_accuracy(parts):
+    module, loss_func, _, data = parts
+    x, labels = data[:]
+    wanted = evaluate(module, loss_func, DataLoader(data, batch_size=16)).accuracy
+    assert wanted == (module.predict(x).argmax(axis=-1) == labels).mean() < 1
+    for form in (labels[:, None], numpy.eye(3, dtype="float32")[labels]):
+        found = evaluate(module, loss_func, DataLoader(ArrayDataset(x, form), batch_size=16))
+        assert found.accuracy == wanted
+    places = ArrayDataset(numpy.stack([x, x], 1), numpy.stack([labels, labels], 1))  # a label at each of two places
+    assert evaluate(module, loss_func, DataLoader(places, batch_size=16)).accuracy == wanted
+
+
 def test_training_lowers_the_loss_and_evaluating_changes_nothing(parts):
     module, loss_func, optimizer, data = parts
     loader = DataLoader(data, batch_size=10, shuffle=True, rng=0)

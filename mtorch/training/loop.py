@@ -15,7 +15,7 @@ REFRESH = 0.2  # seconds between two looks at the running score: on a GPU each l
 
 
 class Score(NamedTuple):
-    """Mean loss and accuracy over the samples of one pass."""
+    """Mean loss over the samples of one pass, and accuracy over their labels."""
 
     loss: float
     accuracy: float
@@ -27,17 +27,19 @@ class _Tally:
     def __init__(self) -> None:
         self.loss: Any = 0.0
         self.right: Any = 0
-        self.samples = 0
+        self.samples = self.guesses = 0
 
     def add(self, loss: Loss, prediction: Array, labels: Array, count: Callable[[Array], Any]) -> None:
-        n = len(labels)
+        n, guess = len(labels), prediction.argmax(-1)
         self.loss = self.loss + loss.unread * n
-        self.right = self.right + count(prediction.argmax(-1) == labels)
+        right = labels.argmax(-1) if labels.shape == prediction.shape else labels.reshape(guess.shape)
+        self.right = self.right + count(guess == right)
         self.samples += n
+        self.guesses += guess.size
 
     def score(self) -> Score:
-        n = max(self.samples, 1)
-        return Score(float(arrays.as_numpy(self.loss)) / n, float(arrays.as_numpy(self.right)) / n)
+        loss, right = float(arrays.as_numpy(self.loss)), float(arrays.as_numpy(self.right))
+        return Score(loss / max(self.samples, 1), right / max(self.guesses, 1))
 
 
 def train_epoch(module: Layer, loss_func: LossFunc, optimizer: Optimizer, batches: Iterable[Any]) -> Score:
