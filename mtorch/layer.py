@@ -49,6 +49,7 @@ class _Slot(Enum):
 
 
 EMPTY, TRUSTED = _Slot.EMPTY, _Slot.TRUSTED
+NO_ARRAY = (tuple, type(None))
 
 
 class Symbol:
@@ -231,8 +232,8 @@ class Layer:
         before = self._memory, self._returned, self.training
         self.training = False
         try:
-            if x.__class__ is tuple and self.array_only:
-                refuse_tuple(self, x)
+            if x.__class__ in NO_ARRAY and self.array_only:
+                refuse(self, x)
             y = self.bare_forward(x)
             return y if y.__class__ is self.xp.ndarray else settled(self, y, self.moves_data)
         finally:
@@ -316,8 +317,10 @@ def settled(layer: Layer, y: Value, gaps: bool = False) -> Value:
     raise TypeError(f"{layer!r} expected its forward to return an array or a tuple of arrays, got {y!r}")
 
 
-def refuse_tuple(layer: Layer, x: tuple) -> None:
-    """What a layer that takes one array says to several."""
+def refuse(layer: Layer, x: tuple | None) -> None:
+    """What a layer that takes one array says to several, and to none."""
+    if x is None:
+        raise TypeError(f"{layer!r} expected an array, got None")
     raise ShapeMismatchError(layer, f"expected one array, got a tuple of {len(x)}")
 
 
@@ -377,8 +380,8 @@ def _guarded_forward(forward: Callable) -> Callable:
     @wraps(forward)
     def guarded(self: Layer, x: Value) -> Value:
         try:
-            if x.__class__ is tuple and self.array_only:
-                refuse_tuple(self, x)
+            if x.__class__ in NO_ARRAY and self.array_only:
+                refuse(self, x)
             y = forward(self, x)
             if y.__class__ is not self.xp.ndarray:
                 y = settled(self, y)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mtorch.arrays import Value
-from mtorch.layer import EMPTY, TRUSTED, Layer, refuse_tuple, settled
+from mtorch.layer import EMPTY, NO_ARRAY, TRUSTED, Layer, refuse, settled
 from mtorch.parameter import Buffer
 
 
@@ -33,8 +33,8 @@ class Tape:
         calls = self.calls
         for layer in layers:
             try:
-                if x.__class__ is tuple and layer.array_only:
-                    refuse_tuple(layer, x)
+                if x.__class__ in NO_ARRAY and layer.array_only:
+                    refuse(layer, x)
                 x = layer.bare_forward(x)
                 if x is None and not layer.moves_data:
                     settled(layer, x)

@@ -133,6 +133,18 @@ def test_concat_and_attention_say_that_an_array_is_missing():
     for missing in range(3):
         with pytest.raises(ShapeMismatchError, match="MultiHeadAttention"):
             layers.MultiHeadAttention(4, 2)(tuple(None if i == missing else x for i in range(3)))
+    with pytest.raises(ShapeMismatchError, match="MultiHeadAttention"):
+        layers.MultiHeadAttention(4, 2)((x,))
+
+
+def test_nothing_where_a_net_wants_an_array_names_the_layer_and_its_place():
+    x = Input("x")
+    sliced = Graph.of(x[0] + 1)
+    for net in (Graph("x", {"h": (layers.Linear(3, 3), "x"), "y": (layers.Add(), ("h", "x"))}, "y"), sliced):
+        for verb in (net, net.predict):
+            with pytest.raises(TypeError, match=r"(Linear|Slice)\(.*\) expected an array, got None") as error:
+                verb(None)
+            assert "in node" in error.value.__notes__[0]
 
 
 def test_attention_over_an_empty_batch_is_empty_and_gives_zero_gradients():

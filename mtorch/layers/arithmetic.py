@@ -8,9 +8,7 @@ import numpy
 
 from mtorch.arrays import Array, Value, shape_value, unbroadcast, whole
 from mtorch.errors import ShapeMismatchError
-from mtorch.layer import Layer
-
-NO_ARRAY = (tuple, type(None))
+from mtorch.layer import NO_ARRAY, Layer
 
 
 def kept(reads: str, a: Array, b: Array, y: Array) -> tuple:

@@ -10,7 +10,7 @@ from mtorch import arrays, initializers
 from mtorch.arrays import Array, Value, flat_rows
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden
-from mtorch.layer import home_of
+from mtorch.layer import NO_ARRAY, home_of
 from mtorch.layers.checks import check_flag, check_number
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.linear import Linear, check_size
@@ -129,7 +129,7 @@ class MultiHeadAttention(Container):
         """(x,) or (query, key, value), and the mask; ShapeMismatchError where they do not fit together."""
         given = x if isinstance(x, tuple) else (x,)
         sources = given[:3]
-        fits = len(given) in (1, 3, 4) and not any(s is None or s.__class__ is tuple for s in sources)
+        fits = len(given) in ((3, 4) if given is x else (1,)) and not any(s.__class__ in NO_ARRAY for s in sources)
         fits = fits and all(s.ndim == 3 and s.shape[2] == self.embed_dim for s in sources)
         if fits and len(sources) == 3:
             fits = sources[1].shape == sources[2].shape and sources[0].shape[1] == sources[1].shape[1]
