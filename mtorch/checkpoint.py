@@ -9,6 +9,7 @@ a second writer never leaves half a checkpoint.
 """
 
 import contextlib
+import errno
 import io
 import itertools
 import json
@@ -49,7 +50,7 @@ def save(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     }
     text = json.dumps(_without_arrays(notes, entries, path.name))
     if path.suffix == ".safetensors":
-        data = _safetensors().save({name: numpy.ascontiguousarray(a) for name, a in entries.items()}, {RESERVED: text})
+        data = _safetensors().save({name: numpy.asarray(a, order="C") for name, a in entries.items()}, {RESERVED: text})
         write_atomically(path, lambda file: file.write(data))
     else:
         entries[RESERVED] = numpy.frombuffer(text.encode(), dtype=numpy.uint8)
@@ -66,25 +67,26 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     _check("load", module, optimizer)
     with open(path, "rb") as file:
         text, entries = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path, file)
-    notes: dict[str, Any] = {"random": {}, "optimizer": None, "more": {}}
-    before = module.state_dict()
+    notes = _notes(path, text, entries)
+    if optimizer is not None and notes["optimizer"] is None:
+        raise ValueError(f"{path.name}: it holds no optimizer state")
+    before = module.state_dict(), optimizer and optimizer.state_dict()
+    draws = [(prefix, layer, layer.random_state()) for prefix, layer in module.walk()]
     try:
-        if text is not None:
-            notes |= _with_arrays(json.loads(text), entries)
-        if optimizer is not None and notes["optimizer"] is None:
-            raise ValueError("it holds no optimizer state")
         module.load_state_dict(entries)
         if optimizer is not None:
-            try:
-                optimizer.load_state_dict(notes["optimizer"])
-            except Exception:
-                module.load_state_dict(before)
-                raise
-        for prefix, layer in module.walk():
-            if prefix in notes["random"]:
-                layer.set_random_state(notes["random"][prefix])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path.name}: {error}") from error
+            optimizer.load_state_dict(notes["optimizer"])
+        for prefix, layer, state in draws:
+            layer.set_random_state(notes["random"].get(prefix, state))
+    except BaseException as error:
+        module.load_state_dict(before[0])
+        if optimizer is not None:
+            optimizer.load_state_dict(before[1])
+        for _, layer, state in draws:
+            layer.set_random_state(state)
+        if isinstance(error, ValueError | TypeError):
+            raise ValueError(f"{path.name}: {error}") from error
+        raise
     return notes["more"]
 
 
@@ -93,8 +95,7 @@ def read_notes(path: str | os.PathLike) -> dict[str, Any]:
     path = _path("read_notes", path)
     with open(path, "rb") as file:
         text, entries = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path, file)
-    with _naming(path):
-        return {} if text is None else _with_arrays(json.loads(text), entries)["more"]
+    return _notes(path, text, entries)["more"]
 
 
 # ---------------------------------------------------------------------- whole files or none
@@ -155,6 +156,10 @@ def _naming(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what comes of an offset that is no place in the file
+            raise
+        raise ValueError(f"{path.name} is damaged or no checkpoint: {error.strerror}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"{path.name} is damaged or no checkpoint: {error}") from error
 
@@ -205,6 +210,22 @@ def _read_safetensors(path: Path, file: BinaryIO) -> tuple[str | None, dict[str,
     return header.get("__metadata__", {}).get(RESERVED), entries
 
 
+def _notes(path: Path, text: str | None, entries: dict[str, numpy.ndarray]) -> dict[str, Any]:
+    """What stands beside the state dict, whose entries are left; a plain file of arrays has nothing there."""
+    notes: dict[str, Any] = {"random": {}, "optimizer": None, "more": {}}
+    if text is None:
+        return notes
+    with _naming(path):
+        found = _with_arrays(json.loads(text), entries)
+        if not isinstance(found, dict):
+            raise ValueError("its notes are no dict")
+        notes |= found
+        for name in ("random", "more"):
+            if not isinstance(notes[name], dict):
+                raise ValueError(f"its notes have {name} = {notes[name]!r}, expected a dict")
+    return notes
+
+
 def _path(verb: str, path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{verb} expected a path, got {path!r}")
@@ -249,6 +270,8 @@ def _without_arrays(item: Any, entries: dict[str, numpy.ndarray], name: str) -> 
 def _with_arrays(item: Any, entries: dict[str, numpy.ndarray]) -> Any:
     if isinstance(item, dict):
         if item.keys() == {RESERVED}:
+            if not isinstance(item[RESERVED], str) or item[RESERVED] not in entries:
+                raise ValueError(f"it lacks the array {item[RESERVED]!r}")
             return entries.pop(item[RESERVED])
         return {key: _with_arrays(value, entries) for key, value in item.items()}
     return [_with_arrays(value, entries) for value in item] if isinstance(item, list) else item

@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out, and whatever happens to a file or a writer, nothing half is ever seen."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 import mtorch
 from mtorch import SGD, Module, Sequential, SquareLoss, layers
-from mtorch.checkpoint import write_atomically
+from mtorch.checkpoint import read_notes, write_atomically
 
 SUFFIXES = [".npz", pytest.param(".safetensors", marks=pytest.mark.skipif(
     "not __import__('importlib').util.find_spec('safetensors')", reason="safetensors is not installed"))]  # fmt: skip
@@ -38,6 +39,23 @@ def same(a, b):
     for name in a:
         assert a[name].dtype == b[name].dtype
         numpy.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_layer_comes_back(tmp_path, suffix):
+    def mixed(seed):
+        nn = layers.on(rng=seed)
+        return Module(Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 2)))
+
+    module, twin = mixed(0), mixed(1)
+    train(module, SGD(module, lr=0.1), 3)
+    mtorch.save(tmp_path / f"model{suffix}", module)
+    mtorch.load(tmp_path / f"model{suffix}", twin)
+    assert twin.state_dict()["1.num_batches_tracked"] == 3
+    same(module.state_dict(), twin.state_dict())
+    for each in (module, twin):
+        train(each, SGD(each, lr=0.1), 1)
+    same(module.state_dict(), twin.state_dict())
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -138,6 +156,74 @@ def test_any_flipped_byte_is_noticed_or_harmless(saved):
             same(before, module.state_dict())
         else:
             same(expected, module.state_dict())
+
+
+def test_a_damaged_table_of_contents_is_a_value_error(saved):
+    data = bytearray(saved.read_bytes())
+    where = data.rindex(b"PK\x05\x06") + 16  # where the archive's table of contents says that it begins
+    data[where : where + 4] = b"\xf0\xff\xff\x7f"
+    saved.write_bytes(data)
+    refused(saved)
+
+
+def forged(path, **changes):
+    """The checkpoint with other notes beside the same arrays."""
+    with numpy.load(path) as archive:
+        entries = dict(archive)
+    notes = json.loads(entries["__mtorch__"].tobytes()) | changes
+    entries["__mtorch__"] = numpy.frombuffer(json.dumps(notes).encode(), "uint8")
+    numpy.savez(path, **entries)
+
+
+WRONG_NOTES = [
+    {"random": []},
+    {"random": None},
+    {"random": {"1.": None}},
+    {"random": {"1.": {"seed": 1}}},
+    {"random": {"1.": {"seed": -1, "counter": 0}}},
+    {"random": {"1.": {"seed": 2**64, "counter": 0}}},
+    {"random": {"1.": {"seed": 1.5, "counter": 0}}},
+    {"optimizer": None},
+    {"optimizer": [1]},
+    {"optimizer": {"steps": "many"}},
+    {"optimizer": {"__mtorch__": ["a"]}},
+    {"more": 3},
+    {"more": {"table": {"__mtorch__": "nowhere"}}},
+    {"more": {"table": {"__mtorch__": []}}},
+]
+
+
+@pytest.mark.parametrize("changes", WRONG_NOTES, ids=str)
+def test_wrong_notes_are_refused_and_change_nothing(tmp_path, changes):
+    def everything():
+        draws = [layer.random_state() for _, layer in module.walk()]
+        return module.state_dict() | optimizer.state_dict(), draws
+
+    nn, path = layers.on(rng=0), tmp_path / "model.npz"
+    module = Module(Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 2)))
+    optimizer = SGD(module, lr=0.1, momentum=0.9)
+    mtorch.save(path, module, optimizer)
+    train(module, optimizer, 1)
+    before, draws = everything()
+    forged(path, **changes)
+    with pytest.raises(ValueError, match="model.npz"):
+        mtorch.load(path, module, optimizer)
+    after, draws_after = everything()
+    numpy.testing.assert_equal(after, before)
+    assert draws_after == draws
+    if "more" in changes:
+        with pytest.raises(ValueError, match="model.npz"):
+            read_notes(path)
+
+
+def test_notes_that_are_no_dict_or_too_deep_are_refused(saved):
+    with numpy.load(saved) as archive:
+        entries = dict(archive)
+    for text in ("[]", "3", "null", "{", "[" * 100_000):
+        numpy.savez(saved, **entries | {"__mtorch__": numpy.frombuffer(text.encode(), "uint8")})
+        refused(saved)
+        with pytest.raises(ValueError, match="model.npz"):
+            read_notes(saved)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

@@ -49,6 +49,14 @@ def philox(xp: ModuleType, even: Array, odd: Array, seed: int) -> None:
         xp.bitwise_and(products, low, out=odd)
 
 
+def seed_and_counter(state: dict[str, int]) -> tuple[int, int]:
+    """What a layer's random state says; ValueError unless that is two integers of 64 bits."""
+    found = [state.get(name) for name in ("seed", "counter")] if isinstance(state, dict) else []
+    if not found or not all(isinstance(n, int) and 0 <= n < 2**64 for n in found):
+        raise ValueError(f"a random state is a seed and a counter, 0 <= each < 2**64, got {state!r}")
+    return found[0], found[1]
+
+
 def _draw(xp: ModuleType, seed: int, counter: int, words: int) -> Iterator[tuple[int, Array]]:
     """Pieces (first word's position, uint32 words) of draw number `counter`; a piece is valid until the next one."""
     for name, value in (("seed", seed), ("counter", counter)):

@@ -8,7 +8,7 @@ import numpy
 
 from mtorch.arrays import Array
 from mtorch.initializers import as_generator
-from mtorch.kernels.philox import keep_mask
+from mtorch.kernels.philox import keep_mask, seed_and_counter
 from mtorch.layer import Layer
 from mtorch.layers.checks import check_number
 
@@ -61,7 +61,7 @@ class Dropout(Layer):
         return {"seed": self.seed, "counter": self.counter}
 
     def set_random_state(self, state: dict[str, int]) -> None:
-        self.seed, self.counter = int(state["seed"]), int(state["counter"])
+        self.seed, self.counter = seed_and_counter(state)
 
     def details(self) -> str:
         return f"p={self.p:g}"

@@ -9,7 +9,7 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Array, Value
 from mtorch.initializers import as_generator, uniform
-from mtorch.kernels.philox import keep_mask
+from mtorch.kernels.philox import keep_mask, seed_and_counter
 from mtorch.kernels.recurrence import padding_mask
 from mtorch.layer import Layer
 from mtorch.layers import sequences
@@ -177,7 +177,7 @@ class RecurrentLayer(Layer):
 
     def set_random_state(self, state: dict[str, int]) -> None:
         if self.dropout:
-            self.seed, self.counter = int(state["seed"]), int(state["counter"])
+            self.seed, self.counter = seed_and_counter(state)
 
     # ------------------------------------------------------------------ the rest of the protocol
 
