@@ -184,7 +184,10 @@ def _read_member(archive: "zipfile.ZipFile", info: "zipfile.ZipInfo") -> numpy.n
         read_header = {(1, 0): numpy.lib.format.read_array_header_1_0, (2, 0): numpy.lib.format.read_array_header_2_0}
         if version not in read_header:
             raise ValueError(f"{info.filename} has the unknown format version {version}")
-        shape, fortran, dtype = read_header[version](member)
+        try:
+            shape, fortran, dtype = read_header[version](member)
+        except Exception as error:  # numpy lets through what Python's tokenizer raises
+            raise ValueError(f"{info.filename} has a damaged header: {error}") from error
         if dtype.hasobject:
             raise ValueError(f"{info.filename} holds Python objects")
         count = 1

@@ -238,6 +238,16 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     refused(tmp_path / "foreign.npz")
 
 
+@pytest.mark.parametrize("header", ["{'descr': '<f4', 'shape': (2", "'''", "{'shape': (4L,)}", "{" * 3000, "3", ""])
+def test_a_header_that_is_no_header_is_refused(tmp_path, header):
+    path = tmp_path / "header.npz"
+    for version, size in ((b"\1\0", 2), (b"\2\0", 4)):
+        with zipfile.ZipFile(path, "w") as archive:
+            text = header.encode() + b"\n"
+            archive.writestr("0.weight.npy", b"\x93NUMPY" + version + len(text).to_bytes(size, "little") + text)
+        refused(path)
+
+
 def test_a_header_that_announces_more_than_there_is_allocates_nothing(tmp_path):
     path = tmp_path / "huge.npz"
     with zipfile.ZipFile(path, "w") as archive, archive.open("0.weight.npy", "w") as member:
