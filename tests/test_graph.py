@@ -289,8 +289,9 @@ def test_a_tuple_of_one_stays_a_tuple():
 
 def test_names_that_the_graph_gives_avoid_those_that_are_taken():
     weight = parameter(3)
-    graph = Graph(["x"], {"parameter0": (Tanh(dtype="float64"), "x"), "y": (layers.Add(), ("parameter0", weight))}, "y")
-    assert graph.parameters() == {"parameter1": weight}
+    nodes = {"parameter0": (Tanh(dtype="float64"), "x"), "parameter1": (Tanh(dtype="float64"), "parameter0")}
+    graph = Graph(["x"], nodes | {"y": (layers.Add(), ("parameter1", weight))}, "y")
+    assert graph.parameters() == {"parameter2": weight}
 
 
 def test_many_readers_of_one_value_add_up_without_touching_anybodys_gradient():
@@ -681,6 +682,8 @@ def test_parts_of_a_tuple_are_admitted_each_in_its_kind():
     assert graph(([1, 2], [[1], [2]])).shape == (2, 3)
     grads = graph.backward(numpy.ones((2, 3)))
     assert grads[0] is None and grads[1].shape == (2, 1)
+    graph = Graph.of(Ids()((Select(-1)(pair), Select(0)(pair))))
+    assert graph(([[1], [2]], [1, 2])).shape == (2, 3)
 
 
 def test_ids_that_are_a_part_of_a_tuple_are_checked_at_the_door():

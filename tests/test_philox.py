@@ -105,6 +105,6 @@ def test_numbers_are_the_documented_function_of_the_words():
                                      (0.00999, "uint32"), (0.9901, "uint32")])  # fmt: skip
 def test_masks_are_the_documented_function_of_the_words(p, lane):
     """So a run that goes on from a checkpoint draws the masks it would have drawn, on any machine."""
-    lanes = random_bits(numpy, 5, 0, 64).view(lane)
+    lanes = random_bits(numpy, 5, 0, 4000).view(lane)
     threshold = int(p * 2 ** (8 * lanes.itemsize))
     assert (keep_mask(numpy, lanes.shape, p, 5, 0) == (lanes >= threshold)).all()

@@ -300,6 +300,11 @@ def test_neighbours_that_do_not_fit_are_refused_at_construction():
         assert any("of Sequential" in note for note in caught.value.__notes__)
 
 
+def test_a_fork_of_one_branch_is_a_tuple_of_one():
+    (y,) = Fork(layers.Flatten())([[[1.0], [2.0]]])
+    assert y.shape == (1, 2)
+
+
 @pytest.mark.parametrize("parts", [[layers.ReLU], [numpy.ones(3)], ["Linear"], [None], 7, layers.ReLU])
 def test_what_is_no_layer_is_refused_at_construction(parts):
     with pytest.raises(TypeError, match="Sequential is made of layers"):

@@ -403,8 +403,9 @@ def test_dropout_acts_between_layers_in_training_only(kind):
     ours, x = fused(kind, num_layers=2, dropout=0.5), normal(6, N, D)
     plain = fused(kind, num_layers=2)
     assert_same(ours.predict(x), plain.predict(x))
-    first, second = ours(x), ours(x)
-    assert numpy.abs(first - second).max() > 1e-3
+    first, *others = (ours(x) for _ in range(3))
+    for one, other in itertools.combinations((first, *others), 2):
+        assert numpy.abs(one - other).max() > 1e-3
     ours.set_random_state(ours.random_state() | {"counter": 0})
     assert_same(ours(x), first)
     one, alone = fused(kind, num_layers=2, dropout=1), fused(kind, num_layers=2)
@@ -602,6 +603,14 @@ def test_bidirectional_really_reverses():
     assert (numpy.abs(moved - y)[:, :, H:] > 0).all()  # what reads backwards carries it to all steps
     with pytest.raises(ShapeMismatchError, match="Bidirectional"):
         net((x, x))
+
+
+def test_bidirectional_takes_a_sequence_of_single_rows():
+    a, b = (layers.Linear(D, H, dtype="float64", rng=i) for i in (0, 1))
+    x = normal(5, D)
+    assert_same(Bidirectional(a, b)(x), numpy.concatenate((a(x), b(x)), axis=1))
+    with pytest.raises(ShapeMismatchError, match="expected input of shape"):
+        Bidirectional(a, b)(x[0])
 
 
 @every_kind
