@@ -40,6 +40,7 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Value
 from mtorch.errors import BackwardError, ShapeMismatchError
+from mtorch.kernels.threads import alone
 from mtorch.parameter import Buffer, Parameter
 
 
@@ -67,6 +68,7 @@ class Layer:
 
     moves_data = False  # True for layers that only rearrange entries and so take any kind of data
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
+    spreads = False  # True for layers whose kernels share their work between threads, and for nets that hold one
     array_only = False  # True for layers that take one array; a tuple is then refused for them
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
@@ -225,7 +227,7 @@ class Layer:
             x = self.admit((x, *more))
         elif x.__class__ is not self.xp.ndarray or x.dtype is not self.dtype:
             x = self.admit(x)
-        return self.infer(x)
+        return alone(self.infer, x) if self.spreads else self.infer(x)
 
     def infer(self, x: Value) -> Value:
         """forward in eval mode that keeps nothing; a layer that calls layers is a `Container`, which sees to theirs."""
@@ -382,7 +384,7 @@ def _guarded_forward(forward: Callable) -> Callable:
         try:
             if x.__class__ in NO_ARRAY and self.array_only:
                 refuse(self, x)
-            y = forward(self, x)
+            y = alone(forward, self, x) if self.spreads else forward(self, x)
             if y.__class__ is not self.xp.ndarray:
                 y = settled(self, y)
             self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
@@ -414,7 +416,7 @@ def _guarded_backward(backward: Callable) -> Callable:
             return None
         self._returned = TRUSTED
         try:
-            grad = backward(self, output_grad)
+            grad = alone(backward, self, output_grad) if self.spreads else backward(self, output_grad)
         except BaseException as error:
             self.discard()
             if returned is not TRUSTED:

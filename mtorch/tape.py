@@ -103,6 +103,7 @@ class Container(Layer):
                     f"{lead!r} ({lead.xp.__name__}, {lead.dtype}) and {layer!r} ({layer.xp.__name__}, {layer.dtype})"
                 )
         super().__init__(xp=lead.xp, dtype=lead.dtype)
+        self.spreads = any(layer.spreads for layer in layers)
         below = [(layer, each) for layer in layers for _, each in layer.walk()]
         settled = set(map(id, firm))
         for layer, each in below:

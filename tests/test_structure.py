@@ -20,7 +20,7 @@ ALLOWED = {
     "initializers": set(),
     "parameter": {"arrays"},
     "kernels": {"arrays", "kernels"},
-    "layer": {"arrays", "errors", "parameter"},
+    "layer": {"arrays", "errors", "kernels", "parameter"},
     "tape": {"arrays", "layer", "parameter"},
     "layers": LOW | {"layers"},
     "containers": LOW | {"layers", "containers"},

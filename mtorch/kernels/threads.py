@@ -4,11 +4,16 @@ NumPy lets go of the interpreter while it computes, so the parts of a call can r
 elementwise passes as well as products.  The products must then not spread over the cores themselves, so the BLAS
 library that NumPy has loaded is held to one thread meanwhile.  How many threads there are is what that library would
 use (`OPENBLAS_NUM_THREADS`, threadpoolctl, or else the number of cores); where it cannot be asked, there is one.
+
+BLAS's own threads go on spinning for some 20 ms after each product that they shared, on the cores that the parts need,
+which then take more than twice as long.  So a net with layers that work in parts (`Layer.spreads`) holds BLAS to one
+thread during all of a pass, and its large products are made in parts as well (`product`).
 """
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import cache
 from queue import SimpleQueue
@@ -17,9 +22,43 @@ from typing import Any
 
 import numpy
 
-WORTH = 1 << 22  # operations below which waking a thread costs more than it saves
+from mtorch.arrays import Array
 
-_busy = Lock()
+WORTH = 1 << 24  # operations below which waking a thread costs more than it saves
+
+_busy, _door = Lock(), Lock()
+_holders, _threads = 0, 1  # how many hold BLAS to one thread, and what it had before
+
+
+@contextmanager
+def held() -> Iterator[int]:
+    """Holds BLAS to one thread inside; gives the number of threads that there are instead."""
+    global _holders, _threads
+    with _door:
+        blas = _blas_threads()
+        if not _holders:
+            _threads = blas[0]() if blas else 1
+            if _threads > 1:
+                blas[1](1)
+        _holders += 1
+    try:
+        yield _threads
+    finally:
+        with _door:
+            _holders -= 1
+            if not _holders and _threads > 1:
+                blas[1](_threads)
+
+
+def holding() -> bool:
+    """Whether somebody holds BLAS to one thread, so that the other cores are free."""
+    return _holders > 0
+
+
+def alone(function: Callable[..., Any], *args: Any) -> Any:
+    """function(*args) while BLAS is held to one thread."""
+    with held():
+        return function(*args)
 
 
 def in_parts(function: Callable[[range], Any], count: int, operations: float) -> list[Any]:
@@ -28,20 +67,42 @@ def in_parts(function: Callable[[range], Any], count: int, operations: float) ->
     In one part where there is too little to do, or where the threads are at work already. `function` must not write
     where another part reads or writes.
     """
-    blas = _blas_threads()
-    threads = min(blas[0](), count) if blas and operations >= WORTH else 1
+    if operations < WORTH or count < 2:
+        return [function(range(count))]
+    with held() as threads:
+        return _shared(function, count, min(threads, count))
+
+
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a.dot(b) of two matrices; in parts, by rows or by columns of the result, where BLAS is held to one thread."""
+    if not _holders or a.__class__ is not numpy.ndarray or a.size * b.shape[1] < WORTH:
+        return a.dot(b, out)
+    rows, columns = len(a), b.shape[1]
+    y = numpy.empty((rows, columns), a.dtype) if out is None else out
+
+    def by_rows(part: range) -> None:
+        numpy.matmul(a[part.start : part.stop], b, out=y[part.start : part.stop])
+
+    def by_columns(part: range) -> None:
+        numpy.matmul(a, b[:, part.start : part.stop], out=y[:, part.start : part.stop])
+
+    in_parts(by_rows if rows >= columns else by_columns, max(rows, columns), a.size * columns)
+    return y
+
+
+def _shared(function: Callable[[range], Any], count: int, threads: int) -> list[Any]:
     if threads < 2 or not _busy.acquire(blocking=False):
         return [function(range(count))]
-    get, set_to = blas
-    before = get()
-    set_to(1)
     try:
         bounds = [count * i // threads for i in range(threads + 1)]
         parts = [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
         done: SimpleQueue = SimpleQueue()
+        core = _this_core()
         results: list[Any] = [None] * threads
         for i in range(1, threads):
-            _inbox(i, os.getpid()).put((copy_context(), function, parts[i], i, done))
+            worker = _worker(i, os.getpid())
+            worker.keep_off(core)
+            worker.inbox.put((copy_context(), function, parts[i], i, done))
         try:
             results[0] = True, function(parts[0])
         except BaseException as error:
@@ -49,7 +110,6 @@ def in_parts(function: Callable[[range], Any], count: int, operations: float) ->
         for _ in range(1, threads):
             i, *results[i] = done.get()
     finally:
-        set_to(before)
         _busy.release()
     for succeeded, result in results:
         if not succeeded:
@@ -57,17 +117,46 @@ def in_parts(function: Callable[[range], Any], count: int, operations: float) ->
     return [result for _, result in results]
 
 
+class _Worker:
+    """A thread and what it takes its work from.
+
+    Linux wakes a thread on the core of the one that wakes it, and may leave it there, behind that one, for many
+    milliseconds: the thread keeps off that core.
+    """
+
+    def __init__(self, number: int):
+        self.inbox: SimpleQueue = SimpleQueue()
+        self.thread = Thread(target=self._serve, name=f"mtorch-{number}", daemon=True)
+        self.thread.start()
+        self.core = -1  # the one it keeps off
+
+    def _serve(self) -> None:
+        while True:
+            _answer(*self.inbox.get())
+
+    def keep_off(self, core: int) -> None:
+        if core != self.core:
+            self.core = core
+            others = os.sched_getaffinity(0) - {core}
+            if others:
+                os.sched_setaffinity(self.thread.native_id, others)
+
+
 @cache
-def _inbox(number: int, process: int) -> SimpleQueue:
-    """What a thread takes its work from. A process that was forked has no threads yet and starts its own."""
-    inbox: SimpleQueue = SimpleQueue()
-    Thread(target=_serve, args=(inbox,), name=f"mtorch-{number}", daemon=True).start()
-    return inbox
+def _worker(number: int, process: int) -> _Worker:
+    """A process that was forked has no threads yet and starts its own."""
+    return _Worker(number)
 
 
-def _serve(inbox: SimpleQueue) -> None:
-    while True:
-        _answer(*inbox.get())
+@cache
+def _core_of_caller() -> Callable[[], int]:
+    found = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+    return found or (lambda: -1)
+
+
+def _this_core() -> int:
+    """The core that the caller runs on, where the system tells; else -1."""
+    return _core_of_caller()()
 
 
 def _answer(context: Context, function: Callable[[range], Any], part: range, i: int, done: SimpleQueue) -> None:

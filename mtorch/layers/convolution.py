@@ -22,6 +22,7 @@ class Convolution(Layer):
     """
 
     array_only = True
+    spreads = True
     rank = 2
     transposed = False
 

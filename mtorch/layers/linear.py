@@ -9,6 +9,7 @@ import numpy
 from mtorch import initializers
 from mtorch.arrays import Array, flat_rows, ones
 from mtorch.errors import ShapeMismatchError
+from mtorch.kernels.threads import product
 from mtorch.layer import Layer
 from mtorch.layers.checks import check_flag, check_number
 from mtorch.parameter import Parameter
@@ -72,7 +73,7 @@ class Linear(Layer):
         if x.shape[-1:] != (self.in_dim,):
             raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
         self.remember(x)
-        y = (x if x.ndim == 2 else flat_rows(x)).dot(self.weight.value.T)
+        y = product(x if x.ndim == 2 else flat_rows(x), self.weight.value.T)
         if self.bias is not None:
             y += self.bias.value
         return y if x.ndim == 2 else y.reshape(x.shape[:-1] + (self.out_dim,))
@@ -80,7 +81,7 @@ class Linear(Layer):
     def backward(self, output_grad: Array) -> Array:
         x = self.recall()
         g = self._parameter_grads(x, output_grad)
-        dx = g.dot(self.weight.value)
+        dx = product(g, self.weight.value)
         return dx if x.ndim == 2 else dx.reshape(x.shape)
 
     def backward_parameters(self, output_grad: Array) -> None:
@@ -88,7 +89,7 @@ class Linear(Layer):
 
     def _parameter_grads(self, x: Array, output_grad: Array) -> Array:
         g, x = (output_grad, x) if x.ndim == 2 else (flat_rows(output_grad), flat_rows(x))
-        self.weight.accumulate_product(g.T, x)
+        self.weight.accumulate_result(product, g.T, x)
         if self.bias is not None:
             self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)
         return g
