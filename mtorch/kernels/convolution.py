@@ -16,29 +16,31 @@ of the whole batch.  Every result lies in memory as (H, C, W, N) and is handed o
 the next convolution likes to read.
 """
 
-from functools import cache
 from types import ModuleType
 
 import numpy
+from numpy.lib.stride_tricks import as_strided
 
 from mtorch.arrays import Array, is_numpy
 from mtorch.kernels.memory import empty, scratch
 from mtorch.kernels.threads import in_parts
 from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
 
-UNROLLED_BYTES = 1 << 24  # how much of an image is unrolled at a time
+UNROLLED_BYTES = 1 << 23  # how much of an image is unrolled at a time
+PRODUCT_BYTES = 1 << 22  # how much of the products that add up to an image gradient
 FEW_COLUMNS = 192  # below this many columns in an output row one product for all rows is better
 
 
 def convolve(xp: ModuleType, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> Array:
     """x (N, C, H, W), weight (O, C / G, KH, KW), bias (O,) or None -> y (N, O, OH, OW)."""
-    body = _rows_convolve if _rows_pay(xp, x, window) else _columns_convolve
+    columns = x.shape[0] * window.out_size(x.shape[2:])[1]
+    body = _rows_convolve if _rows_pay(xp, window, columns) else _columns_convolve
     return body(xp, x, weight, bias, window, groups)
 
 
 def convolve_weight_grad(xp: ModuleType, x: Array, dy: Array, window: Window, groups: int = 1) -> Array:
     """x (N, C, H, W), dy (N, O, OH, OW) -> dweight (O, C / G, KH, KW)."""
-    body = _rows_weight_grad if _rows_pay(xp, x, window) else _columns_weight_grad
+    body = _rows_weight_grad if _rows_pay(xp, window, dy.shape[0] * dy.shape[3]) else _columns_weight_grad
     return body(xp, x, dy, window, groups)
 
 
@@ -47,8 +49,7 @@ def convolve_input_grad(xp: ModuleType, dy: Array, weight: Array, size: Pair, wi
 
     This is also the transposed convolution of dy.
     """
-    pays = is_numpy(xp) and dy.shape[0] * dy.shape[3] >= FEW_COLUMNS
-    body = _rows_input_grad if pays else _columns_input_grad
+    body = _rows_input_grad if _rows_pay(xp, window, dy.shape[0] * dy.shape[3]) else _columns_input_grad
     return body(xp, dy, weight, size, window, groups)
 
 
@@ -97,8 +98,8 @@ def _by_group(weight, groups):
 # ---------------------------------------------------------------------- NumPy bodies
 
 
-def _rows_pay(xp, x, window):
-    return is_numpy(xp) and x.shape[0] * window.out_size(x.shape[2:])[1] >= FEW_COLUMNS
+def _rows_pay(xp, window, columns):
+    return is_numpy(xp) and columns >= FEW_COLUMNS and window.dilation[0] == 1
 
 
 def _rows(image, groups):
@@ -115,171 +116,126 @@ def _batch_last(image):
     return numpy.ascontiguousarray(image.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
 
 
-def _unroll(image, rows, window, groups):
-    """The image rows of that range unrolled along W: (G, rows, KW * C / G, OW * N), in scratch."""
-    n, c, _, w = image.shape
-    kernel_w, out_w = window.kernel[1], window.out_size(image.shape[2:])[1]
-    part = image[:, :, rows.start : rows.stop].transpose(2, 1, 3, 0).reshape(len(rows), groups, c // groups, w, n)
-    part = part.transpose(1, 0, 2, 3, 4)
-    out = scratch("unrolled", (groups, len(rows), kernel_w, c // groups, out_w, n), image.dtype)
+def _unroll(image, first, last, window, groups):
+    """The image rows first, .., last - 1, or zeros beyond the image, unrolled: (G, rows, KW * C / G, OW * N)."""
+    n, c, h, w = image.shape
+    kernel_w, out_w, depth = window.kernel[1], window.out_size((h, w))[1], c // groups
+    low, high = (min(max(i, 0), h) for i in (first, last))
+    out = scratch("unrolled", (groups, last - first, kernel_w, depth, out_w, n), image.dtype)
+    out[:, : low - first] = 0
+    out[:, high - first :] = 0
+    part = image[:, :, low:high].transpose(2, 1, 3, 0).reshape(high - low, groups, depth, w, n).transpose(1, 0, 2, 3, 4)
     for k, (seen, columns) in enumerate(spans(window, w, 1)):
-        target = out[:, :, k]
+        target = out[:, low - first : high - first, k]
         target[:, :, :, : seen.start] = 0
         target[:, :, :, seen.stop :] = 0
         target[:, :, :, seen] = part[:, :, :, columns]
-    return out.reshape(groups, len(rows), kernel_w * (c // groups), out_w * n)
+    return out.reshape(groups, last - first, kernel_w * depth, out_w * n)
 
 
-def _band(window, channels, out_channels, groups):
-    """How many output rows one product makes.
+def _stack(rows, tall, step, count):
+    """(G, H, D, columns) -> (G, count, tall * D, columns): views of `tall` rows, each `step` rows below the last."""
+    groups, _, depth, columns = rows.shape
+    by_group, by_row, *rest = rows.strides
+    return as_strided(rows, (groups, count, tall * depth, columns), (by_group, step * by_row, *rest))
 
-    With few output channels a product spends its time on reading the columns.  Several rows at once need a weight
-    matrix that repeats down a diagonal band, with zeros beside it: a few more multiplications, far fewer columns read.
+
+def _walk(image, out_w, window, groups, part):
+    """The columns of those output rows, as many rows at a time as stay in cache.
+
+    Yields (output rows, their columns (G, rows, KH * KW * C / G, OW * N)).
     """
-    kernel, columns = window.kernel[0], window.kernel[0] * window.kernel[1] * channels
-    if groups > 1 or kernel == 1 or window.dilation[0] > 1:
-        return 1
-    return min(8, 24 // out_channels) if out_channels <= 12 else 2 if columns <= 16 else 1
-
-
-@cache
-def _parts(window: Window, height: int, capacity: int, band: int, bands: range) -> list[tuple[range, list[tuple]]]:
-    """How to walk over those bands of output rows: parts of at most `capacity` image rows with the products they allow.
-
-    A product is (output rows, the kernel rows of the band that see the image, where in the part those image rows are).
-    """
-    (kernel, _), (stride, _), (padding, _), (dilation, _) = window
-    out = (height + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    parts: list[tuple[range, list[tuple]]] = []
-    for i in range(bands.start * band, min(out, bands.stop * band), band):
-        count = min(band, out - i)
-        top, depth = i * stride - padding, kernel + (count - 1) * stride
-        low = min(depth, max(0, -(top // dilation)))
-        high = max(low, min(depth, (height - 1 - top) // dilation + 1))
-        begin, end = (max(0, top), top + (high - 1) * dilation + 1) if high > low else (0, 1)
-        if not parts or end - parts[-1][0].start > capacity:
-            parts.append((range(begin, end), []))
-        rows, products = parts.pop()
-        start = top + low * dilation - rows.start if high > low else 0
-        where = slice(start, start + (high - low) * dilation, dilation)
-        parts.append((range(rows.start, max(rows.stop, end)), products))
-        products.append((slice(i, i + count), slice(low, high), where))
-    return parts
-
-
-def _walk(image, out_w, window, groups, band, bands):
-    """For each product: its output rows, the columns of the weight matrix it takes, and what stands before those."""
-    n, c, height, _ = image.shape
-    depth, columns = window.kernel[1] * (c // groups), out_w * n
-    capacity = UNROLLED_BYTES // (groups * depth * columns * image.itemsize)
-    for rows, products in _parts(window, height, capacity, band, bands):
-        unrolled = _unroll(image, rows, window, groups)
-        for out_rows, seen, where in products:
-            count = seen.stop - seen.start
-            part = unrolled[:, where].reshape(groups, count * depth, columns)
-            yield out_rows, slice(seen.start * depth, seen.stop * depth), part
-
-
-def _diagonal(matrix, window, o, band):
-    """The places of a weight matrix (G, O, KH * KW * C) in that of the band."""
-    depth = matrix.shape[2] // (window.kernel[0] + (band - 1) * window.stride[0])
-    for i in range(band):
-        start = i * window.stride[0] * depth
-        yield matrix[:, i * o : (i + 1) * o, start : start + window.kernel[0] * depth]
+    n, c, *_ = image.shape
+    (kernel, kernel_w), stride, padding = window.kernel, window.stride[0], window.padding[0]
+    row_bytes = kernel_w * c * out_w * n * image.itemsize
+    step = max(1, (UNROLLED_BYTES // row_bytes - kernel) // stride)
+    for i in range(part.start, part.stop, step):
+        count = min(step, part.stop - i)
+        top = i * stride - padding
+        unrolled = _unroll(image, top, top + (count - 1) * stride + kernel, window, groups)
+        yield slice(i, i + count), _stack(unrolled, kernel, stride, count)
 
 
 def _rows_convolve(xp, x, weight, bias, window, groups):
     (n, _, *size), (o, c, kernel_h, kernel_w) = x.shape, weight.shape
-    (out_h, out_w), og, band = window.out_size(size), o // groups, _band(window, c, o, groups)
-    matrix = numpy.zeros((groups, band * og, (kernel_h + (band - 1) * window.stride[0]) * kernel_w * c), weight.dtype)
-    for place in _diagonal(matrix, window, og, band):
-        place[...] = weight.transpose(0, 2, 3, 1).reshape(groups, og, -1)
+    (out_h, out_w), og, image = window.out_size(size), o // groups, _batch_last(x)
+    matrix = weight.transpose(0, 2, 3, 1).reshape(groups, 1, og, kernel_h * kernel_w * c)
     b = None if bias is None else bias.reshape(groups, 1, og, 1)
     y = empty((out_h, o, out_w, n), x.dtype)
     rows = y.reshape(out_h, groups, og, out_w * n).transpose(1, 0, 2, 3)
-    image = _batch_last(x)
 
-    def make(bands: range) -> None:
-        for i, seen, columns in _walk(image, out_w, window, groups, band, bands):
-            out = rows[:, i]
-            count = (i.stop - i.start) * og
-            numpy.matmul(matrix[:, :count, seen], columns, out=out.reshape(groups, count, out_w * n))
+    def make(part: range) -> None:
+        for i, columns in _walk(image, out_w, window, groups, part):
+            numpy.matmul(matrix, columns, out=rows[:, i])
             if b is not None:
-                out += b
+                rows[:, i] += b
 
-    in_parts(make, -(-out_h // band), y.size * kernel_h * kernel_w * c)
+    in_parts(make, out_h, y.size * kernel_h * kernel_w * c)
     return y.transpose(3, 1, 0, 2)
 
 
 def _rows_weight_grad(xp, x, dy, window, groups):
-    (n, channels, *_), (_, o, out_h, out_w), (kernel_h, kernel_w) = x.shape, dy.shape, window.kernel
-    c, og = channels // groups, o // groups
-    band = _band(window, c, o, groups)
-    rows, image = _rows(dy, groups), _batch_last(x)
+    (_, o, out_h, out_w), (kernel_h, kernel_w) = dy.shape, window.kernel
+    c, og, image, rows = x.shape[1] // groups, o // groups, _batch_last(x), _rows(dy, groups)
 
-    def add_up(bands: range) -> Array:
-        matrix = numpy.zeros((groups, band * og, (kernel_h + (band - 1) * window.stride[0]) * kernel_w * c), x.dtype)
-        product = numpy.empty_like(matrix)
-        for i, seen, columns in _walk(image, out_w, window, groups, band, bands):
-            count = (i.stop - i.start) * og
-            g = rows[:, i].reshape(groups, count, out_w * n)
-            part = numpy.matmul(g, columns.transpose(0, 2, 1), out=product[:, :count, seen])
-            matrix[:, :count, seen] += part
-        return sum(_diagonal(matrix, window, og, band))
+    def add_up(part: range) -> Array:
+        total = numpy.zeros((groups, kernel_h * kernel_w * c, og), x.dtype)
+        for i, columns in _walk(image, out_w, window, groups, part):
+            product = scratch("product", (*columns.shape[:3], og), x.dtype)
+            numpy.matmul(columns, rows[:, i].transpose(0, 1, 3, 2), out=product)
+            total += product.sum(axis=1)
+        return total
 
-    dw = sum(in_parts(add_up, -(-out_h // band), dy.size * kernel_h * kernel_w * c))
-    return dw.reshape(o, kernel_h, kernel_w, c).transpose(0, 3, 1, 2)
-
-
-@cache
-def _seers(window: Window, height: int) -> list[tuple[slice, slice, int]]:
-    """For each image row: the output rows that see it, the kernel rows they see it with, and how many these are.
-
-    Kernel rows are counted from the last, so that both go up: the later the output row, the sooner the kernel row.
-    """
-    (kernel, _), (stride, _), (padding, _), (dilation, _) = window
-    out = (height + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    seers = []
-    for i in range(height):
-        tops = [(i + padding - (kernel - 1 - k) * dilation, k) for k in range(kernel)]
-        met = [(top // stride, k) for top, k in tops if top % stride == 0 and 0 <= top < out * stride]
-        steps = (met[1][0] - met[0][0], met[1][1] - met[0][1]) if len(met) > 1 else (1, 1)
-        ends = zip(met[0], met[-1], steps, strict=True) if met else ((0, -1, 1), (0, -1, 1))
-        seers.append((*(slice(first, last + 1, step) for first, last, step in ends), len(met)))
-    return seers
+    dw = sum(in_parts(add_up, out_h, dy.size * kernel_h * kernel_w * c))
+    return dw.reshape(groups, kernel_h, kernel_w, c, og).transpose(0, 4, 3, 1, 2).reshape(o, c, kernel_h, kernel_w)
 
 
 def _rows_input_grad(xp, dy, weight, size, window, groups):
-    """A row of dx sums over the rows of dy whose windows saw it: one product for them all, then KW shifted adds."""
-    (n, o, _, out_w), (_, c, kernel_h, kernel_w), (height, width) = dy.shape, weight.shape, size
-    dy, operations = _rows(dy, groups), dy.size * weight[0].size
-    w = weight.reshape(groups, o // groups, c, kernel_h, kernel_w).transpose(0, 4, 2, 3, 1)[:, :, :, ::-1]
-    w = numpy.ascontiguousarray(w).reshape(groups, kernel_w * c, kernel_h, o // groups)
+    """A row of dx sums over the rows of dy whose windows saw it: one product for them all, then KW shifted adds.
+
+    With stride s the rows i of dx with the same (i + p) % s were seen with the same kernel rows.
+    """
+    (n, o, out_h, out_w), (_, c, kernel_h, kernel_w), (height, width) = dy.shape, weight.shape, size
+    stride, padding = window.stride[0], window.padding[0]
+    dy, og, columns = _rows(dy, groups), o // groups, spans(window, width, 1)
+    w = weight.reshape(groups, og, c, kernel_h, kernel_w).transpose(0, 4, 2, 3, 1)
     dx = empty((height, groups, c, width, n), dy.dtype)
-    seers_of, columns = _seers(window, height), spans(window, width, 1)
+    step = max(1, PRODUCT_BYTES // (groups * kernel_w * c * out_w * n * dy.itemsize))
 
-    def make(rows: range) -> None:
-        product = scratch("product", (groups, kernel_w * c, out_w * n), dy.dtype)
-        shifted = product.reshape(groups, kernel_w, c, out_w, n)
-        for i in rows:
-            seers, kernel_rows, count = seers_of[i]
-            depth = count * (o // groups)
-            matrix = w[:, :, kernel_rows].reshape(groups, kernel_w * c, depth)
-            numpy.matmul(matrix, dy[:, seers].reshape(groups, depth, out_w * n), out=product)
-            _add_shifted(dx[i], shifted, columns)
+    def make(part: range) -> None:
+        for phase in range(stride):
+            seen = w[:, :, :, phase::stride][:, :, :, ::-1]  # up, as the rows of dy go down
+            tall = seen.shape[3]
+            matrix = seen.reshape(groups, 1, kernel_w * c, tall * og)
+            i = part.start + (phase - part.start - padding) % stride
+            while i < part.stop:
+                low = (i + padding) // stride - tall + 1
+                first, last = max(low, 0), min(low + tall, out_h)
+                alike = min(step, out_h - low - tall + 1) if last - first == tall > 0 else 1
+                rows = range(i, min(part.stop, i + alike * stride), stride)
+                target = dx[rows.start : rows.stop : stride]
+                i += alike * stride
+                if first >= last:
+                    target[...] = 0
+                    continue
+                stack = _stack(dy[:, first:], last - first, 1, len(rows))
+                product = scratch("product", (groups, len(rows), kernel_w * c, out_w * n), dy.dtype)
+                numpy.matmul(matrix[..., (first - low) * og : (last - low) * og], stack, out=product)
+                shifted = product.reshape(groups, len(rows), kernel_w, c, out_w, n).transpose(2, 1, 0, 3, 4, 5)
+                _add_shifted(target, shifted, columns)
 
-    in_parts(make, height, operations)
+    in_parts(make, height, dy.size * kernel_h * kernel_w * c)
     return dx.transpose(4, 1, 2, 0, 3).reshape(n, groups * c, height, width)
 
 
-def _add_shifted(row, shifted, columns):
-    """row (G, C, W, N) = the sum of shifted (G, KW, C, OW, N) over KW, each at its columns of the image."""
+def _add_shifted(rows, shifted, columns):
+    """rows (.., W, N) = the sum of shifted (KW, .., OW, N) over KW, each at its columns of the image."""
     seen, where = columns[0]
     if where.step == 1:
-        row[:, :, : where.start] = 0
-        row[:, :, where.stop :] = 0
+        rows[..., : where.start, :] = 0
+        rows[..., where.stop :, :] = 0
     else:
-        row[...] = 0
-    row[:, :, where] = shifted[:, 0, :, seen]
+        rows[...] = 0
+    rows[..., where, :] = shifted[0][..., seen, :]
     for k, (seen, where) in enumerate(columns[1:], 1):
-        row[:, :, where] += shifted[:, k, :, seen]
+        rows[..., where, :] += shifted[k][..., seen, :]
