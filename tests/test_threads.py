@@ -1,5 +1,6 @@
 """Kernel calls in parts: the same results, errors reach the caller, BLAS gets its threads back."""
 
+import contextlib
 import os
 import threading
 import time
@@ -8,7 +9,9 @@ import warnings
 import numpy
 import pytest
 
-from mtorch.kernels import convolution, threads
+import mtorch
+from mtorch import layers
+from mtorch.kernels import convolution, passes, threads
 from mtorch.kernels.windows import Window
 
 
@@ -104,13 +107,108 @@ def test_the_blas_of_this_numpy_answers_or_is_left_alone():
     assert found is None or found[0]() >= 1
 
 
+def test_blas_gets_its_threads_back_from_the_last_who_holds_it(blas):
+    with threads.held() as outer:
+        assert threads.holding() and blas.now == 1
+        with threads.held() as inner:
+            threads.in_parts(list, 3, 1)
+        assert blas.now == 1 and outer == inner == 3
+    assert blas.now == 3 and not threads.holding()
+    with pytest.raises(KeyError):
+        threads.alone({}.__getitem__, "nothing")
+    assert blas.now == 3 and blas.record == [1, 3] * 2
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 4), (4, 7), (1, 9), (9, 1)])
+def test_a_product_is_made_in_parts_only_while_blas_is_held(blas, rows, columns):
+    rng = numpy.random.default_rng(0)
+    a, b = rng.standard_normal((rows, 5)), rng.standard_normal((columns, 5)).T
+    out = numpy.empty((rows, columns))
+    assert (threads.product(a, b) == a.dot(b)).all() and not blas.record
+    with threads.held():
+        assert threads.product(a, b, out) is out
+        numpy.testing.assert_allclose(out, a @ b, rtol=1e-14)
+        numpy.testing.assert_allclose(threads.product(a, b), a @ b, rtol=1e-14)
+
+
+def test_a_net_with_a_convolution_holds_blas_in_every_pass(blas):
+    class Spy(layers.Identity):
+        def forward(self, x):
+            seen.append(blas.now)
+            return super().forward(x)
+
+        def backward(self, output_grad):
+            seen.append(blas.now)
+            return super().backward(output_grad)
+
+    seen = []
+    body = mtorch.Sequential(layers.Conv2d(1, 2, 3), layers.Flatten(), layers.Linear(18, 2), Spy())
+    x = numpy.ones((4, 1, 5, 5), "float32")
+    for net in (body, mtorch.Sequential(body), mtorch.Module(body), mtorch.Graph.of(body(mtorch.Input("x")))):
+        net.backward(net(x))
+        net.predict(x)
+        assert seen == [1, 1, 1] and blas.now == 3
+        seen.clear()
+    dense = mtorch.Sequential(layers.Linear(3, 3), Spy())
+    dense.backward(dense(x[0, 0, :, :3]))
+    assert seen == [3, 3]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell which cores there are")
+def test_a_worker_keeps_off_the_core_of_its_caller(monkeypatch):
+    worker, allowed = threads._Worker(9), os.sched_getaffinity(0)
+    moves = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: moves.append((thread, cores)))
+    for core in (3, 3, 2):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3})
+        worker.keep_off(core)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    worker.keep_off(0)
+    assert moves == [(worker.thread.native_id, {2}), (worker.thread.native_id, {3})]
+    assert threads._this_core() in allowed
+
+
+def test_blocks_divide_the_range_in_order(blas):
+    for count, size in ((1, 10), (7, 7), (1000, 1000), (30, 500_000), (3, 500_000), (300_000, 300_000), (0, 0)):
+        found = []
+        passes.in_blocks(found.append, count, size, 1)
+        assert [i for block in found for i in range(count)[block]] == list(range(count))
+        assert all((b.stop - b.start) * size <= count * passes.LARGE_BLOCK or b.stop == b.start + 1 for b in found)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("hold", [False, True])
+def test_entrywise_writes_every_entry_whatever_the_order_of_memory(blas, order, hold):
+    x = numpy.random.default_rng(0).standard_normal((40, 50, 60)).transpose(order)
+    for y in (numpy.empty_like(x), numpy.empty(x.shape), numpy.empty((*x.shape, 2))[..., 0]):
+        with threads.held() if hold else contextlib.nullcontext():
+            passes.entrywise(1, lambda a, b: numpy.negative(a, out=b), x, y)
+        numpy.testing.assert_array_equal(y, -x)
+
+
+def test_poolings_and_rectifiers_in_parts_are_the_same(blas):
+    rng = numpy.random.default_rng(0)
+    x = rng.standard_normal((16, 12, 31, 40)).astype("float32")
+    last = numpy.ascontiguousarray(x.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2)
+    net = mtorch.Sequential(layers.ReLU(), layers.MaxPool2d(2), layers.BatchNorm2d(12), layers.MaxPool2d((3, 2)))
+    results = []
+    for image in (x, last):
+        for hold in (False, True):
+            with threads.held() if hold else contextlib.nullcontext():
+                y = net(image)
+                results.append((y, net.backward(numpy.ones_like(y))))
+    for y, dx in results[1:]:
+        numpy.testing.assert_allclose(y, results[0][0], rtol=1e-5, atol=1e-6)
+        numpy.testing.assert_allclose(dx, results[0][1], rtol=1e-3, atol=1e-6)
+
+
 def test_convolutions_in_parts_are_the_same(blas, monkeypatch):
     monkeypatch.setattr(convolution, "FEW_COLUMNS", 0)
     rng = numpy.random.default_rng(0)
     for (c, o, groups), window in (
         ((2, 3, 1), Window((3, 3), (1, 1), (1, 1))),
         ((4, 6, 2), Window((2, 3), (2, 1), (1, 0))),
-        ((2, 20, 1), Window((3, 2), (1, 2), (2, 1), (2, 1))),
+        ((2, 20, 1), Window((3, 2), (1, 2), (2, 1), (1, 2))),
     ):
         x, weight = rng.standard_normal((3, c, 9, 8)), rng.standard_normal((o, c // groups, *window.kernel))
         dy = rng.standard_normal((3, o, *window.out_size((9, 8))))

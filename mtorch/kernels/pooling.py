@@ -12,7 +12,8 @@ from types import ModuleType
 import numpy
 
 from mtorch.arrays import Array, is_numpy
-from mtorch.kernels.memory import empty, empty_like
+from mtorch.kernels.memory import empty
+from mtorch.kernels.passes import in_blocks
 from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
 
 
@@ -80,9 +81,6 @@ def adaptive_mean_pool_grad(xp: ModuleType, dy: Array, size: Pair) -> Array:
 
 
 # ---------------------------------------------------------------------- shared pieces
-
-_BOOL = numpy.dtype(bool)
-
 
 def _bins(size: int, out: int) -> Iterator[slice]:
     return (slice(i * size // out, -((-i - 1) * size // out)) for i in range(out))
@@ -157,21 +155,26 @@ def _columns_max_pool_grad(xp, dy, winner, size, window):
 def _fours_max_pool(x):
     """2 x 2 windows side by side: the winner of each row of two, then of the two rows."""
     n, c, h, w = x.shape
-    h, w = h // 2 * 2, w // 2 * 2
-    left, right = x[:, :, :h, 0:w:2], x[:, :, :h, 1:w:2]
-    best = numpy.maximum(left, right, out=empty_like(numpy, left))
-    second = numpy.greater(right, left, out=empty_like(numpy, left, _BOOL))
-    top, bottom = best[:, :, 0::2], best[:, :, 1::2]
-    y = numpy.maximum(top, bottom, out=_new(numpy, top.shape, x))
-    lower = numpy.greater(bottom, top, out=empty_like(numpy, top, _BOOL))
-    # winner = 2 * lower + second in the row that won
-    winner = empty_like(numpy, top, _BOOL)
-    numpy.bitwise_xor(second[:, :, 0::2], second[:, :, 1::2], out=winner)
-    winner &= lower
-    winner ^= second[:, :, 0::2]
-    winner, lower = winner.view("uint8"), lower.view("uint8")
-    winner += lower
-    winner += lower
+    y = _new(numpy, (n, c, h // 2, w // 2), x)
+    winner = _new(numpy, y.shape, x, numpy.dtype("uint8"))
+    left, right = x[..., 0 : w - 1 : 2], x[..., 1:w:2]
+
+    def make(rows: slice) -> None:
+        pairs = slice(2 * rows.start, 2 * rows.stop)
+        a, b = left[:, :, pairs], right[:, :, pairs]
+        best, second = numpy.maximum(a, b), numpy.greater(b, a)
+        top, bottom = best[:, :, 0::2], best[:, :, 1::2]
+        numpy.maximum(top, bottom, out=y[:, :, rows])
+        lower = numpy.greater(bottom, top)
+        # winner = 2 * lower + second in the row that won
+        won = second[:, :, 0::2] ^ second[:, :, 1::2]
+        won &= lower
+        won ^= second[:, :, 0::2]
+        won, lower = won.view("uint8"), lower.view("uint8")
+        won += lower
+        numpy.add(won, lower, out=winner[:, :, rows])
+
+    in_blocks(make, h // 2, x.size, 4)
     return y, winner
 
 
@@ -199,14 +202,27 @@ def _sliced_max_pool_grad(xp, dy, winner, size, window):
     order = sorted(range(4), key=lambda axis: -winner.strides[axis])
     shape = (n, c, *size)
     dx = empty(tuple(shape[axis] for axis in order), dy.dtype).transpose([order.index(axis) for axis in range(4)])
-    apart = all(s >= k for s, k in zip(window.stride, window.kernel, strict=True))
-    covered = window.kernel == window.stride and window.padding == (0, 0)
-    if not covered or tuple(size) != tuple(k * o for k, o in zip(window.kernel, out_size, strict=True)):
+    tiled = window.kernel == window.stride and window.padding == (0, 0)
+    if not tiled or tuple(size) != tuple(k * o for k, o in zip(window.kernel, out_size, strict=True)):
         dx[...] = 0
+    if tiled:
+        _fill_tiles(dx, dy, winner, window.kernel)
+        return dx
     for number, out, where in _positions(window, size):
-        won = winner[out] == number
-        if apart:
-            numpy.multiply(dy[out], won, out=dx[where])
-        else:
-            dx[where] += dy[out] * won
+        dx[where] += dy[out] * (winner[out] == number)
     return dx
+
+
+def _fill_tiles(dx, dy, winner, kernel):
+    """Windows side by side: each position of the window takes dy where it has won, else 0."""
+    (kernel_h, kernel_w), (out_h, out_w) = kernel, dy.shape[2:]
+
+    def fill(rows: slice) -> None:
+        g, won = dy[:, :, rows], winner[:, :, rows]
+        for k in range(kernel_h):
+            image_rows = slice(rows.start * kernel_h + k, rows.stop * kernel_h, kernel_h)
+            for m in range(kernel_w):
+                target = dx[:, :, image_rows, m : out_w * kernel_w : kernel_w]
+                numpy.multiply(g, won == k * kernel_w + m, out=target)
+
+    in_blocks(fill, out_h, dx.size, 2)

@@ -7,13 +7,22 @@ import numpy
 
 from mtorch.arrays import Array, constant, is_numpy
 from mtorch.kernels.memory import empty_like
+from mtorch.kernels.passes import entrywise
 
 SMALL = 4096
 
 
 def relu(xp: ModuleType, x: Array) -> Array:
-    """max(x, 0) as a new array. For large arrays NumPy clips three times faster than it takes a maximum."""
-    return x.clip(0.0, math.inf, out=empty_like(xp, x)) if x.size > SMALL else xp.maximum(x, constant(xp, 0.0, x.dtype))
+    """max(x, 0) as a new array. For large arrays NumPy clips up to three times faster than it takes a maximum."""
+    if x.size <= SMALL or not is_numpy(xp):
+        return xp.maximum(x, constant(xp, 0.0, x.dtype))
+    y = empty_like(xp, x)
+    entrywise(1, _clip, x, y)
+    return y
+
+
+def _clip(x: Array, y: Array) -> None:
+    x.clip(0.0, math.inf, out=y)
 
 
 def relu_grad(xp: ModuleType, y: Array, output_grad: Array) -> Array:
@@ -26,9 +35,14 @@ def relu_grad(xp: ModuleType, y: Array, output_grad: Array) -> Array:
         return xp.sign(y) * output_grad
     if not is_numpy(xp) or y.dtype.itemsize != 4:
         return relu_grad_generic(xp, y, output_grad)
-    dx = numpy.clip(y.view(numpy.int32), 0, 1, out=empty_like(numpy, y).view(numpy.int32))
-    dx *= output_grad.view(numpy.int32)
-    return dx.view(numpy.float32)
+    dx = empty_like(numpy, y)
+    entrywise(2, _select, *(a.view(numpy.int32) for a in (y, output_grad, dx)))
+    return dx
+
+
+def _select(y: Array, output_grad: Array, dx: Array) -> None:
+    numpy.clip(y, 0, 1, out=dx)
+    numpy.multiply(dx, output_grad, out=dx)
 
 
 def relu_grad_generic(xp: ModuleType, y: Array, output_grad: Array) -> Array:
