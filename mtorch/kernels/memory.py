@@ -4,6 +4,9 @@ The system hands out fresh memory page by page and clears each: for an array tha
 costs as much as a pass over it.  Training asks for the same shapes in every step, so memory is used again here: for
 results as soon as nobody holds them (`empty`, `empty_like`), for the room that a kernel needs within one call at once
 (`scratch`).
+
+Blocks are cut one after the other from slabs, which NumPy asks the system to put into pages of 2 MiB (Linux obliges):
+a pass over many megabytes then spends little time on finding its pages.
 """
 
 import math
@@ -17,14 +20,25 @@ from mtorch.arrays import Array, is_numpy
 
 LARGE = 1 << 16  # bytes from which on asking the system costs more than looking here
 LIMIT = 1 << 28  # bytes beyond which idle blocks are given back to the system
+SLAB, PAGE, LINE = 1 << 25, 1 << 21, 1 << 6  # bytes
 
 
 class _Memory(threading.local):
-    """What one thread has: results by shape and dtype, scratch by name."""
+    """What one thread has: results by size and dtype, as vectors; scratch by name; the rest of a slab."""
 
     def __init__(self):
         self.results: dict[tuple, list[numpy.ndarray]] = {}
         self.scratch: dict[str, numpy.ndarray] = {}
+        self.rest = memoryview(b"")
+
+    def cut(self, size: int, dtype: numpy.dtype) -> numpy.ndarray:
+        """A vector of that many entries from the slab. As its owner is no array, views of it keep it alive itself."""
+        count = size * dtype.itemsize
+        if len(self.rest) < count:
+            slab = numpy.empty(max(SLAB, count) + PAGE, numpy.uint8)
+            self.rest = memoryview(slab)[-slab.ctypes.data % PAGE :]
+        block, self.rest = self.rest[:count], self.rest[-(-count // LINE) * LINE :]
+        return numpy.frombuffer(block, dtype)
 
 
 _memory = _Memory()
@@ -34,25 +48,26 @@ def _references(blocks: list[numpy.ndarray]) -> list[int]:
     return [sys.getrefcount(block) for block in blocks]
 
 
-# What `_references` says of a block that only its list holds. A view of an array keeps its owner alive, and a view of
-# that view keeps the same owner: as long as anything can reach the memory the count is higher.
+# What `_references` says of a block that only its list holds. A view of a block keeps it alive, and a view of that view
+# keeps the same block: as long as anything can reach the memory the count is higher.
 _IDLE = _references([numpy.empty(1)])[0]
 
 
 def empty(shape: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray:
     """An uninitialised C-ordered array, as numpy.empty; a large one in memory that an earlier one has left."""
-    if math.prod(shape) * dtype.itemsize < LARGE:
+    size = math.prod(shape)
+    if size * dtype.itemsize < LARGE:
         return numpy.empty(shape, dtype)
     results = _memory.results
-    blocks = results.setdefault((shape, dtype), [])
+    blocks = results.setdefault((size, dtype), [])
     counts = _references(blocks)
     if _IDLE in counts:
-        return blocks[counts.index(_IDLE)][...]
+        return blocks[counts.index(_IDLE)].reshape(shape)
     if sum(block.nbytes for each in results.values() for block in each) > LIMIT:
         for each in results.values():
             each[:] = [block for block, count in zip(each, _references(each), strict=True) if count > _IDLE]
-    blocks.append(numpy.empty(shape, dtype))
-    return blocks[-1][...]
+    blocks.append(_memory.cut(size, dtype))
+    return blocks[-1].reshape(shape)
 
 
 def empty_like(xp: ModuleType, x: Array, dtype: numpy.dtype | None = None) -> Array:
