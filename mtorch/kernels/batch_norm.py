@@ -40,55 +40,55 @@ def from_channels(x: Array, shape: tuple[int, ...], order: tuple[int, ...]) -> A
 def normalise(
     xp: ModuleType, x: Array, eps: float, weight: Array | None, bias: Array | None
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """y = weight z + bias with z = (x - mean) inv and inv = 1 / sqrt(var + eps): (y, z, mean, var, inv).
+    """y = weight inv d + bias with d = x - mean and inv = 1 / sqrt(var + eps): (y, d, mean, var, inv).
 
-    weight, bias, mean, var (biased) and inv have shape (C,). The variance is that of x - mean, which loses nothing
-    when the mean is large.
+    weight, bias, mean, var (biased) and inv have shape (C,). The variance is the mean of d^2, which loses nothing when
+    the mean is large.
     """
     n = x.shape[0] * x.shape[2]
-    y, z = empty_like(xp, x), empty_like(xp, x)
+    y, d = empty_like(xp, x), empty_like(xp, x)
     mean, var, inv = (xp.empty(x.shape[1], dtype=x.dtype) for _ in range(3))
     for c in _channel_groups(xp, x):
-        xc, yc, zc, pieces = x[:, c], y[:, c], z[:, c], _pieces(xp, x[:, c])
+        xc, yc, dc, pieces = x[:, c], y[:, c], d[:, c], _pieces(xp, x[:, c])
         mean[c] = channel_sums(xp, xc) / n
         m, total = spread(xp, mean[c], x), 0
         for p in pieces:
-            xp.subtract(xc[p], m, out=zc[p])
-            total = total + channel_sums(xp, zc[p] * zc[p])
+            xp.subtract(xc[p], m, out=dc[p])
+            total = total + channel_products(xp, dc[p], dc[p])
         var[c] = total / n
         inv[c] = 1 / xp.sqrt(var[c] + eps)
-        i = spread(xp, inv[c], x)
-        w, b = (None if v is None else spread(xp, v[c], x) for v in (weight, bias))
+        scale = spread(xp, inv[c] if weight is None else inv[c] * weight[c], x)
+        shift = None if bias is None else spread(xp, bias[c], x)
         for p in pieces:
-            zc[p] *= i
-            if w is None:
-                yc[p] = zc[p]
-            else:
-                xp.multiply(zc[p], w, out=yc[p])
-                yc[p] += b
-    return y, z, mean, var, inv
+            xp.multiply(dc[p], scale, out=yc[p])
+            if shift is not None:
+                yc[p] += shift
+    return y, d, mean, var, inv
 
 
 def normalise_grad(
-    xp: ModuleType, g: Array, z: Array, inv: Array, weight: Array | None
+    xp: ModuleType, g: Array, d: Array, inv: Array, weight: Array | None
 ) -> tuple[Array, Array, Array]:
-    """(dx, dweight, dbias): dbias = sum(g), dweight = sum(g z), dx = weight inv (g - dbias / n - z dweight / n)."""
+    """(dx, dweight, dbias): dbias = sum(g), dweight = inv sum(g d), dx = weight inv (g - (dbias + inv d dweight) / n).
+
+    d is x - mean.
+    """
     n = g.shape[0] * g.shape[2]
     dx, dw, db = empty_like(xp, g), xp.empty_like(inv), xp.empty_like(inv)
     for c in _channel_groups(xp, g):
-        gc, zc, dxc, pieces = g[:, c], z[:, c], dx[:, c], _pieces(xp, g[:, c])
+        gc, dc, dxc, pieces = g[:, c], d[:, c], dx[:, c], _pieces(xp, g[:, c])
         db[c], total = channel_sums(xp, gc), 0
         for p in pieces:
-            total = total + channel_sums(xp, gc[p] * zc[p])
-        dw[c] = total
-        mean_g, mean_gz = spread(xp, db[c] / n, g), spread(xp, dw[c] / n, g)
+            total = total + channel_products(xp, gc[p], dc[p])
+        dw[c] = inv[c] * total
+        mean_g, slope = spread(xp, db[c] / n, g), spread(xp, inv[c] * dw[c] / n, g)
         scale = spread(xp, inv[c] if weight is None else inv[c] * weight[c], g)
         for p in pieces:
-            d = dxc[p]
-            xp.multiply(zc[p], mean_gz, out=d)
-            d += mean_g
-            xp.subtract(gc[p], d, out=d)
-            d *= scale
+            part = dxc[p]
+            xp.multiply(dc[p], slope, out=part)
+            part += mean_g
+            xp.subtract(gc[p], part, out=part)
+            part *= scale
     return dx, dw, db
 
 
@@ -117,6 +117,13 @@ def channel_sums(xp: ModuleType, x: Array) -> Array:
         return ones(xp, a, x.dtype).dot(x[:, :, 0])
     rows = row_sums(xp, x.reshape(a * c, b))
     return rows if a == 1 else rows.reshape(a, c).sum(axis=0)
+
+
+def channel_products(xp: ModuleType, a: Array, b: Array) -> Array:
+    """The sums of a b: (A, C, B), (A, C, B) -> (C,)."""
+    if not is_numpy(xp):
+        return (a * b).sum(axis=(0, 2))
+    return xp.vecdot(a, b).sum(axis=0)
 
 
 def spread(xp: ModuleType, v: Array, x: Array) -> Array:

@@ -63,12 +63,12 @@ class _BatchNorm(Layer):
         if n < 2:
             raise ValueError(f"{self!r} in training needs more than one value per channel, got {n}")
         weight, bias = self._affine()
-        y, z, mean, var, inv = kernel.normalise(self.xp, x, self.eps, weight, bias)
+        y, d, mean, var, inv = kernel.normalise(self.xp, x, self.eps, weight, bias)
         m = self.momentum
         self.running_mean.value = (1 - m) * self.running_mean.value + m * mean
         self.running_var.value = (1 - m) * self.running_var.value + m * n / (n - 1) * var
         self.num_batches_tracked.value = self.xp.asarray(self.num_batches_tracked.value + 1)
-        self.remember(z, inv, order, True)
+        self.remember(d, inv, order, True)
         return y
 
     def _eval(self, x: Array, order: tuple[int, ...]) -> Array:
@@ -78,13 +78,13 @@ class _BatchNorm(Layer):
         return kernel.apply_statistics(self.xp, x, mean, inv if weight is None else inv * weight, bias)
 
     def backward(self, output_grad: Array) -> Array:
-        z, inv, order, batch_statistics = self.recall()
+        d, inv, order, batch_statistics = self.recall()
         weight, _ = self._affine()
         g = kernel.as_channels(output_grad, order)
         if batch_statistics:
-            dx, dweight, dbias = kernel.normalise_grad(self.xp, g, z, inv, weight)
+            dx, dweight, dbias = kernel.normalise_grad(self.xp, g, d, inv, weight)
         else:
-            z = kernel.apply_statistics(self.xp, *z, inv, None)
+            z = kernel.apply_statistics(self.xp, *d, inv, None)
             dweight, dbias = kernel.channel_sums(self.xp, g * z), kernel.channel_sums(self.xp, g)
             dx = g * (inv if weight is None else inv * weight)[:, None]
         if weight is not None:
@@ -121,7 +121,8 @@ class BatchNorm2d(_BatchNorm):
     running = (1 - momentum) * running + momentum * new, the variance as the unbiased one. In eval mode mean and var
     are the running ones.
 
-    Shapes: (N, C, H, W) -> (N, C, H, W), parameters and running statistics (C,).  Remembers z and 1 / sqrt(var + eps).
+    Shapes: (N, C, H, W) -> (N, C, H, W), parameters and running statistics (C,).  Remembers x - mean and
+    1 / sqrt(var + eps).
 
     Backward: with g = output_grad, dbias = sum(g) and dweight = sum(g z) over N, H and W. In training moving one x
     moves mean and var as well, which takes out of g its mean and its component along z:
