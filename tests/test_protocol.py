@@ -551,3 +551,21 @@ def test_training_learns():
         optimizer.step()
         losses.append(loss.value)
     assert losses[-1] < 0.02 * losses[0]
+
+
+def test_what_stands_before_the_first_parameters_is_not_asked_for_a_gradient():
+    class Fixed(layers.Tanh):
+        def backward(self, output_grad):
+            raise AssertionError("nobody reads this gradient")
+
+    net = mtorch.Sequential(Fixed(), layers.Tanh(), layers.Linear(3, 2), layers.Tanh())
+    x, g = numpy.ones((4, 3), "float32"), numpy.ones((4, 2), "float32")
+    for _ in range(2):
+        net(x)
+        assert net.backward_parameters(g) is None
+    assert abs(net.layers[2].weight.grad).sum() > 0
+    still = mtorch.Sequential(Fixed(), layers.Tanh())
+    still(x)
+    assert still.backward_parameters(x) is None
+    with pytest.raises(mtorch.BackwardError):
+        still.backward_parameters(x)

@@ -27,6 +27,7 @@ class Sequential(Container):
         layers = self.bare(layers)
         super().__init__(layers)
         self.layers: tuple[Layer, ...] = layers
+        self.first_moving = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers) - 1)
         self.parts = layers[-1].parts
         self.flow({})
 
@@ -60,7 +61,9 @@ class Sequential(Container):
 
     def backward_parameters(self, output_grad: Value) -> None:
         tape = self.recall()
-        tape.pull_parameters(tape.rewind(output_grad, 1))
+        output_grad = tape.rewind(output_grad, self.first_moving + 1)
+        if tape.calls and output_grad is not None:
+            tape.pull_parameters(output_grad)
 
     def infer(self, x: Value) -> Value:
         for i, layer in enumerate(self.layers):
