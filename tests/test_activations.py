@@ -225,6 +225,14 @@ def test_gates_are_open_far_right_and_shut_far_left(cls, options, dtype):
     assert y.tolist() == pytest.approx([0, 0, 1e3, 1e6], rel=1e-6)
 
 
+@pytest.mark.parametrize("cls", [layers.Softplus, layers.Sigmoid, layers.Tanh, layers.ELU, layers.SiLU])
+def test_float32_is_right_to_a_few_units_in_the_last_place_everywhere(cls):
+    x = numpy.linspace(-6, 6, 2001, dtype="float32")
+    (y, dy), (exact, slope) = value_and_slope(cls(), x), value_and_slope(cls(dtype=D), x.astype(D))
+    numpy.testing.assert_allclose(y, exact, rtol=5e-7, atol=1e-30)
+    numpy.testing.assert_allclose(dy, slope, rtol=0, atol=1e-6)
+
+
 def test_small_exponentials_are_not_lost_in_float32():
     """log(1 + u) and exp(n) - 1 keep their relative accuracy near 0."""
     x = numpy.array([-1e-6, -1e-4, -0.01], dtype="float32")

@@ -84,6 +84,8 @@ def test_the_threshold_of_16_bits_is_right_in_the_mean_over_draws(monkeypatch):
     kept = [keep_mask(numpy, (2**16,), 0.1, 0, counter).sum() for counter in range(1000)]
     assert len(set(kept)) == 2
     assert abs(sum(kept) / 1000 / 2**16 - 0.9) < 2**-16 / 500
+    golden_ratio = (1 + math.sqrt(5)) / 2
+    assert kept == [2**16 - int(0.1 * 2**16 + counter / golden_ratio % 1) for counter in range(1000)]
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (5, 7, 2)])
