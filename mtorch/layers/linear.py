@@ -14,6 +14,8 @@ from mtorch.layer import Layer
 from mtorch.layers.checks import check_flag, check_number
 from mtorch.parameter import Parameter
 
+LARGE = 1 << 16  # entries of a weight from which on its products may be worth sharing
+
 
 def check_size(layer: str, name: str, size: Any, least: int = 1) -> int:
     """The size as an int; TypeError when it is none, ValueError when it is below `least`."""
@@ -73,7 +75,8 @@ class Linear(Layer):
         if x.shape[-1:] != (self.in_dim,):
             raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
         self.remember(x)
-        y = product(x if x.ndim == 2 else flat_rows(x), self.weight.value.T)
+        w, rows = self.weight.value, x if x.ndim == 2 else flat_rows(x)
+        y = rows.dot(w.T) if w.size < LARGE else product(rows, w.T)
         if self.bias is not None:
             y += self.bias.value
         return y if x.ndim == 2 else y.reshape(x.shape[:-1] + (self.out_dim,))
@@ -81,7 +84,8 @@ class Linear(Layer):
     def backward(self, output_grad: Array) -> Array:
         x = self.recall()
         g = self._parameter_grads(x, output_grad)
-        dx = product(g, self.weight.value)
+        w = self.weight.value
+        dx = g.dot(w) if w.size < LARGE else product(g, w)
         return dx if x.ndim == 2 else dx.reshape(x.shape)
 
     def backward_parameters(self, output_grad: Array) -> None:
@@ -89,7 +93,10 @@ class Linear(Layer):
 
     def _parameter_grads(self, x: Array, output_grad: Array) -> Array:
         g, x = (output_grad, x) if x.ndim == 2 else (flat_rows(output_grad), flat_rows(x))
-        self.weight.accumulate_result(product, g.T, x)
+        if self.weight.value.size < LARGE:
+            self.weight.accumulate_product(g.T, x)
+        else:
+            self.weight.accumulate_result(product, g.T, x)
         if self.bias is not None:
             self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)
         return g
