@@ -234,10 +234,11 @@ class Layer:
         before = self._memory, self._returned, self.training
         self.training = False
         try:
-            if x.__class__ in NO_ARRAY and self.array_only:
+            array = self.xp.ndarray
+            if x.__class__ is not array and x.__class__ in NO_ARRAY and self.array_only:
                 refuse(self, x)
             y = self.bare_forward(x)
-            return y if y.__class__ is self.xp.ndarray else settled(self, y, self.moves_data)
+            return y if y.__class__ is array else settled(self, y, self.moves_data)
         finally:
             self._memory, self._returned, self.training = before
 

@@ -150,7 +150,7 @@ def _worker(number: int, process: int) -> _Worker:
 
 @cache
 def _core_of_caller() -> Callable[[], int]:
-    found = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+    found = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
     return found or (lambda: -1)
 
 
@@ -170,7 +170,7 @@ def _answer(context: Context, function: Callable[[range], Any], part: range, i: 
 def _blas_threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
     """How to ask the OpenBLAS that NumPy has loaded for its number of threads, and how to set it."""
     try:
-        library = ctypes.CDLL(numpy._core._multiarray_umath.__file__)
+        library = ctypes.PyDLL(numpy._core._multiarray_umath.__file__)
     except (AttributeError, OSError):
         return None
     for prefix in ("scipy_openblas", "openblas"):
