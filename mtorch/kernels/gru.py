@@ -34,15 +34,16 @@ def backward(
     xp: ModuleType, memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool = True
 ) -> tuple[Array | None, State, Weights]:
     """The gradients of x (None unless wanted), of the first (h,), and of the weights."""
-    x, before, padding, *steps = memory
-    w_ih, w_hh, b_ih, _ = weights
-    size = w_hh.shape[1]
+    padding, *rest = memory
+    w_ih, size = weights[0], y_grad.shape[2]
     body = _backward_numpy if is_numpy(xp) else backward_generic
-    da, dh = body(xp, w_hh, masked(xp, padding, y_grad), state_grad[0], padding, *steps)  # rows of da_n, da_r, da_z, dq
-    into_x, into_h = da[:, : 3 * size], da[:, size:]
-    dx = into_x.dot(xp.concatenate((w_ih[2 * size :], w_ih[: 2 * size]))).reshape(x.shape) if input_grad else None
-    dw_ih, dw_hh, db_ih, db_hh = recurrence.weight_grads(xp, x, before, into_x, into_h, b_ih is not None)
+    da, dh, grads = body(xp, weights, masked(xp, padding, y_grad), state_grad[0], padding, *rest)
+    dw_ih, dw_hh, db_ih, db_hh = grads  # those of w_ih and b_ih in the order of da: n, r, z
     dw_ih, db_ih = (None if d is None else xp.concatenate((d[size:], d[:size])) for d in (dw_ih, db_ih))
+    dx = None
+    if input_grad:
+        dx = da[:, : 3 * size].dot(xp.concatenate((w_ih[2 * size :], w_ih[: 2 * size])))
+        dx = dx.reshape(*y_grad.shape[:2], w_ih.shape[1])
     return dx, (dh,), (dw_ih, dw_hh, db_ih, db_hh)
 
 
@@ -62,10 +63,11 @@ def forward_generic(xp, x, state, weights, padding, reverse):
         after[t] = held(xp, None if padding is None else padding[t], before[t], (1 - z) * n + z * before[t])
         gates[t] = (r, z, q, n)
     y, last = masked(xp, padding, after), after[0 if reverse else -1]
-    return y, (last,), (x, before, padding, reverse, before, gates)
+    return y, (last,), (padding, reverse, x, before, gates)
 
 
-def backward_generic(xp, w_hh, dy, dh, padding, reverse, before, gates):
+def backward_generic(xp, weights, dy, dh, padding, reverse, x, before, gates):
+    """Also the rows of da_n, da_r, da_z, dq."""
     dh = xp.zeros_like(before[0]) if dh is None else dh
     das = [None] * len(dy)
     for t in in_order(range(len(dy)), not reverse):
@@ -75,84 +77,93 @@ def backward_generic(xp, w_hh, dy, dh, padding, reverse, before, gates):
         dq, da_r = da_n * r, da_n * q * r * (1 - r)
         pad = None if padding is None else padding[t]
         das[t] = masked(xp, pad, xp.concatenate((da_n, da_r, da_z, dq), axis=1))
-        dh = held(xp, pad, dh, das[t][:, dh.shape[1] :].dot(w_hh) + dh * z)
-    return rows(xp.stack(das)), dh
+        dh = held(xp, pad, dh, das[t][:, dh.shape[1] :].dot(weights[1]) + dh * z)
+    da, size = rows(xp.stack(das)), dh.shape[1]
+    return da, dh, recurrence.weight_grads(xp, x, before, da[:, : 3 * size], da[:, size:], weights[2] is not None)
 
 
 def _forward_numpy(xp, x, state, weights, padding, reverse):
-    """The weights of r and z carry the sign of exp(-a); where it overflows, the gate is 0 to within rounding.
+    """h_t, 1 and x_t stand side by side, so that one product serves them; a step works in arrays that stay in cache.
+
+    sigmoid(a) = (1 + tanh(a / 2)) / 2, so that one tanh serves both gates; the weights carry the half.
 
     Backward multiplies dh with factors that are known here, and needs nothing else but z: they are those of da_n, da_r,
     da_z and dq above.
     """
     w_ih, w_hh, b_ih, b_hh = weights
     steps, batch, _ = x.shape
-    hidden, dtype = w_hh.shape[1], x.dtype
-    signs = numpy.repeat(numpy.array([-1, -1, 1], dtype), hidden)
-    bias, b_n = None, numpy.zeros((), dtype)
-    if b_ih is not None:
-        bias, b_n = b_ih + b_hh, b_hh[2 * hidden :]
-        bias[2 * hidden :] = b_ih[2 * hidden :]
-        bias *= signs
-    p = recurrence.project(xp, x, w_ih.T * signs, bias)
-    p_blocks = p.reshape(steps, batch, 3, hidden).transpose(0, 2, 1, 3)
-    w_hh = numpy.ascontiguousarray(w_hh.T * signs)
-    before, after = recurrence.state_buffer(xp, x, hidden, state[0], reverse)
-    kept = empty((steps, 5, batch, hidden), dtype)
-    s = numpy.empty((batch, 3 * hidden), dtype)
-    s_blocks = s.reshape(batch, 3, hidden).transpose(1, 0, 2)
-    s_rz, s_n = s_blocks[:2], s_blocks[2]
-    rz, less, ones = (numpy.ones((2, batch, hidden), dtype) for _ in range(3))
-    (r, z), (less_r, less_z), one = rz, less, numpy.ones((), dtype)
-    q, n, d = numpy.empty((3, batch, hidden), dtype)
-    add, subtract, multiply = numpy.add, numpy.subtract, numpy.multiply
+    hidden, dtype, bias = w_hh.shape[1], x.dtype, b_ih is not None
+    of_rz, of_n = slice(2 * hidden), slice(2 * hidden, None)
+    before, after = recurrence.joined(x, state[0], hidden, bias, reverse)
+    half = numpy.full((), 0.5, dtype)
+    w_rz = recurrence.joined_weights(w_hh[of_rz], (b_ih + b_hh)[of_rz] if bias else None, w_ih[of_rz])
+    w_rz *= half
+    w_rz, product = recurrence.right_factor(w_rz.T)
+    w_q, _ = recurrence.right_factor(recurrence.joined_weights(w_hh[of_n], b_hh[of_n] if bias else None).T)
+    w_n = recurrence.joined_weights(b_ih[of_n] if bias else None, w_ih[of_n])
+    p = empty((steps, batch, hidden), dtype)
+    numpy.matmul(rows(before)[:, hidden:], w_n.T, rows(p))
+
+    y, z_kept = (empty((steps, batch, hidden), dtype) for _ in range(2))
+    into_da = empty((steps, 4, batch, hidden), dtype)
+    a = empty((batch, 2 * hidden), dtype)
+    rz, less, q_d, (n, _) = empty((4, 2, batch, hidden), dtype)
+    a_blocks, (r, z), (_, less_z), (q, d), one = _as_blocks(a, 2), rz, less, q_d, numpy.ones((), dtype)
+    matmul, add, subtract, multiply, tanh = numpy.matmul, numpy.add, numpy.subtract, numpy.multiply, numpy.tanh
     pads = recurrence.pads_by_step(padding, steps)
-    run = zip(before, after, p_blocks[:, :2], p_blocks[:, 2], kept, pads, strict=True)
-    with numpy.errstate(over="ignore"):
-        for h, h_new, p_rz, p_n, (a_n, a_r, a_z, a_q, z_kept), pad in in_order(run, reverse):
-            h.dot(w_hh, s)
-            add(s_rz, p_rz, rz)
-            numpy.exp(rz, rz)
-            add(rz, one, rz)
-            numpy.divide(ones, rz, rz)
-            add(s_n, b_n, q)
-            multiply(r, q, n)
-            add(n, p_n, n)
-            numpy.tanh(n, n)
-            subtract(h, n, d)
-            multiply(d, z, d)
-            add(n, d, h_new)  # (1 - z) n + z h = n + z (h - n)
-            if pad is not None:
-                numpy.copyto(h_new, h, where=pad)
-            subtract(one, rz, less)
-            multiply(d, less_z, a_z)
-            multiply(n, n, n)
-            subtract(one, n, n)
-            multiply(n, less_z, a_n)
-            multiply(a_n, r, a_q)
-            multiply(q, less_r, q)
-            multiply(q, a_q, a_r)
-            z_kept[...] = z
-    y, last = masked(xp, padding, after), after[0 if reverse else -1]
-    return y, (last,), (x, before, padding, reverse, kept)
+    h_1, h = before[:, :, : hidden + bias], before[:, :, :hidden]
+    factors = into_da[:, 0], into_da[:, 1:3], into_da[:, 1], into_da[:, 3], z_kept
+    run = zip(before, h_1, h, after, y, p, *factors, pads, strict=True)
+    for h_x, h_1, h, h_new, y_t, p_n, a_n, a_rz, a_r, a_q, z_t, pad in in_order(run, reverse):
+        product(h_x, w_rz, a)
+        tanh(a_blocks, rz)
+        multiply(rz, half, rz)
+        add(rz, half, rz)
+        matmul(h_1, w_q, q)
+        multiply(r, q, n)
+        add(n, p_n, n)
+        tanh(n, n)
+        subtract(h, n, d)
+        multiply(d, z, d)
+        add(n, d, y_t)  # (1 - z) n + z h = n + z (h - n)
+        if pad is not None:
+            numpy.copyto(y_t, h, where=pad)
+        h_new[...] = y_t
+        subtract(one, rz, less)
+        multiply(q_d, less, a_rz)
+        multiply(n, n, n)
+        subtract(one, n, n)
+        multiply(n, less_z, a_n)
+        multiply(a_n, r, a_q)
+        multiply(a_r, a_q, a_r)
+        z_t[...] = z
+    return masked(xp, padding, y), (after[0 if reverse else -1],), (padding, reverse, before, into_da, z_kept)
 
 
-def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, kept):
+def _backward_numpy(xp, weights, dy, dh, padding, reverse, before, into_da, z_kept):
+    """The gradients of a and q take the place of their factors."""
     steps, batch, hidden = dy.shape
-    dtype = dy.dtype
-    dh = numpy.zeros((batch, hidden), dtype) if dh is None else dh.copy()
-    through, blocks = numpy.empty(dh.shape, dtype), numpy.empty((4, batch, hidden), dtype)
-    da = empty((steps, batch, 4 * hidden), dtype)
-    da_blocks, da_h = da.reshape(steps, batch, 4, hidden).transpose(0, 2, 1, 3), da[:, :, hidden:]
+    w_hh, _ = recurrence.right_factor(weights[1])
+    first, (dh, through) = dh, empty((2, batch, hidden), dy.dtype)
+    dh[...] = 0 if first is None else first
+    blocks = empty((4, batch, hidden), dy.dtype)
+    da = into_da.reshape(steps, batch, 4 * hidden)
     if padding is not None:
-        kept[:, :4] *= ~padding[:, None]
-        numpy.copyto(kept[:, 4], 1, where=padding)  # z = 1 holds the state
-    run = zip(dy, kept[:, :4], kept[:, 4], da_blocks, da_h, strict=True)
-    for dy_t, factors, z, da_t_blocks, da_t_h in in_order(run, not reverse):
-        numpy.add(dh, dy_t, dh)
-        numpy.multiply(dh, factors, blocks)
-        da_t_blocks[...] = blocks
-        numpy.multiply(dh, z, through)
-        da_t_h.dot(w_hh, dh)
-        numpy.add(dh, through, dh)
-    return rows(da), dh
+        into_da *= ~padding[:, None]
+        numpy.copyto(z_kept, 1, where=padding)  # z = 1 holds the state
+    add, multiply, matmul = numpy.add, numpy.multiply, numpy.matmul
+    run = zip(dy, into_da, z_kept, _as_blocks(da, 4), da[:, :, hidden:], strict=True)
+    for dy_t, factors, z, da_blocks, into_h in in_order(run, not reverse):
+        add(dh, dy_t, dh)
+        multiply(dh, factors, blocks)
+        multiply(dh, z, through)
+        da_blocks[...] = blocks
+        matmul(into_h, w_hh, dh)
+        add(dh, through, dh)
+    da, bias = rows(da), weights[2] is not None
+    return da, dh, recurrence.joined_grads(da[:, : 3 * hidden], da[:, hidden:], before, hidden, bias)
+
+
+def _as_blocks(a, gates):
+    """(..., N, gates H) seen as (..., gates, N, H)."""
+    return a.reshape(*a.shape[:-1], gates, a.shape[-1] // gates).swapaxes(-2, -3)

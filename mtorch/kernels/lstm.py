@@ -80,73 +80,78 @@ def backward_generic(xp, weights, dy, state_grad, padding, reverse, x, before, c
 def _forward_numpy(xp, x, state, weights, padding, reverse):
     """h_t, x_t and 1 stand side by side, so that one product serves them; a step works in blocks that stay in cache.
 
-    The weights carry the signs, so that one exp serves all gates: with e = exp(-z), or exp(-2 z) for g, the gates are
-    1 / (1 + e) and g = 2 / (1 + e) - 1. Where exp overflows the quotient is 0, which is the gate to within rounding.
+    sigmoid(z) = (1 + tanh(z / 2)) / 2, so that one tanh serves all gates; the weights carry the half.
 
     Backward multiplies dh and dc with factors that are known here, and needs nothing else but f:
     f c (1 - f), i g (1 - i), h' (1 - o), i - i g g, o - h' tanh(c') for dz_f, dz_i, dz_o, dz_g and dc.
     """
     steps, batch, _ = x.shape
-    hidden, dtype = weights[1].shape[1], x.dtype
-    before, after = _joined(x, state[0], hidden, weights[2] is not None, reverse)
-    w = _joined_weights(weights, dtype)
-    kept = empty((steps, 6, batch, hidden), dtype)
+    w_ih, w_hh, b_ih, b_hh = weights
+    hidden, dtype = w_hh.shape[1], x.dtype
+    before, after = recurrence.joined(x, state[0], hidden, b_ih is not None, reverse)
+    w = recurrence.joined_weights(w_hh, None if b_ih is None else b_ih + b_hh, w_ih)
+    w *= numpy.array([0.5, 0.5, 1, 0.5], dtype).repeat(hidden)[:, None]
+    w, product = recurrence.right_factor(w.T)
+    y = empty((steps, batch, hidden), dtype)
+    into_dz, into_dc = (empty((steps, n, batch, hidden), dtype) for n in (4, 2))  # for dz f, i, o, g; for dc, and f
 
-    z = numpy.empty((batch, 4 * hidden), dtype)
-    gates = numpy.empty((4, batch, hidden), dtype)  # f, i, o, (1 + g)
-    cells = numpy.empty((3, batch, hidden), dtype)  # c, g, tanh(c')
-    made = numpy.empty((3, batch, hidden), dtype)  # f c, i g, h'
+    z = empty((batch, 4 * hidden), dtype)
+    gates = empty((4, batch, hidden), dtype)  # f, i, o, g
+    cells = empty((3, batch, hidden), dtype)  # c, g, tanh(c')
+    made = empty((3, batch, hidden), dtype)  # f c, i g, h'
     z_blocks = _as_blocks(z)
-    pairs, f_i_o, f_i, i_o = gates.reshape(z_blocks.shape), gates[:3], gates[:2], gates[1:3]
-    (f, _, o, g_and_1), (c, g, tanh_c), (fc, ig, h_made) = gates, cells, made
+    pairs, f_i_o, f_i = gates.reshape(z_blocks.shape), gates[:3], gates[:2]
+    (f, i, o, g_made), (c, g, tanh_c), (fc, ig, h_made) = gates, cells, made
     c_g, g_tanh_c, fc_ig, ig_h = cells[:2], cells[1:], made[:2], made[1:]
-    one, tops = numpy.ones((), dtype), numpy.ones((4, batch, hidden), dtype)
-    tops[3] = 2
+    one, half = numpy.ones((), dtype), numpy.full((), 0.5, dtype)
     c[...] = 0 if state[1] is None else state[1]
-    add, subtract, multiply = numpy.add, numpy.subtract, numpy.multiply
+    add, subtract, multiply, tanh = numpy.add, numpy.subtract, numpy.multiply, numpy.tanh
 
     pads = recurrence.pads_by_step(padding, steps)
-    run = zip(before, after, kept[:, :3], kept[:, 3:5], kept[:, 5], pads, strict=True)
-    with numpy.errstate(over="ignore"):
-        for h_x, h_new, a_f_i_o, a_g_c, f_kept, pad in in_order(run, reverse):
-            h_x.dot(w, z)
-            numpy.exp(z_blocks, pairs)
-            add(gates, one, gates)
-            numpy.divide(tops, gates, gates)
-            subtract(g_and_1, one, g)
-            multiply(f_i, c_g, fc_ig)
-            if pad is None:
-                add(fc, ig, c)
-            else:
-                numpy.copyto(c, fc + ig, where=~pad)
-            numpy.tanh(c, tanh_c)
-            multiply(o, tanh_c, h_made)
-            h_new[...] = h_made
-            if pad is not None:
-                numpy.copyto(h_new, h_x[:, :hidden], where=pad)
-            subtract(one, f_i_o, a_f_i_o)
-            multiply(a_f_i_o, made, a_f_i_o)
-            multiply(ig_h, g_tanh_c, a_g_c)
-            subtract(i_o, a_g_c, a_g_c)
-            f_kept[...] = f
-    y = empty(after.shape, dtype)
-    y[...] = masked(xp, padding, after)
-    return y, (after[0 if reverse else -1], c), (padding, reverse, before, kept)
+    factors = into_dz[:, :3], into_dz[:, 3], into_dc[:, 0], into_dc[:, 1]
+    run = zip(before, after, y, *factors, pads, strict=True)
+    for h_x, h_new, y_t, a_f_i_o, a_g, a_c, f_kept, pad in in_order(run, reverse):
+        product(h_x, w, z)
+        tanh(z_blocks, pairs)
+        multiply(f_i_o, half, f_i_o)
+        add(f_i_o, half, f_i_o)
+        g[...] = g_made
+        multiply(f_i, c_g, fc_ig)
+        if pad is None:
+            add(fc, ig, c)
+        else:
+            numpy.copyto(c, fc + ig, where=~pad)
+        tanh(c, tanh_c)
+        multiply(o, tanh_c, h_made)
+        h_new[...] = h_made
+        y_t[...] = h_made
+        if pad is not None:
+            numpy.copyto(h_new, h_x[:, :hidden], where=pad)
+        subtract(one, f_i_o, a_f_i_o)
+        multiply(a_f_i_o, made, a_f_i_o)
+        multiply(ig_h, g_tanh_c, ig_h)
+        subtract(i, ig_h[0], a_g)
+        subtract(o, ig_h[1], a_c)
+        f_kept[...] = f
+    return masked(xp, padding, y), (after[0 if reverse else -1], c), (padding, reverse, before, into_dz, into_dc)
 
 
-def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, kept):
+def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_dz, into_dc):
+    """The gradients of z take the place of their factors."""
     steps, batch, hidden = dy.shape
-    w_ih, w_hh, b_ih, _ = weights
     dtype = dy.dtype
-    dh, dc = (numpy.zeros((batch, hidden), dtype) if grad is None else grad.copy() for grad in state_grad)
-    through, blocks = numpy.empty_like(dh), numpy.empty((4, batch, hidden), dtype)
+    w_hh, product = recurrence.right_factor(weights[1])
+    dh, dc, through = empty((3, batch, hidden), dtype)
+    dh[...], dc[...] = (0 if grad is None else grad for grad in state_grad)
+    blocks = empty((4, batch, hidden), dtype)
     f_i, o, g, pairs = blocks[:2], blocks[2], blocks[3], blocks.reshape(2, 2, batch, hidden)
-    dz = empty((steps, batch, 4 * hidden), dtype)
+    dz = into_dz.reshape(steps, batch, 4 * hidden)
     if padding is not None:
-        kept[:, :5] *= ~padding[:, None]
-        numpy.copyto(kept[:, 5], 1, where=padding)
+        into_dz *= ~padding[:, None]
+        into_dc[:, 0] *= ~padding
+        numpy.copyto(into_dc[:, 1], 1, where=padding)
     add, multiply, pads = numpy.add, numpy.multiply, recurrence.pads_by_step(padding, steps)
-    factors = kept[:, :2], kept[:, 2], kept[:, 3], kept[:, 4], kept[:, 5]
+    factors = into_dz[:, :2], into_dz[:, 2], into_dz[:, 3], into_dc[:, 0], into_dc[:, 1]
     for dy_t, a_f_i, a_o, a_g, a_c, f, dz_t, dz_blocks, pad in in_order(
         zip(dy, *factors, dz, _as_blocks(dz), pads, strict=True), not reverse
     ):
@@ -159,33 +164,11 @@ def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, kept)
         dz_blocks[...] = pairs
         multiply(dc, f, dc)
         if pad is None:
-            dz_t.dot(w_hh, dh)
+            product(dz_t, w_hh, dh)
         else:
             numpy.copyto(dh, dz_t.dot(w_hh), where=~pad)
     dz = rows(dz)
-    dw = numpy.matmul(dz.T, rows(before))
-    db = None if b_ih is None else dw[:, -1]
-    return dz, (dh, dc), (dw[:, hidden : hidden + w_ih.shape[1]], dw[:, :hidden], db, db)
-
-
-def _joined(x, first, hidden, bias, reverse):
-    """Rows (h_t, x_t, 1) for every step, without the 1 where there is no bias; and views of the h after each step."""
-    steps, batch, size = x.shape
-    joined = empty((steps + 1, batch, hidden + size + bias), x.dtype)
-    before, after = (joined[1:], joined[:-1]) if reverse else (joined[:-1], joined[1:])
-    joined[-1 if reverse else 0, :, :hidden] = 0 if first is None else first
-    before[:, :, hidden : hidden + size] = x
-    before[:, :, hidden + size :] = 1
-    return before, after[:, :, :hidden]
-
-
-def _joined_weights(weights, dtype):
-    """W_hh, W_ih and the bias below each other as (H + D + 1, 4 H), times -1 and, for g, -2."""
-    w_ih, w_hh, b_ih, b_hh = weights
-    parts = (w_hh, w_ih) if b_ih is None else (w_hh, w_ih, (b_ih + b_hh)[:, None])
-    w = numpy.ascontiguousarray(numpy.concatenate(parts, axis=1).T)
-    w *= numpy.repeat(numpy.array([-1, -1, -2, -1], dtype), w_hh.shape[1])
-    return w
+    return dz, (dh, dc), recurrence.joined_grads(dz, dz, before, hidden, weights[2] is not None)
 
 
 def _as_blocks(z):

@@ -11,13 +11,17 @@ compute the same with few calls, in place, with every operand of a step contiguo
 time when the recurrence runs backwards: the states before and after step t stand in one buffer of T + 1.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
+
+import numpy
 
 from mtorch import arrays
 from mtorch.arrays import BLOCK, Array, is_numpy
 from mtorch.kernels import memory
+
+SMALL = 1 << 14  # entries of a matrix up to which the call of a product costs more than how its rows lie
 
 State = tuple[Array | None, ...]
 Weights = tuple[Array, Array, Array | None, Array | None]
@@ -44,6 +48,11 @@ def state_buffer(xp: ModuleType, x: Array, hidden: int, first: Array | None, rev
     """The states before and after each step, two views of one buffer of T + 1 states; the first state is filled in."""
     states = empty(xp, (x.shape[0] + 1, x.shape[1], hidden), x.dtype)
     states[-1 if reverse else 0] = 0 if first is None else first
+    return before_and_after(states, reverse)
+
+
+def before_and_after(states: Array, reverse: bool) -> tuple[Array, Array]:
+    """Of T + 1 states those before and those after each step."""
     return (states[1:], states[:-1]) if reverse else (states[:-1], states[1:])
 
 
@@ -96,3 +105,47 @@ def masked(xp: ModuleType, padding: Array | None, a: Array) -> Array:
 def held(xp: ModuleType, pad: Array | None, old: Array, new: Array) -> Array:
     """`old` for sequences that have ended, `new` for the others."""
     return new if pad is None else xp.where(pad, old, new)
+
+
+# ---------------------------------------------------------------------- h, 1 and x side by side, on NumPy
+
+
+def joined(x: Array, first: Array | None, hidden: int, bias: bool, reverse: bool) -> tuple[Array, Array]:
+    """The rows (h_t, 1, x_t) before every step, without the 1 where there is no bias; and views of the h after it."""
+    steps, batch, size = x.shape
+    states = memory.empty((steps + 1, batch, hidden + bias + size), x.dtype)
+    before, after = before_and_after(states, reverse)
+    states[-1 if reverse else 0, :, :hidden] = 0 if first is None else first
+    before[:, :, hidden : hidden + bias] = 1
+    before[:, :, hidden + bias :] = x
+    return before, after[:, :, :hidden]
+
+
+def joined_weights(*parts: Array | None) -> Array:
+    """Weights (G, D) and biases (G,) beside each other, as such rows are."""
+    columns = [part.reshape(len(part), -1) for part in parts if part is not None]
+    together = memory.empty((len(columns[0]), sum(part.shape[1] for part in columns)), columns[0].dtype)
+    return numpy.concatenate(columns, axis=1, out=together)
+
+
+def joined_grads(into_x: Array, into_h: Array, before: Array, hidden: int, bias: bool) -> tuple[Any, ...]:
+    """What `weight_grads` gives, from the joined rows: in one product where into_x is into_h."""
+    before = rows(before)
+    if into_x is into_h:
+        dw = numpy.matmul(into_h.T, before)
+        dw_h, dw_x = dw[:, : hidden + bias], dw[:, hidden:]
+    else:
+        dw_h, dw_x = numpy.matmul(into_h.T, before[:, : hidden + bias]), numpy.matmul(into_x.T, before[:, hidden:])
+    return dw_x[:, bias:], dw_h[:, :hidden], dw_x[:, 0] if bias else None, dw_h[:, hidden] if bias else None
+
+
+def right_factor(matrix: Array) -> tuple[Array, Callable[..., Any]]:
+    """A copy of the matrix, and the function that multiplies the rows of every step with it: f(rows, copy, out).
+
+    In a large matrix the rows must not begin a power of two apart, where a product finds them in the same few cache
+    lines; matmul takes the gaps as they are, and for small ones dot is called faster.
+    """
+    gap, product = (16, numpy.matmul) if matrix.size > SMALL else (0, numpy.ndarray.dot)
+    copy = memory.empty((matrix.shape[0], matrix.shape[1] + gap), matrix.dtype)[:, : matrix.shape[1]]
+    copy[...] = matrix
+    return copy, product
