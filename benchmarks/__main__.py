@@ -10,7 +10,7 @@ from pathlib import Path
 from . import fresh, lenet_to_99, report
 from .machine import describe
 from .rounds import Bench, Row
-from .workloads import SCALING, TABLE, WORKLOADS
+from .workloads import FLOORS, SCALING, TABLE, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
 EXTRAS = ("cold-start", "memory", "scaling", "lenet-to-99")
@@ -117,7 +117,7 @@ def check(names: list[str], tolerance: float = 2e-4) -> int:
             first = next(iter(found.values()), None)
             errors = {side: float(np.max(np.abs(v - first) / (1e-3 + np.abs(first)))) for side, v in found.items()}
             bad = [side for side, error in errors.items() if not error <= tolerance]
-            absent = [side for side in WORKLOADS[name].sides if side not in found and side != "floor"]
+            absent = [side for side in WORKLOADS[name].sides if side not in (*found, *FLOORS)]
             broken = [f"{side}: {reply['error']}" for side, reply in replies.items() if "error" in reply]
             wrong += bool(bad or broken)
             print(f"{name:<16} {'differs: ' + ', '.join(bad) if bad else 'equal':<10} "

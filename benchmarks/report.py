@@ -3,9 +3,10 @@
 import datetime
 
 from .rounds import QUIET, Row
-from .workloads import WORKLOADS
+from .workloads import FLOORS, WORKLOADS
 
-HEAD = ["workload", "ours", "PyTorch", "by hand", "ours / PyTorch", "goal", "ours / by hand", "goal", "floor"]
+HEAD = ["workload", "ours", "PyTorch", "by hand", "ours / PyTorch", "goal", "ours / by hand", "goal",
+        "products", "passes"]
 
 
 def time_text(seconds: float | None) -> str:
@@ -30,10 +31,12 @@ def cells(row: Row) -> list[str]:
     line = [workload.title, *(cell(row, side) for side in ("ours", "torch", "numpy"))]
     for side in ("torch", "numpy"):
         ratio, goal = row.ratio(side), workload.goals.get(side)
-        missed = ratio is not None and goal is not None and ratio > goal
-        line.append("" if ratio is None else f"{ratio:.2f}{' !' if missed else ''}")
+        mark = "" if ratio is None or goal is None or ratio <= goal else " !"
+        if mark and side == "torch" and row.out_of_reach(goal):
+            mark = " †"
+        line.append("" if ratio is None else f"{ratio:.2f}{mark}")
         line.append("" if goal is None else f"≤ {goal:.2f}")
-    return [*line, time_text(row.median("floor"))]
+    return [*line, *(time_text(row.median(side)) for side in FLOORS)]
 
 
 def joined(line: list[str], widths: list[int], markdown: bool = False) -> str:
@@ -54,7 +57,7 @@ class RowPrinter:
         self.widths = [max(map(len, [HEAD[0], *(WORKLOADS[name].title for name in names)])), *map(len, HEAD[1:])]
         self.widths[1:4] = [14, 14, 14]
         self.widths[5] = self.widths[7] = 6
-        self.widths[8] = 8
+        self.widths[8] = self.widths[9] = 8
         if names:
             print(joined(HEAD, self.widths), joined(["-" * w for w in self.widths], self.widths), sep="\n", flush=True)
 
@@ -148,9 +151,10 @@ def markdown(date: str, machine: dict, rows: list[Row], scaling: dict, extras: d
         "# Step times",
         f"Made on {date} by `python -m benchmarks --write`: medians over rounds in which the libraries take turns, "
         "each in its own process, ± half the range between the quartiles. A step is forward, loss value, backward and "
-        "update in float32; a `!` marks a ratio above its goal. The floor is the time of the step's matrix products "
-        "alone, written into arrays that exist already (one image, digit net: of the bare NumPy calls on vectors): "
-        "where a goal is missed, it says how much of the step NumPy leaves to be gained.",
+        "update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy is the time of its matrix "
+        "products alone, written into arrays that exist already (one image, digit net: of the bare NumPy calls on "
+        "vectors), and of the passes over memory that the rest cannot do without, at the speed of a copy. Where the goal "
+        "is below that floor, and so out of reach for NumPy on this machine, the mark is a `†`.",
         "\n".join(f"- {line}" for line in machine_lines(machine)),
     ]
     if rows:

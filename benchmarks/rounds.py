@@ -1,6 +1,7 @@
 """Long-lived workers, one for each library, that take turns: A B C, A B C, … until each has had its rounds."""
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .machine import busy_seconds, cores, process_seconds
-from .workloads import SIDES, WORKLOADS
+from .workloads import FLOORS, SIDES, WORKLOADS
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = 0.05   # a turn counts as undisturbed when other processes had less than this share of the machine
@@ -67,6 +68,11 @@ class Row:
         low, middle, high = statistics.quantiles(self.times[side], n=4, method="inclusive")
         return (high - low) / 2 / middle
 
+    def out_of_reach(self, goal: float) -> bool:
+        """Whether NumPy's products and passes alone take longer than PyTorch's time times the goal."""
+        floor = sum(self.median(side) or 0.0 for side in FLOORS)
+        return floor > goal * (self.median("torch") or math.inf)
+
     def ratio(self, side: str) -> float | None:
         mine, other = self.median("ours"), self.median(side)
         return mine / other if mine and other else None
@@ -76,7 +82,7 @@ class Bench:
     def __init__(self, rounds: int = 9, seconds: float = 0.2, retries: int = 3) -> None:
         self.rounds, self.seconds, self.retries = rounds, seconds, retries
         self.loud = 0   # turns in a row that others disturbed
-        self.workers = {side: Worker(side) for side in SIDES if side != "floor"}
+        self.workers = {side: Worker(side) for side in SIDES if side not in FLOORS}
 
     def __enter__(self) -> "Bench":
         return self
@@ -89,12 +95,12 @@ class Bench:
         return {side: worker.ask(do="versions").get("versions", {}) for side, worker in self.workers.items()}
 
     def worker(self, side: str) -> Worker:
-        """The process of that side; the floor is NumPy's."""
-        return self.workers["numpy" if side == "floor" else side]
+        """The process of that side; the floors are NumPy's."""
+        return self.workers["numpy" if side in FLOORS else side]
 
     def losses(self, name: str, steps: int = 4) -> dict[str, dict]:
         return {side: self.worker(side).ask(do="losses", workload=name, steps=steps)
-                for side in WORKLOADS[name].sides if side != "floor"}
+                for side in WORKLOADS[name].sides if side not in FLOORS}
 
     def row(self, name: str, sides: Iterable[str] = SIDES) -> Row:
         row, steps = Row(name), {}

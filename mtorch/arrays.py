@@ -203,7 +203,7 @@ def descend(value: Array, grad: Array, lr: float) -> None:
     """value -= lr * grad, in place; `grad` is used up."""
     if type(value) is not numpy.ndarray:
         value -= grad * lr
-    elif value.size <= 32 * LARGE_BLOCK or not value.flags.c_contiguous:
+    elif value.size <= 8 * LARGE_BLOCK or not value.flags.c_contiguous:
         grad *= constant(numpy, lr, value.dtype)
         value -= grad
     else:

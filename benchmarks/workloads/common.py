@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-SIDES = ("ours", "torch", "numpy", "floor")   # "floor": the matrix products alone
+FLOORS = ("floor", "passes")   # the matrix products alone, the passes over memory alone
+SIDES = ("ours", "torch", "numpy", *FLOORS)
 Step = Callable[[], object]
 
 

@@ -228,23 +228,35 @@ def by_hand(net):
 
 
 IMAGES, ROWS = (1, 28, 28), (784,)
+RELU, POOL, NORM, ADD, SGD = products.RELU, products.POOL, products.NORM, products.ADD, products.SGD
 CNN = [*products.conv(BATCH, 1, 32, 3, 26, False), *products.conv(BATCH, 32, 64, 3, 24),
        *products.chain(BATCH, (9216, 128, 10), True)]
+CNN_PASSES = [*products.conv_passes(BATCH, 1, 3, 28, False), *products.conv_passes(BATCH, 32, 3, 26),
+              RELU * BATCH * 32 * 26**2, (RELU + POOL) * BATCH * 64 * 24**2, SGD * 1_199_882]
 LENET = [*products.conv(BATCH, 1, 6, 5, 28, False), *products.conv(BATCH, 6, 16, 5, 10),
          *products.chain(BATCH, (400, 120, 84, 10), True)]
+LENET_PASSES = [*products.conv_passes(BATCH, 1, 5, 28, False), *products.conv_passes(BATCH, 6, 5, 14),
+                (RELU + POOL) * BATCH * 6 * 28**2, (RELU + POOL) * BATCH * 16 * 10**2, SGD * 61_706]
 RESNET = [*products.conv(BATCH, 1, 16, 3, 28, False), *products.chain(BATCH, (64, 10), True)]
+RESNET_PASSES = [*products.conv_passes(BATCH, 1, 3, 28, False), (NORM + RELU) * BATCH * 16 * 28**2]
 for a, b, side, stride in ((16, 32, 14, 2), (32, 32, 14, 1), (32, 64, 7, 2), (64, 64, 7, 1)):
     RESNET += [*products.conv(BATCH, a, b, 3, side), *products.conv(BATCH, b, b, 3, side)]
     RESNET += products.conv(BATCH, a, b, 1, side) if stride > 1 else []
+    entries = BATCH * b * side**2
+    RESNET_PASSES += [*products.conv_passes(BATCH, a, 3, side * stride), *products.conv_passes(BATCH, b, 3, side),
+                      2 * (NORM + RELU) * entries, (ADD + (NORM if stride > 1 else 0)) * entries]
 
 WORKLOADS = [
     Workload("cnn", "CNN 1-32-64, 3x3, pool, 9216-128-10, batch 64, SGD",
              {"ours": partial(ours, our_cnn, IMAGES), "torch": partial(pytorch, torch_cnn, IMAGES),
-              "numpy": cnn_by_hand, "floor": partial(products.alone, CNN)}, {"torch": 1.0}),
+              "numpy": cnn_by_hand, "floor": partial(products.alone, CNN),
+              "passes": partial(products.copies, CNN_PASSES)}, {"torch": 1.0}),
     Workload("lenet", "LeNet-5, batch 64, SGD",
              {"ours": partial(ours, partial(our_model, "lenet"), ROWS), "torch": partial(pytorch, torch_lenet, ROWS),
-              "numpy": lenet_by_hand, "floor": partial(products.alone, LENET)}, {"torch": 1.0}),
+              "numpy": lenet_by_hand, "floor": partial(products.alone, LENET),
+              "passes": partial(products.copies, LENET_PASSES)}, {"torch": 1.0}),
     Workload("resnet", "ResNet of 10 layers for 28x28, batch 64, SGD",
              {"ours": partial(ours, partial(our_model, "resnet"), ROWS),
-              "torch": partial(pytorch, torch_resnet, ROWS), "floor": partial(products.alone, RESNET)}, {"torch": 1.1}),
+              "torch": partial(pytorch, torch_resnet, ROWS), "floor": partial(products.alone, RESNET),
+              "passes": partial(products.copies, RESNET_PASSES)}, {"torch": 1.1}),
 ]

@@ -1,8 +1,11 @@
-"""The floor of a step: its matrix products alone, into arrays that exist already.
+"""The floor of a step in NumPy: its matrix products alone, into arrays that exist already, and the passes beside them.
 
 A product is (kind, m, k, n, count), as BLAS sees it: "nn" (m, k) (k, n), "nt" with the second factor transposed as
-x W^T has it, "tn" with the first as g^T x has it. Sizes are those of one product over all rows (unrolled columns for a
-convolution); Winograd's trick would need fewer.
+x W^T has it, "tn" with the first as g^T x has it. Winograd's trick would need fewer multiplications.
+
+The passes are what no way of writing the step in NumPy can leave out: every ufunc reads its arguments and writes its
+result. They are counted in copies, a copy of an entry being one read and one write, and made as copies, each between
+arrays of its own.
 """
 
 import numpy as np
@@ -28,6 +31,30 @@ def alone(products: list[Product]):
     return step
 
 
+def copies(entries: list[float]):
+    """For each pass a copy of that many entries."""
+    work = [(normal(round(n)), np.empty(round(n), np.float32)) for n in entries]
+
+    def step():
+        for source, target in work:
+            np.copyto(target, source)
+        return 0.0
+
+    return step
+
+
+RELU = 1 + 1.5   # forward reads x and writes y; backward reads y and g and writes dx
+ADD = 1.5 + 1.5
+POOL = 0.625 + 0.625   # of 2 x 2: four are read for one that is written, and the other way round
+NORM = 0.5 + 1 + 0.5 + 1 + 1 + 1.5   # mean, x - mean, variance, y; two sums over g, dx
+SGD, ADAM = 1.5, 3.5   # g, value -> value; g, m, v, value -> m, v, value
+
+
+def conv_passes(n: int, c: int, k: int, side: int, input_grad: bool = True) -> list[float]:
+    """An image is unrolled along one axis, k copies of it written, forward and backward, and added up from k for dx."""
+    return [(1 + k) / 2 * n * c * side * side] * (3 if input_grad else 2)
+
+
 def linear(rows: int, d: int, h: int, input_grad: bool = True, count: int = 1) -> list[Product]:
     """y = x W^T, dW = g^T x and, where it is wanted, dx = g W, `count` times."""
     found = [("nt", rows, d, h, count), ("tn", h, rows, d, count)]
@@ -41,14 +68,21 @@ def chain(rows: int, widths: tuple[int, ...], input_grad: bool = False) -> list[
 
 
 def conv(n: int, c: int, o: int, k: int, side: int, input_grad: bool = True) -> list[Product]:
-    """A convolution with outputs of side x side."""
-    return linear(n * side * side, c * k * k, o, input_grad)
+    """A convolution with outputs of side x side, one row of the whole batch at a time, which is what is fastest."""
+    columns, depth = n * side, c * k * k
+    found = [("nn", o, depth, columns, side), ("nt", depth, columns, o, side)]
+    return [*found, ("nn", depth, o, columns, side)] if input_grad else found
 
 
 def recurrent(gates: int, t: int, n: int, d: int, h: int) -> list[Product]:
     """All steps of the input and of the weight gradients together, the state step by step; a Linear on every step."""
     return [*linear(t * n, d, gates * h, False), ("nt", n, h, gates * h, t), ("nn", n, gates * h, h, t),
             ("tn", gates * h, t * n, h, 1), *linear(t * n, h, d)]
+
+
+def recurrent_passes(gates: int, t: int, n: int, d: int, h: int) -> list[float]:
+    """Gates are computed from sums and kept, states move on, gradients of the sums come from what was kept; update."""
+    return [2.5 * gates * t * n * h, 2.0 * t * n * h, SGD * gates * h * (d + h)]
 
 
 def attention(t: int, n: int, e: int, heads: int) -> list[Product]:

@@ -94,7 +94,8 @@ def rnn_by_hand(size):
 def rows(kind, small, large, by_hand=None):
     for name, size, goal in (("small", SMALL, small), ("large", LARGE, large)):
         sides = {"ours": partial(ours, kind, size), "torch": partial(pytorch, kind, size),
-                 "floor": partial(products.alone, products.recurrent(GATES[kind], *size))}
+                 "floor": partial(products.alone, products.recurrent(GATES[kind], *size)),
+                 "passes": partial(products.copies, products.recurrent_passes(GATES[kind], *size))}
         goals = {"torch": goal}
         if by_hand:
             sides["numpy"] = partial(by_hand, size)

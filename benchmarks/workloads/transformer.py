@@ -51,8 +51,11 @@ def pytorch():
 
 
 PRODUCTS = [*products.attention(T, N, E, HEADS), *products.linear(T * N, E, 4 * E), *products.linear(T * N, 4 * E, E)]
+PASSES = [2 * (products.NORM + products.ADD) * T * N * E, products.RELU * T * N * 4 * E,
+          products.NORM * N * HEADS * T * T, products.SGD * 12 * E * E]   # softmax passes over the scores as a norm
 
 WORKLOADS = [Workload(
     "transformer", f"Transformer encoder block, N={N} T={T} E={E}, {HEADS} heads, SGD",
-    {"ours": ours, "torch": pytorch, "floor": partial(products.alone, PRODUCTS)}, {"torch": 1.0},
+    {"ours": ours, "torch": pytorch, "floor": partial(products.alone, PRODUCTS),
+     "passes": partial(products.copies, PASSES)}, {"torch": 1.0},
 )]
