@@ -24,7 +24,7 @@ import numpy
 
 from mtorch.arrays import Array
 
-WORTH = 1 << 24  # operations below which waking a thread costs more than it saves
+WORTH = 1 << 25  # operations below which waking a thread costs more than it saves
 
 _busy, _door = Lock(), Lock()
 _holders, _threads = 0, 1  # how many hold BLAS to one thread, and what it had before
