@@ -7,6 +7,7 @@ import numpy
 import pytest
 
 import mtorch
+from apps.mnist.__main__ import main as recogniser
 from mtorch import Graph, Input, Layer, Module, Parameter, Sequential, ShapeMismatchError, layers, losses, optim
 from mtorch.data import ArrayDataset, DataLoader
 from mtorch.optim import schedules
@@ -228,6 +229,14 @@ def test_a_refused_call_of_a_loss_leaves_the_pending_backward():
 def test_a_graph_names_itself_when_nothing_is_to_do():
     with pytest.raises(ValueError, match="Graph needs at least one node"):
         Graph.of(Input("x"))
+
+
+@pytest.mark.parametrize("loss", [None, "x", []])
+@pytest.mark.parametrize("model", ["linear", "x", []])
+def test_a_checkpoint_with_settings_of_another_program_is_one_line(tmp_path, capsys, model, loss):
+    mtorch.save(tmp_path / "model.npz", NET, settings={"model": model, "loss": loss, "side": 28})
+    assert recogniser(["evaluate", "--data", "digits", "--out", str(tmp_path)]) == 2
+    assert "is not a checkpoint of the digit recogniser" in capsys.readouterr().err
 
 
 def test_no_module_of_arrays_is_any_object_with_functions():

@@ -146,6 +146,12 @@ def test_a_run_is_gone_on_with_only_under_its_own_settings(tmp_path, parts):
         folder.resume(module, optimizer, {"lr": 0.5, "batch_size": 10})
     with pytest.raises(ValueError, match="not a checkpoint of this app"):
         folder.resume(module, optimizer, {"lr": 0.5})
+    for more in ({}, {"history": None}, {"history": 3}):
+        folder.save(module, optimizer, settings={"lr": 0.5}, **more)
+        with pytest.raises(ValueError, match="not a checkpoint of this app"):
+            folder.resume(module, optimizer, {"lr": 0.5}, history=list)
+    folder.save(module, optimizer, settings={"lr": 0.5}, history=[])
+    assert folder.resume(module, optimizer, {"lr": 0.5}, history=list)["history"] == []
     folder.save(module)
     with pytest.raises(ValueError, match="not a checkpoint of this app"):
         folder.resume(module, optimizer, {"lr": 0.5})

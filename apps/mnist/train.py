@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from apps.mnist.recipes import OPTIMIZERS, RECIPES, Recipe, make_loss, make_optimizer
+from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES, Recipe, make_loss, make_optimizer
 from mtorch import Module
 from mtorch.arrays import as_numpy, module_for
 from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
@@ -58,7 +58,7 @@ class Run:
 
     def resume(self, folder: RunFolder) -> list[dict[str, Any]]:
         """Goes back to the state of the folder's checkpoint; returns the history so far."""
-        more = folder.resume(self.module, self.optimizer, self.settings)
+        more = folder.resume(self.module, self.optimizer, self.settings, loader=dict, history=list)
         self.train_batches.load_state_dict(more["loader"])
         return more["history"]
 
@@ -115,7 +115,8 @@ def fingerprint(data: DigitData) -> str:
 def settings_of(folder: RunFolder) -> dict[str, Any]:
     """What the folder's checkpoint was made with."""
     settings = folder.notes().get("settings")
-    if not isinstance(settings, dict) or settings.get("model") not in RECIPES or settings.get("side") not in (8, 28):
+    names = [settings.get(name) for name in ("model", "loss")] if isinstance(settings, dict) else [None, None]
+    if names[0] not in list(RECIPES) or names[1] not in list(LOSSES) or settings.get("side") not in (8, 28):
         raise ValueError(f"{folder.model} is not a checkpoint of the digit recogniser")
     return settings
 

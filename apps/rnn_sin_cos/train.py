@@ -53,7 +53,7 @@ class Run:
 
     def resume(self, folder: RunFolder) -> None:
         """Goes back to the state of the folder's checkpoint."""
-        more = folder.resume(self.module, self.optimizer, self.settings)
+        more = folder.resume(self.module, self.optimizer, self.settings, history=list, moments=dict)
         self.history, self.moments = more["history"], more["moments"]
 
     def save(self, folder: RunFolder) -> None:

@@ -42,10 +42,14 @@ class RunFolder:
         """Takes over the checkpoint; returns what was saved with it."""
         return load(self.model, module, optimizer)
 
-    def resume(self, module: Layer, optimizer: Optimizer, settings: dict[str, Any]) -> dict[str, Any]:
-        """As load; a ValueError unless the checkpoint was saved with these `settings`."""
-        made = self.notes().get("settings")
-        if not isinstance(made, dict) or made.keys() != settings.keys():
+    def resume(self, module: Layer, optimizer: Optimizer, settings: dict[str, Any], **more: type) -> dict[str, Any]:
+        """As load; a ValueError unless it was saved with these `settings`, and with `more` by name and type:
+        `resume(module, optimizer, settings, history=list)`.
+        """
+        notes = self.notes()
+        made = notes.get("settings")
+        whole = all(isinstance(notes.get(name), kind) for name, kind in more.items())
+        if not whole or not isinstance(made, dict) or made.keys() != settings.keys():
             raise ValueError(f"{self.model} is not a checkpoint of this app")
         other = [f"{key.replace('_', '-')} {made[key]}" for key in settings if made[key] != settings[key]]
         if other:
