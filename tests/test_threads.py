@@ -162,8 +162,10 @@ def test_a_worker_keeps_off_the_core_of_its_caller(monkeypatch):
     for core in (3, 3, 2):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3})
         worker.keep_off(core)
+    monkeypatch.undo()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    worker.keep_off(0)
+    worker.keep_off(0)  # the system refuses an empty set of cores
+    monkeypatch.undo()
     assert moves == [(worker.thread.native_id, {2}), (worker.thread.native_id, {3})]
     assert threads._this_core() in allowed
 

@@ -13,7 +13,7 @@ thread during all of a pass, and its large products are made in parts as well (`
 import ctypes
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import cache
 from queue import SimpleQueue
@@ -137,9 +137,8 @@ class _Worker:
     def keep_off(self, core: int) -> None:
         if core != self.core:
             self.core = core
-            others = os.sched_getaffinity(0) - {core}
-            if others:
-                os.sched_setaffinity(self.thread.native_id, others)
+            with suppress(OSError):  # no other core, or not allowed to
+                os.sched_setaffinity(self.thread.native_id, os.sched_getaffinity(0) - {core})
 
 
 @cache
