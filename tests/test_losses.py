@@ -450,6 +450,12 @@ def test_an_ignored_row_contributes_nothing_whatever_stands_in_it(cls, options, 
             assert numpy.isnan(loss_func(bad_too, labels).value).any()
 
 
+def test_an_infinite_logit_is_infinitely_wrong_about_what_is_not_certain():
+    x = numpy.array([math.inf, -math.inf, math.inf, -math.inf])
+    loss = BCEWithLogitsLoss(reduction="none")(x, [0.0, 1.0, 0.5, 0.5])
+    assert loss.value.tolist() == [math.inf] * 4 and loss.grad.tolist() == [1, -1, 0.5, -0.5]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "longdouble"])
 def test_probabilities_of_zero_and_one_are_finite(dtype):
     p = numpy.array([0.0, 0.0, 1.0, 1.0, 1e-45], dtype)

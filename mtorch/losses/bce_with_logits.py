@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array
+from mtorch.kernels.rows import quiet
 from mtorch.kernels.sigmoid import sigmoid
 from mtorch.losses.base import REDUCTIONS, LossFunction
 
@@ -14,15 +15,16 @@ class BCEWithLogitsLoss(LossFunction):
 
     Shapes: prediction, logits, and target of one shape, any.
 
-    As log s(x) = -log(1 + exp(-x)) and log(1 - s(x)) = log s(x) - x, L = max(x, 0) - t x + log(1 + exp(-|x|)), which
+    As log s(x) = -log(1 + exp(-x)) and log(1 - s(x)) = log s(x) - x, L = ([x > 0] - t) x + log(1 + exp(-|x|)), which
     no x overflows.
 
     Backward: dL/dx = s(x) - t.
     """
 
+    @quiet
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         x = prediction
-        terms = xp.maximum(x, 0.0) - target * x + xp.log1p(xp.exp(-xp.abs(x)))
+        terms = ((x > 0) - target) * x + xp.log1p(xp.exp(-xp.abs(x)))
         grad = sigmoid(xp, x)
         grad -= target
         return terms, grad
