@@ -23,6 +23,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.kernels.memory import empty
 
 WORTH = 1 << 25  # operations below which waking a thread costs more than it saves
 
@@ -75,10 +76,12 @@ def in_parts(function: Callable[[range], Any], count: int, operations: float) ->
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
     """a.dot(b) of two matrices; in parts, by rows or by columns of the result, where BLAS is held to one thread."""
-    if not _holders or a.__class__ is not numpy.ndarray or a.size * b.shape[1] < WORTH:
+    if a.__class__ is not numpy.ndarray:
         return a.dot(b, out)
     rows, columns = len(a), b.shape[1]
-    y = numpy.empty((rows, columns), a.dtype) if out is None else out
+    y = empty((rows, columns), a.dtype) if out is None else out
+    if not _holders or a.size * columns < WORTH:
+        return a.dot(b, y)
 
     def by_rows(part: range) -> None:
         numpy.matmul(a[part.start : part.stop], b, out=y[part.start : part.stop])
