@@ -6,8 +6,9 @@ from types import ModuleType
 
 import numpy
 
-from mtorch.arrays import Array
-from mtorch.kernels.rows import max_along, sum_along
+from mtorch.arrays import Array, is_numpy
+from mtorch.kernels import memory
+from mtorch.kernels.memory import empty_like
 
 
 def forbidden(dtype: numpy.dtype) -> float:
@@ -21,26 +22,37 @@ def causal_bias(xp: ModuleType, queries: int, keys: int, dtype: numpy.dtype) -> 
     return xp.triu(xp.full((queries, keys), forbidden(dtype), dtype=dtype), 1)
 
 
+def empty(xp: ModuleType, shape: tuple[int, ...], dtype: numpy.dtype) -> Array:
+    """An uninitialised array of that module."""
+    return memory.empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
+
+
+def pairs(xp: ModuleType, a: Array, b: Array) -> Array:
+    """a b^T of every head: (., L, d), (., S, d) -> (., L, S). In memory S stands before L, as NumPy reduces faster."""
+    room = empty(xp, (*a.shape[:2], b.shape[2], a.shape[2]), a.dtype)
+    return xp.matmul(b, a.swapaxes(-1, -2), out=room).swapaxes(-1, -2)
+
+
 def attention(xp: ModuleType, q: Array, k: Array, bias: Array | None) -> Array:
     """P = softmax(q k^T / sqrt(d) + bias) over the keys: (N, H, L, S). A query that may meet no key has a row of 0."""
-    p = (q * (1 / math.sqrt(q.shape[-1]))) @ k.swapaxes(-1, -2)
+    p = pairs(xp, xp.multiply(q, 1 / math.sqrt(q.shape[-1]), out=empty_like(xp, q)), k)
     low = forbidden(p.dtype) / 2
     if bias is not None:
         p += bias
-    top = max_along(xp, p, -1)
-    p -= xp.maximum(top, low)
+    p -= xp.maximum(p.max(axis=-1, keepdims=True), low)
     xp.exp(p, out=p)
-    total = sum_along(xp, p, -1)
+    total = p.sum(axis=-1, keepdims=True)
     total += total == 0
     p /= total
     return p
 
 
-def attention_grad(xp: ModuleType, q: Array, k: Array, p: Array, dp: Array) -> tuple[Array, Array]:
-    """(dq, dk) from dP: through the softmax dS = P (dP - sum_S dP P); dq = dS k / sqrt(d), dk = dS^T q / sqrt(d)."""
-    ds = dp * p
-    row = sum_along(xp, ds, -1)
+def attention_grad(xp: ModuleType, q: Array, k: Array, p: Array, dp: Array, dq: Array, dk: Array) -> None:
+    """Writes dq = dS k / sqrt(d) and dk = dS^T q / sqrt(d); through the softmax dS = P (dP - sum_S dP P)."""
+    ds = xp.multiply(dp, p, out=empty_like(xp, p))
+    row = ds.sum(axis=-1, keepdims=True)
     xp.subtract(dp, row, out=ds)
     ds *= p
     ds *= 1 / math.sqrt(q.shape[-1])
-    return ds @ k, ds.swapaxes(-1, -2) @ q
+    xp.matmul(ds, k, out=dq)
+    xp.matmul(ds.swapaxes(-1, -2), q, out=dk)

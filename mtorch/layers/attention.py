@@ -7,9 +7,10 @@ from typing import Any
 import numpy
 
 from mtorch import arrays, initializers
-from mtorch.arrays import Array, Value, flat_rows
+from mtorch.arrays import Array, Value, flat_rows, ones
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden
+from mtorch.kernels.attention import attention, attention_grad, causal_bias, empty, forbidden, pairs
+from mtorch.kernels.threads import product
 from mtorch.layer import NO_ARRAY, home_of
 from mtorch.layers.checks import check_flag, check_number
 from mtorch.layers.dropout import Dropout
@@ -82,7 +83,7 @@ class MultiHeadAttention(Container):
         tape = Tape(self)
         thinned = tape.call(self.thin, p)
         length, n = sources[0].shape[:2]
-        context = xp.empty((length, n, self.embed_dim), p.dtype)
+        context = empty(xp, (length, n, self.embed_dim), p.dtype)
         xp.matmul(thinned, v, out=self._heads(context))
         y = tape.call(self.out_proj, context)
         self.remember(x, tape, q, k, v, p, thinned)
@@ -94,8 +95,9 @@ class MultiHeadAttention(Container):
         grads = self._projected_grads(sources, output_grad, *rest)
         w, e = self.in_proj_weight.value, self.embed_dim
         if len(sources) == 1:
-            return grads[0].dot(w).reshape(x.shape)
-        found = tuple(g.dot(w[i * e : (i + 1) * e]).reshape(s.shape) for i, (g, s) in enumerate(zip(grads, sources)))  # noqa: B905
+            return product(grads[0], w).reshape(x.shape)
+        ws = (w[i * e : (i + 1) * e] for i in range(3))
+        found = tuple(product(g, w).reshape(s.shape) for g, w, s in zip(grads, ws, sources, strict=True))
         return found if len(x) == 3 else (*found, None)
 
     def backward_parameters(self, output_grad: Array) -> None:
@@ -109,20 +111,20 @@ class MultiHeadAttention(Container):
         xp, e = self.xp, self.embed_dim
         q, k, v, p, thinned = saved
         dc = self._heads(tape.pull(output_grad))
-        dp = tape.pull(dc @ v.swapaxes(-1, -2))
-        dq, dk = attention_grad(xp, q, k, p, dp)
-        parts = (dq, dk, thinned.swapaxes(-1, -2) @ dc)
+        dp = tape.pull(pairs(xp, dc, v))
         if len(sources) == 1:
-            joined = xp.empty(sources[0].shape[:2] + (3 * e,), p.dtype)
-            for i, part in enumerate(parts):
-                self._heads(joined[..., i * e : (i + 1) * e])[...] = part
-            grads = (flat_rows(joined),)
+            found = empty(xp, (*sources[0].shape[:2], 3 * e), p.dtype)
+            parts, grads = (found[..., i * e : (i + 1) * e] for i in range(3)), (flat_rows(found),)
         else:
-            grads = tuple(part.transpose(2, 0, 1, 3).reshape(-1, e) for part in parts)
-        pairs = [(g, flat_rows(source)) for g, source in zip(grads, sources, strict=True)]
-        self.in_proj_weight.accumulate(xp.concatenate([g.T.dot(rows) for g, rows in pairs]))
+            parts = tuple(empty(xp, source.shape, p.dtype) for source in sources)
+            grads = tuple(map(flat_rows, parts))
+        dq, dk, dv = map(self._heads, parts)
+        attention_grad(xp, q, k, p, dp, dq, dk)
+        xp.matmul(thinned.swapaxes(-1, -2), dc, out=dv)
+        rows = map(flat_rows, sources)
+        self.in_proj_weight.accumulate(xp.concatenate([g.T.dot(x) for g, x in zip(grads, rows, strict=True)]))
         if self.in_proj_bias is not None:
-            self.in_proj_bias.accumulate(xp.concatenate([g.sum(axis=0) for g in grads]))
+            self.in_proj_bias.accumulate(xp.concatenate([ones(xp, len(g), g.dtype).dot(g) for g in grads]))
         return grads
 
     def _sources(self, x: Value) -> tuple[tuple[Array, ...], Array | None]:
@@ -144,7 +146,7 @@ class MultiHeadAttention(Container):
         step = 3 * e // len(sources)
         parts = []
         for i, source in enumerate(sources):
-            rows = flat_rows(source).dot(w[i * step : (i + 1) * step].T)
+            rows = product(flat_rows(source), w[i * step : (i + 1) * step].T)
             if b is not None:
                 rows += b.value[i * step : (i + 1) * step]
             rows = rows.reshape(source.shape[:2] + (step,))
