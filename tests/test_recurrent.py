@@ -398,6 +398,16 @@ def test_nothing_overflows_at_ten_thousand(kind, dtype):
     assert numpy.isfinite(y).all() and numpy.isfinite(dx).all() and numpy.abs(y).max() <= 1
 
 
+def test_a_state_that_is_only_held_may_be_any_number():
+    layer = layers.RNN(2, 3, bidirectional=True, rng=0)  # backwards the first state is held through the padding
+    x = numpy.random.default_rng(0).standard_normal((4, 2, 2)).astype("float32")
+    h0 = numpy.full((2, 2, 3), 1e30, "float32")
+    y = layer((h0, x, [2, 4]))
+    dh0, dx, _ = layer.backward(numpy.ones_like(y))
+    assert numpy.isfinite(y).all() and numpy.isfinite(dx).all() and not dx[2:, 0].any()
+    assert all(numpy.isfinite(parameter.grad).all() for parameter in layer.parameters().values())
+
+
 @every_kind
 def test_dropout_acts_between_layers_in_training_only(kind):
     ours, x = fused(kind, num_layers=2, dropout=0.5), normal(6, N, D)

@@ -96,8 +96,9 @@ def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, nonlinearity, after):
     for low, high in recurrence.blocks_backward(steps, batch * hidden, reverse):
         slopes = dz[low:high]
         if nonlinearity == "tanh":
-            numpy.square(after[low:high], out=slopes)
-            numpy.subtract(1, slopes, out=slopes)
+            inside = True if padding is None else ~padding[low:high]  # a state that is only held may be any number
+            numpy.square(after[low:high], out=slopes, where=inside)
+            numpy.subtract(1, slopes, out=slopes, where=inside)
         else:
             numpy.greater(after[low:high], 0, out=slopes)
         if padding is not None:
