@@ -256,6 +256,8 @@ def _safetensors() -> Any:
 def _without_arrays(item: Any, entries: dict[str, numpy.ndarray], name: str) -> Any:
     """`item` ready for JSON; its arrays move to `entries`."""
     if isinstance(item, dict):
+        if RESERVED in item:
+            raise ValueError(f"{name} cannot hold a dict with the key {RESERVED!r}")
         return {str(key): _without_arrays(value, entries, name) for key, value in item.items()}
     if isinstance(item, list | tuple):
         return [_without_arrays(value, entries, name) for value in item]

@@ -6,6 +6,7 @@ that layer's forward, in the array's own module and dtype (float32 where there a
 `abs`, `sum`, `max` and `min` shadow Python's own, so `from mtorch import *` leaves them out: say `mtorch.sum`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy
@@ -129,6 +130,8 @@ def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
 
 def concat(parts: Any, axis: int) -> Value:
     """The arrays of a tuple or list, one after the other along an axis."""
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"concat expected a tuple or list of arrays, got {parts!r}")
     return _apply(layers.Concat, tuple(parts), axis)
 
 

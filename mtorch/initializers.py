@@ -10,6 +10,7 @@ array module and in every dtype. Formulas and defaults are PyTorch's.
 
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import numpy
 
@@ -93,7 +94,7 @@ def constant(value: float) -> Initializer:
 
 def coe(coe: float = 1.0) -> Initializer:
     """N(0, coe / fan_in), the original mtorch's."""
-    if not 0 < coe < math.inf:
+    if not 0 < _number("coe", "coe", coe) < math.inf:
         raise ValueError(f"coe expected a finite coe > 0, got {coe!r}")
     return lambda rng, shape, fan_in, fan_out: rng.normal(0.0, math.sqrt(coe / _flow("coe", fan_in)), shape)
 
@@ -172,8 +173,14 @@ def _flow(name: str, fan: float) -> float:
     return fan
 
 
+def _number(name: str, argument: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} expected a number as {argument}, got {value!r}")
+    return value
+
+
 def _finite(name: str, argument: str, value: float, least: float = -math.inf) -> float:
-    if not (math.isfinite(value) and value >= least):
+    if not (math.isfinite(_number(name, argument, value)) and value >= least):
         bound = f" >= {least}" if least > -math.inf else ""
         raise ValueError(f"{name} expected a finite {argument}{bound}, got {value!r}")
     return float(value)

@@ -51,6 +51,7 @@ class _Slot(Enum):
 
 EMPTY, TRUSTED = _Slot.EMPTY, _Slot.TRUSTED
 NO_ARRAY = (tuple, type(None))
+NO_VALUE = frozenset({type(None), bool, int, float, str, list, dict})  # what a forward may return by mistake
 
 
 class Symbol:
@@ -289,6 +290,11 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.details()})"
+
+    def __getattr__(self, name: str) -> Any:
+        who = type(self).__name__
+        hint = "" if "_memory" in vars(self) else f": {who}.__init__ must begin with super().__init__()"
+        raise AttributeError(f"{who!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple["Layer", Any]]:

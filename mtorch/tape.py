@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mtorch.arrays import Value
-from mtorch.layer import EMPTY, NO_ARRAY, TRUSTED, Layer, refuse, settled
+from mtorch.layer import EMPTY, NO_ARRAY, NO_VALUE, TRUSTED, Layer, refuse, settled
 from mtorch.parameter import Buffer
 
 
@@ -36,8 +36,8 @@ class Tape:
                 if x.__class__ is not array and x.__class__ in NO_ARRAY and layer.array_only:
                     refuse(layer, x)
                 x = layer.bare_forward(x)
-                if x is None and not layer.moves_data:
-                    settled(layer, x)
+                if x.__class__ in NO_VALUE:
+                    settled(layer, x, layer.moves_data)
             except BaseException as error:
                 layer._memory = EMPTY
                 self.undo()

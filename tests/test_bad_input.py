@@ -8,9 +8,22 @@ import pytest
 
 import mtorch
 from apps.mnist.__main__ import main as recogniser
-from mtorch import Graph, Input, Layer, Module, Parameter, Sequential, ShapeMismatchError, layers, losses, optim
+from mtorch import (
+    Graph,
+    Input,
+    Layer,
+    Module,
+    Parameter,
+    Sequential,
+    ShapeMismatchError,
+    initializers,
+    layers,
+    losses,
+    optim,
+)
 from mtorch.data import ArrayDataset, DataLoader
 from mtorch.optim import schedules
+from mtorch.testing import check_gradients
 
 PAIR = numpy.ones((2, 3), "float32")
 NET = Module(Sequential(layers.Linear(3, 2)))
@@ -70,6 +83,12 @@ CONSTRUCTIONS = [
     (lambda: Module(layers.ReLU(), input_grad="no"), TypeError, "Module expected input_grad to be True or False"),
     (lambda: Parameter(PAIR, trainable="no"), TypeError, "Parameter expected trainable to be True or False"),
     (lambda: mtorch.seed("a"), TypeError, "seed expected an int, got 'a'"),
+    (lambda: initializers.normal("a"), TypeError, "normal expected a number as mean, got 'a'"),
+    (lambda: initializers.coe("a"), TypeError, "coe expected a number as coe, got 'a'"),
+    (lambda: layers.Linear(2, 3, init=lambda *_: numpy.full((3, 2), "a")), ValueError, "Linear expected init .*<U1"),
+    (lambda: mtorch.concat(3, 0), TypeError, "concat expected a tuple or list of arrays, got 3"),
+    (lambda: check_gradients(3, (4, 3)), TypeError, "check_gradients expected a layer or a loss function, got 3"),
+    (lambda: mtorch.save("never.npz", NET, a=[{"__mtorch__": 3}]), ValueError, "never.npz cannot hold a dict with"),
 ]
 
 FLAGS = [
@@ -192,8 +211,24 @@ def test_a_forward_that_returns_nothing_is_named_in_its_place_too(verb):
         with pytest.raises(mtorch.BackwardError):
             net.backward(PAIR)
     for wrong in (None, [1.0], 1.0, "text"):
-        with pytest.raises(TypeError, match=r"Forgetful\(\) expected its forward to return an array"):
-            getattr(Forgetful(wrong), verb)(PAIR)
+        for net in (Forgetful(wrong), Sequential(Forgetful(wrong), layers.Linear(3, 2))):
+            with pytest.raises(TypeError, match=r"^Forgetful\(\) expected its forward to return an array"):
+                getattr(net, verb)(PAIR)
+
+
+def test_a_layer_without_the_constructor_of_layers_is_told_so():
+    class Hasty(Layer):
+        def __init__(self):
+            self.size = 3
+
+        def forward(self, x):
+            return x
+
+    for use in (lambda: Hasty()(PAIR), lambda: Sequential(Hasty()), lambda: Hasty().predict(PAIR)):
+        with pytest.raises(AttributeError, match=r"Hasty.__init__ must begin with super\(\).__init__\(\)"):
+            use()
+    with pytest.raises(AttributeError, match="^'ReLU' object has no attribute 'bogus'$"):
+        layers.ReLU().bogus  # noqa: B018
 
 
 @pytest.mark.parametrize("attribute", ["shape", "reshape", "mean", "T"])

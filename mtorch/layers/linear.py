@@ -61,8 +61,8 @@ class Linear(Layer):
         if not callable(init):
             raise TypeError(f"Linear expected a function from mtorch.initializers as init, got {init!r}")
         weight = init(initializers.as_generator(rng, "Linear"), (out_dim, in_dim), in_dim, out_dim)
-        if getattr(weight, "shape", ()) != (out_dim, in_dim):
-            got = getattr(weight, "shape", weight)
+        if getattr(weight, "shape", ()) != (out_dim, in_dim) or weight.dtype.kind not in "fiu":
+            got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
             raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
         self.weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if check_flag("Linear", "bias", bias) else None

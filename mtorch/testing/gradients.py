@@ -70,6 +70,8 @@ def check_gradients(
     if tolerance is None:
         tolerance = 1e-10 if wide else 1e-8 if dtype.name == "longdouble" else 1e-6
     rng = numpy.random.default_rng(seed)
+    if not isinstance(layer_or_loss, Layer | LossFunction):
+        raise TypeError(f"check_gradients expected a layer or a loss function, got {layer_or_loss!r}")
     kind = _LossSubject if isinstance(layer_or_loss, LossFunction) else _LayerSubject
     subject = kind(layer_or_loss, inputs, dtype, rng)
     h = 5e-4 if wide else 1e-3
