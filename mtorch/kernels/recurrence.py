@@ -130,12 +130,16 @@ def joined_weights(*parts: Array | None) -> Array:
 
 def joined_grads(into_x: Array, into_h: Array, before: Array, hidden: int, bias: bool) -> tuple[Any, ...]:
     """What `weight_grads` gives, from the joined rows: in one product where into_x is into_h."""
+
+    def product(g: Array, x: Array) -> Array:
+        return numpy.matmul(g.T, x, out=memory.empty((g.shape[1], x.shape[1]), x.dtype))
+
     before = rows(before)
     if into_x is into_h:
-        dw = numpy.matmul(into_h.T, before)
+        dw = product(into_h, before)
         dw_h, dw_x = dw[:, : hidden + bias], dw[:, hidden:]
     else:
-        dw_h, dw_x = numpy.matmul(into_h.T, before[:, : hidden + bias]), numpy.matmul(into_x.T, before[:, hidden:])
+        dw_h, dw_x = product(into_h, before[:, : hidden + bias]), product(into_x, before[:, hidden:])
     return dw_x[:, bias:], dw_h[:, :hidden], dw_x[:, 0] if bias else None, dw_h[:, hidden] if bias else None
 
 

@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from mtorch.arrays import Array
+from mtorch.kernels.memory import empty_like
 from mtorch.losses.base import LossFunction
 
 
@@ -16,4 +17,6 @@ class MSELoss(LossFunction):
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         d = prediction - target
-        return d * d, 2 * d
+        terms = xp.multiply(d, d, out=empty_like(xp, d))
+        d *= 2
+        return terms, d
