@@ -465,6 +465,21 @@ def test_probabilities_of_zero_and_one_are_finite(dtype):
     assert loss.value[4] <= 100 + 1e-4 and numpy.isfinite(loss.grad).all()
 
 
+def test_losses_of_float16_neither_overflow_nor_divide_by_zero():
+    p = numpy.full((300, 300), 5, "float16")
+    for cls in (MSELoss, L1Loss, HuberLoss, SquareLoss):
+        assert math.isfinite(cls()(p, p - 4).value) and math.isfinite(cls(reduction="sum")(p, p - 4).value)
+    loss = BCELoss(reduction="none")(numpy.array([0.0, 0.0, 1.0, 1.0], "float16"), [0.0, 1.0, 0.0, 1.0])
+    assert loss.value.tolist() == [0, 100, 100, 0] and numpy.isfinite(loss.grad).all()
+    net = Module(layers.Linear(3, 2, dtype="float16", rng=0))
+    labels = numpy.zeros(70_000, int)
+    loss = CrossEntropyLoss(net)(net(numpy.zeros((70_000, 3))), labels)
+    assert loss.value == pytest.approx(math.log(2), rel=1e-3)
+    loss.backward()
+    grad = net.parameters()["bias"].grad
+    assert grad.dtype == numpy.float16 and grad == pytest.approx(numpy.array([-0.5, 0.5]), rel=0.1)
+
+
 @pytest.mark.parametrize("wrong", [-0.01, 1.01, math.nan, math.inf])
 def test_values_that_are_no_probabilities_are_refused(wrong):
     bad = PREDICTION.copy()

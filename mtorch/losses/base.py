@@ -76,7 +76,7 @@ class LossFunction:
     reduction: "mean", "sum" or "none".
 
     A subclass defines `terms(xp, prediction, target)`, which returns the loss of each item and, as a new array, the
-    derivative of each with respect to the prediction. A loss computes in the prediction's array module and dtype.
+    derivative of each with respect to the prediction. A loss computes in the prediction's array module and dtype (float16 in float32).
     """
 
     def __init__(self, backward_func: Any = None, *, reduction: str = "mean"):
@@ -97,17 +97,20 @@ class LossFunction:
         raise NotImplementedError(f"{type(self).__name__} does not define terms")
 
     def admit(self, prediction: Any) -> Array:
-        """The prediction as a real floating array (lists and integers are cast to float32)."""
-        if prediction.__class__ is numpy.ndarray and prediction.dtype.kind == "f" and prediction.dtype.isnative:
+        """The prediction as a real floating array. Lists and integers are cast to float32, and so is float16, in which
+        a sum of ten thousand squares overflows; the net casts the gradient back.
+        """
+        if prediction.__class__ is numpy.ndarray and prediction.dtype.char in "fdg" and prediction.dtype.isnative:
             return prediction
         if isinstance(prediction, tuple):
             raise TypeError(f"{self!r} expected one array as prediction, got a tuple of {len(prediction)}")
         if arrays.array_module(prediction) not in (None, numpy):
             if prediction.dtype.kind != "f":
                 raise TypeError(f"{self!r} expected a floating prediction, got dtype {prediction.dtype}")
-            return prediction
+            return prediction if prediction.dtype.itemsize > 2 else prediction.astype("float32")
         host = arrays.host_array(prediction, self)
-        return host.astype(host.dtype.newbyteorder("=") if host.dtype.kind == "f" else numpy.float32)
+        wide = host.dtype.kind == "f" and host.dtype.itemsize > 2
+        return host.astype(host.dtype.newbyteorder("=") if wide else numpy.float32)
 
     def admit_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
         """The target in the prediction's module, dtype and shape; nothing broadcasts."""
