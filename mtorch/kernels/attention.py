@@ -27,15 +27,20 @@ def empty(xp: ModuleType, shape: tuple[int, ...], dtype: numpy.dtype) -> Array:
     return memory.empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
 
 
-def pairs(xp: ModuleType, a: Array, b: Array) -> Array:
-    """a b^T of every head: (., L, d), (., S, d) -> (., L, S). In memory S stands before L, as NumPy reduces faster."""
-    room = empty(xp, (*a.shape[:2], b.shape[2], a.shape[2]), a.dtype)
-    return xp.matmul(b, a.swapaxes(-1, -2), out=room).swapaxes(-1, -2)
+def pairs(xp: ModuleType, a: Array, b: Array, scale: float = 1.0) -> Array:
+    """scale a b^T of every head: (., L, d), (., S, d) -> (., L, S).
+
+    In memory S stands before L, as NumPy reduces faster so; and a is turned first, as BLAS multiplies faster so.
+    """
+    n, heads, length, size = a.shape
+    turned, room = (empty(xp, (n, heads, rows, length), a.dtype) for rows in (size, b.shape[2]))
+    xp.multiply(a.swapaxes(-1, -2), scale, out=turned)
+    return xp.matmul(b, turned, out=room).swapaxes(-1, -2)
 
 
 def attention(xp: ModuleType, q: Array, k: Array, bias: Array | None) -> Array:
     """P = softmax(q k^T / sqrt(d) + bias) over the keys: (N, H, L, S). A query that may meet no key has a row of 0."""
-    p = pairs(xp, xp.multiply(q, 1 / math.sqrt(q.shape[-1]), out=empty_like(xp, q)), k)
+    p = pairs(xp, q, k, 1 / math.sqrt(q.shape[-1]))
     low = forbidden(p.dtype) / 2
     if bias is not None:
         p += bias
