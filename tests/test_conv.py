@@ -7,9 +7,10 @@ import numpy
 import pytest
 
 from mtorch import Sequential, ShapeMismatchError, layers
+from mtorch.arrays import as_numpy
 from mtorch.kernels import convolution, pooling
 from mtorch.kernels.windows import Window, _sliced_windows_out, spans, windows_back, windows_out
-from mtorch.testing import check_gradients
+from mtorch.testing import check_gradients, strict
 
 rng = numpy.random.default_rng(0)
 
@@ -187,15 +188,16 @@ def test_pooling_is_that_of_the_definition_also_at_ties(kernel, stride, padding,
     numpy.testing.assert_allclose(pooling.mean_pool_grad(numpy, dy, size, window), spread, atol=1e-12)
 
 
+@pytest.mark.parametrize("xp", [numpy, strict])
 @pytest.mark.parametrize("kernel, stride, padding", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (4, 2, 2), (5, 3, 2)])
-def test_in_a_window_of_negative_infinities_the_first_inside_the_image_wins(kernel, stride, padding):
-    pool = layers.MaxPool2d(kernel, stride, padding, dtype="float64")
-    y = pool(numpy.full((2, 1, 7, 6), -numpy.inf))
-    assert (y == -numpy.inf).all()
+def test_in_a_window_of_negative_infinities_the_first_inside_the_image_wins(kernel, stride, padding, xp):
+    pool = layers.MaxPool2d(kernel, stride, padding, xp=xp, dtype="float64")
+    y = pool(xp.full((2, 1, 7, 6), -numpy.inf))
+    assert (as_numpy(y) == -numpy.inf).all()
     expected = numpy.zeros((2, 1, 7, 6))
     for i, j in itertools.product(*map(range, y.shape[2:])):
         expected[:, :, max(i * stride - padding, 0), max(j * stride - padding, 0)] += 1
-    assert (pool.backward(numpy.ones_like(y)) == expected).all()
+    assert (as_numpy(pool.backward(xp.ones_like(y))) == expected).all()
 
 
 def test_nan_goes_through_max_pooling():

@@ -163,6 +163,7 @@ def test_the_host_bodies_equal_the_equations(kernel, gates, steps, batch, hidden
     weights = tuple(normal(*shape, seed=k) * hidden**-0.5 for k, shape in enumerate(shapes))
     lengths = numpy.random.default_rng(0).integers(1, steps + 1, batch)
     options = [("tanh",), ("relu",)] if kernel is rnn else [()]
+    monkeypatch.setattr(recurrence, "BLOCK", 2 * batch * hidden)  # several blocks
     for padded, reverse, given, bias, option in itertools.product(*[(True, False)] * 4, options):
         padding = recurrence.padding_mask(numpy, lengths, steps) if padded else None
         start = state if given else (None,) * len(state)
