@@ -166,7 +166,7 @@ def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_
         if pad is None:
             product(dz_t, w_hh, dh)
         else:
-            numpy.copyto(dh, dz_t.dot(w_hh), where=~pad)
+            numpy.copyto(dh, numpy.matmul(dz_t, w_hh), where=~pad)
     dz = rows(dz)
     return dz, (dh, dc), recurrence.joined_grads(dz, dz, before, hidden, weights[2] is not None)
 
