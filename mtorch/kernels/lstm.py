@@ -78,7 +78,7 @@ def backward_generic(xp, weights, dy, state_grad, padding, reverse, x, before, c
 
 
 def _forward_numpy(xp, x, state, weights, padding, reverse):
-    """h_t, x_t and 1 stand side by side, so that one product serves them; a step works in blocks that stay in cache.
+    """h_t, 1 and x_t stand side by side, so that one product serves them; a step works in arrays that stay in cache.
 
     sigmoid(z) = (1 + tanh(z / 2)) / 2, so that one tanh serves all gates; the weights carry the half.
 
