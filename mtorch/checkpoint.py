@@ -50,7 +50,7 @@ def save(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     }
     text = json.dumps(_without_arrays(notes, entries, path.name))
     if path.suffix == ".safetensors":
-        data = _safetensors().save({name: numpy.asarray(a, order="C") for name, a in entries.items()}, {RESERVED: text})
+        data = _as_safetensors(path, {name: numpy.asarray(a, order="C") for name, a in entries.items()}, text)
         write_atomically(path, lambda file: file.write(data))
     else:
         entries[RESERVED] = numpy.frombuffer(text.encode(), dtype=numpy.uint8)
@@ -229,6 +229,14 @@ def _notes(path: Path, text: str | None, entries: dict[str, numpy.ndarray]) -> d
     return notes
 
 
+def _as_safetensors(path: Path, entries: dict[str, numpy.ndarray], text: str) -> bytes:
+    library = _safetensors()
+    try:
+        return library.save(entries, {RESERVED: text})
+    except Exception as error:  # the library's own class, for dtypes it does not know
+        raise TypeError(f"{path.name} cannot hold this, a name that ends in .npz could: {error}") from error
+
+
 def _path(verb: str, path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{verb} expected a path, got {path!r}")
@@ -256,8 +264,8 @@ def _safetensors() -> Any:
 def _without_arrays(item: Any, entries: dict[str, numpy.ndarray], name: str) -> Any:
     """`item` ready for JSON; its arrays move to `entries`."""
     if isinstance(item, dict):
-        if RESERVED in item:
-            raise ValueError(f"{name} cannot hold a dict with the key {RESERVED!r}")
+        if RESERVED in item or len(set(map(str, item))) < len(item):
+            raise ValueError(f"{name} cannot hold a dict with the key {RESERVED!r}, or with keys of one text: {item!r}")
         return {str(key): _without_arrays(value, entries, name) for key, value in item.items()}
     if isinstance(item, list | tuple):
         return [_without_arrays(value, entries, name) for value in item]

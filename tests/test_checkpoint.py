@@ -283,6 +283,21 @@ def test_no_file_and_a_folder_are_oserrors(tmp_path):
         mtorch.save(tmp_path / "no" / "such" / "folder.npz", net())
 
 
+def test_keys_that_would_become_one_are_refused(saved):
+    before = saved.read_bytes()
+    with pytest.raises(ValueError, match=r"model\.npz cannot hold a dict"):
+        mtorch.save(saved, net(), table={1: "a", "1": "b"})
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[1:])
+def test_types_that_safetensors_does_not_know_are_a_type_error(tmp_path, suffix):
+    for module, more in ((net(dtype="longdouble"), {}), (net(), {"names": numpy.array(["a"])})):
+        with pytest.raises(TypeError, match=r"model.safetensors cannot hold this, a name that ends in \.npz could"):
+            mtorch.save(tmp_path / f"model{suffix}", module, **more)
+    assert os.listdir(tmp_path) == []
+
+
 def test_what_a_file_cannot_hold_is_refused_before_the_old_one_is_touched(saved):
     before = saved.read_bytes()
     with pytest.raises(TypeError, match=r"model\.npz.*object"):

@@ -76,7 +76,8 @@ class LossFunction:
     reduction: "mean", "sum" or "none".
 
     A subclass defines `terms(xp, prediction, target)`, which returns the loss of each item and, as a new array, the
-    derivative of each with respect to the prediction. A loss computes in the prediction's array module and dtype (float16 in float32).
+    derivative of each with respect to the prediction. A loss computes in the prediction's array module and dtype, for
+    float16 in float32.
     """
 
     def __init__(self, backward_func: Any = None, *, reduction: str = "mean"):
