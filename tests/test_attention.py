@@ -4,6 +4,7 @@ import numpy
 import pytest
 
 from mtorch import ShapeMismatchError, layers
+from mtorch.arrays import as_numpy
 from mtorch.testing import strict
 
 RNG = numpy.random.default_rng(0)
@@ -106,6 +107,16 @@ def test_a_query_that_may_see_nothing_gives_zeros_not_nan():
     numpy.testing.assert_array_equal(y[2], numpy.broadcast_to(layer.out_proj.bias.value, (2, 8)))
     dq, dk, dv, nothing = layer.backward(numpy.ones_like(y))
     assert nothing is None and not dq[2].any() and numpy.isfinite(dk).all() and numpy.isfinite(dv).all()
+
+
+@pytest.mark.parametrize("xp", [numpy, strict])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_scores_are_a_certain_choice(dtype, xp):
+    layer = layers.MultiHeadAttention(8, 2, xp=xp, dtype=dtype, rng=0)
+    x = xp.asarray(1e4 * X, dtype=dtype)
+    with numpy.errstate(over="raise", invalid="raise", divide="raise"):
+        y, dx = layer(x), layer.backward(x)
+    assert numpy.isfinite(as_numpy(y)).all() and numpy.isfinite(as_numpy(dx)).all()
 
 
 def test_what_does_not_fit_is_refused():
