@@ -71,6 +71,7 @@ class Layer:
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
     spreads = False  # True for layers whose kernels share their work between threads, and for nets that hold one
     array_only = False  # True for layers that take one array; a tuple is then refused for them
+    rebuilt = 0  # how often any module has got other layers; what has listed parameters then lists them again
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
         self.xp, self.dtype = home_of(type(self).__name__, xp, dtype)

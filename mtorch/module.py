@@ -117,6 +117,7 @@ class Module(Layer, guarded=False, metaclass=_Complete):
         if self._formula is None:
             if name == "net":
                 self._net = value.core()
+                Layer.rebuilt += 1
         elif any(isinstance(item, STATE | list | tuple | dict) for item in (before, value)):
             if self._net.named != dict(_named(self)):
                 try:
@@ -125,6 +126,7 @@ class Module(Layer, guarded=False, metaclass=_Complete):
                     attributes[name] = before
                     raise
                 vars(self._net).update(vars(graph))  # the same object, because other graphs may hold it
+                Layer.rebuilt += 1
 
     def _traced(self) -> Graph:
         """The graph that the forward of the class writes down."""

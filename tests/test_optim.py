@@ -316,6 +316,39 @@ def test_a_parameter_without_a_contribution_is_left_alone_with_its_state(cls, op
         assert (state["steps"], state["a.steps"], state["b.steps"]) == (4, 2, 4)
 
 
+class Two(Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = layers.Linear(3, 2, rng=0), layers.Linear(2, 1, rng=0)
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_layer_that_comes_later_is_moved_by_the_same_rule_from_a_fresh_state(wrapped):
+    two = Two()
+    module = Module(Sequential(two)) if wrapped else two
+    optimizer = Adam(module, lr=0.5, scale={"*a.weight": 0.5})
+
+    def step():
+        module(numpy.ones((2, 3), "float32"))
+        module.backward(numpy.full((2, 1), 100, "float32"))
+        before = {name: value.copy() for name, value in module.state_dict().items()}
+        optimizer.step()
+        return {name: abs(value - before[name]).max() for name, value in module.state_dict().items()}
+
+    step()
+    two.b = layers.Linear(2, 1, rng=1)
+    moves = step()
+    assert all(0 < move <= 0.51 for move in moves.values()), moves
+    counts = {name: count for name, count in optimizer.state_dict().items() if name.endswith(".steps")}
+    assert sorted(counts.values()) == [1, 1, 2, 2]
+    resumed = Adam(module, lr=0.5, scale={"*a.weight": 0.5})
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.steps == 2
+
+
 def test_accumulated_gradients_are_one_step():
     module, twin = one([1.0]), one([1.0])
     module.w.accumulate(numpy.array([0.25]))

@@ -64,7 +64,7 @@ class Optimizer:
         self.weight_decay = self.number("weight_decay", weight_decay)
         self.clip_norm = None if clip_norm is None else self.number("clip_norm", clip_norm)
         self.clip_value = None if clip_value is None else self.number("clip_value", clip_value)
-        self.named = module.parameters()
+        self.named, self._listed = module.parameters(), Layer.rebuilt
         if not isinstance(scale, dict | None) or not all(isinstance(pattern, str) for pattern in scale or ()):
             wanted = 'name patterns with factors such as {"0.*": 0.1}'
             raise TypeError(f"{type(self).__name__} expected scale to be {wanted}, got {scale!r}")
@@ -127,11 +127,20 @@ class Optimizer:
     def step(self) -> None:
         """One move of all parameters that have a gradient. Where a number is too large, the result is inf or NaN."""
         rate = self.rate
+        if self._listed != Layer.rebuilt:
+            self._list_again()
         if self.rewrites():
             live = [(path, p) for path, p in self.named.items() if p.contributed and p.trainable]
             self._direct(live, self._shrinkage([p.grad for _, p in live]))
         self.module.step(rate)
         self.steps += 1
+
+    def _list_again(self) -> None:
+        """Goes on with the parameters that the module has now; what was kept for others is dropped."""
+        named, before = self.module.parameters(), self.named
+        self.state = {path: state for path, state in self.state.items() if named.get(path) is before[path]}
+        self.named, self._listed = named, Layer.rebuilt
+        self.factors = self._factors()
 
     def rewrites(self) -> bool:
         """False when the direction is the gradient itself."""
@@ -204,6 +213,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """The step count, and by dotted name each parameter's own step count and host copies of its arrays."""
+        self._list_again()
         found: dict[str, Any] = {"steps": self.steps}
         for path in self.named if self.slots else ():
             state = self.state.get(path)
@@ -216,6 +226,7 @@ class Optimizer:
         """Takes over a `state_dict`; a ValueError lists all that does not fit, and then nothing is changed."""
         if not isinstance(state, Mapping):
             raise TypeError(f"{type(self).__name__} expected a state dict, got {state!r}")
+        self._list_again()
         left, missing, wrong = dict(state), [], []
 
         def take(name: str) -> Any:
