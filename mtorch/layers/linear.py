@@ -14,7 +14,7 @@ from mtorch.layer import Layer
 from mtorch.layers.checks import check_flag, check_number
 from mtorch.parameter import Parameter
 
-LARGE = 1 << 16  # entries of a weight or a result from which on `product` gains more than it costs
+LARGE = 1 << 16  # entries of a factor from which on `product` gains more than it costs
 
 
 def check_size(layer: str, name: str, size: Any, least: int = 1) -> int:
@@ -76,7 +76,7 @@ class Linear(Layer):
             raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
         self.remember(x)
         w, rows = self.weight.value, x if x.ndim == 2 else flat_rows(x)
-        y = rows.dot(w.T) if max(w.size, len(rows) * self.out_dim) < LARGE else product(rows, w.T)
+        y = rows.dot(w.T) if rows.size < LARGE else product(rows, w.T)
         if self.bias is not None:
             y += self.bias.value
         return y if x.ndim == 2 else y.reshape(x.shape[:-1] + (self.out_dim,))
@@ -85,7 +85,7 @@ class Linear(Layer):
         x = self.recall()
         g = self._parameter_grads(x, output_grad)
         w = self.weight.value
-        dx = g.dot(w) if max(w.size, len(g) * self.in_dim) < LARGE else product(g, w)
+        dx = g.dot(w) if g.size < LARGE else product(g, w)
         return dx if x.ndim == 2 else dx.reshape(x.shape)
 
     def backward_parameters(self, output_grad: Array) -> None:
@@ -93,7 +93,7 @@ class Linear(Layer):
 
     def _parameter_grads(self, x: Array, output_grad: Array) -> Array:
         g, x = (output_grad, x) if x.ndim == 2 else (flat_rows(output_grad), flat_rows(x))
-        if self.weight.value.size < LARGE:
+        if x.size < LARGE:
             self.weight.accumulate_product(g.T, x)
         else:
             self.weight.accumulate_result(product, g.T, x)
