@@ -407,3 +407,25 @@ def test_on_the_raw_scans_the_ancestors_nets_do_as_well_over_ten_splits(model, l
         test_set = ArrayDataset(recipe.inputs(data.test_images), data.test_labels)
         accuracies.append(evaluate(module, loss_func, DataLoader(test_set, batch_size=540)).accuracy)
     assert numpy.mean(accuracies) >= least, accuracies
+
+
+real = pytest.mark.skipif("MTORCH_DATA" not in os.environ, reason="needs MNIST: MTORCH_DATA names its folder")
+
+
+@real
+@pytest.mark.slow
+def test_on_mnist_nine_of_ten_seeds_reach_92_percent_after_one_epoch(tmp_path, no_pictures):
+    options = ["--data", "mnist", "--epochs", "1", "--out", str(tmp_path)]
+    accuracies = []
+    for seed in range(10):
+        assert main([*options, "--seed", str(seed)]) == 0
+        accuracies.append(json.loads((tmp_path / "metrics.json").read_text())["test_accuracy"])
+    assert sum(accuracy >= 0.92 for accuracy in accuracies) >= 9, accuracies
+
+
+@real
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "least"), [("lenet", 0.975), ("gru", 0.95), ("deep", 0.96)])
+def test_on_mnist_one_epoch_goes_a_long_way(tmp_path, no_pictures, model, least):
+    assert main(["--data", "mnist", "--model", model, "--epochs", "1", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["test_accuracy"] >= least
