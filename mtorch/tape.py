@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from mtorch.arrays import Value
+from mtorch.arrays import Value, shape_value
 from mtorch.layer import EMPTY, NO_ARRAY, NO_VALUE, TRUSTED, Layer, refuse, settled
 from mtorch.parameter import Buffer
 
@@ -58,8 +58,9 @@ class Tape:
 
     def rewind(self, output_grad: Value, stop: int = 0) -> Value:
         """The backward of one call after the other, from the last down to number `stop`."""
-        calls = self.calls
+        calls, layer = self.calls, None
         while len(calls) > stop:
+            above = layer
             layer, layer._memory = calls.pop()
             if output_grad is not None:
                 layer._returned = TRUSTED
@@ -67,6 +68,10 @@ class Tape:
                     output_grad = layer.bare_backward(output_grad)
                 except BaseException as error:
                     self._note(error, layer)
+                    mistaken = isinstance(error, TypeError | ValueError | AttributeError) and len(error.__notes__) == 1
+                    if above is not None and mistaken:
+                        kind = getattr(output_grad, "dtype", type(output_grad).__name__)
+                        error.add_note(f"its output gradient, {kind} {shape_value(output_grad)}, came from {above!r}")
                     raise
                 layer._returned = None
             layer._memory = EMPTY

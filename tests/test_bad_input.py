@@ -1,6 +1,7 @@
 """What a hostile or a new user types is refused with a typed error that names the class or argument."""
 
 import math
+import re
 import types
 
 import numpy
@@ -214,6 +215,24 @@ def test_a_forward_that_returns_nothing_is_named_in_its_place_too(verb):
         for net in (Forgetful(wrong), Sequential(Forgetful(wrong), layers.Linear(3, 2))):
             with pytest.raises(TypeError, match=r"^Forgetful\(\) expected its forward to return an array"):
                 getattr(net, verb)(PAIR)
+
+
+@pytest.mark.parametrize(
+    "wrong, text",
+    [(PAIR.astype("float64"), r"float64 \(2, 3\)"), (PAIR[:1], r"float32 \(1, 3\)")],
+    ids=["dtype", "shape"],
+)
+def test_an_error_in_backward_says_where_the_gradient_came_from(wrong, text):
+    class Careless(layers.Identity):
+        def backward(self, output_grad):
+            return wrong
+
+    net = Sequential(layers.Linear(3, 3), Careless(), layers.Linear(3, 3))
+    y = net(PAIR)
+    with pytest.raises(ValueError) as error:
+        net.backward(y)
+    assert error.value.__notes__[0] == "in layer 0 of Sequential"
+    assert re.match(f"its output gradient, {text}, came from Careless", error.value.__notes__[1])
 
 
 def test_a_layer_without_the_constructor_of_layers_is_told_so():
