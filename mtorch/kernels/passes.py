@@ -5,7 +5,7 @@ from collections.abc import Callable
 from mtorch.arrays import LARGE_BLOCK, Array
 from mtorch.kernels import threads
 
-OPERATIONS = 4  # of a product, that take as long as a pass over one entry
+OPERATIONS = 8  # of a product, that take as long as a pass over one entry
 
 
 def passes_in_parts(function: Callable[[range], None], count: int, entries: int) -> None:
