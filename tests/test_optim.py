@@ -349,6 +349,15 @@ def test_a_layer_that_comes_later_is_moved_by_the_same_rule_from_a_fresh_state(w
     assert resumed.steps == 2
 
 
+def test_a_state_is_loaded_for_the_layers_that_the_module_has_now():
+    two = Two()
+    optimizer = Adam(two)
+    two.b = layers.Linear(2, 1, bias=False, rng=1)
+    state = Adam(two).state_dict()
+    optimizer.load_state_dict(state)
+    assert optimizer.state_dict() == state and "b.bias.steps" not in state
+
+
 def test_accumulated_gradients_are_one_step():
     module, twin = one([1.0]), one([1.0])
     module.w.accumulate(numpy.array([0.25]))
