@@ -36,7 +36,7 @@ class Tape:
                 if x.__class__ is not array and x.__class__ in NO_ARRAY and layer.array_only:
                     refuse(layer, x)
                 x = layer.bare_forward(x)
-                if x.__class__ in NO_VALUE:
+                if x.__class__ is not array and x.__class__ in NO_VALUE:
                     settled(layer, x, layer.moves_data)
             except BaseException as error:
                 layer._memory = EMPTY

@@ -12,8 +12,8 @@ The generic bodies say just that.  The NumPy bodies (`_rows_...`) work on rows: 
 (C, W, N), and unrolled along W alone, KW copies shifted by a column each, as (KW * C, OW * N).  KH unrolled rows that
 follow one another are then the columns of one output row *as they lie*, a matrix without a further copy: the unrolled
 image is KW times the image instead of KH * KW times, its copies are long runs, and a product serves one output row of
-the whole batch, of which one call makes a stack.  Every result lies in memory as (H, C, W, N) and is handed on as an (N, C, H, W) view, which is what
-the next convolution likes to read.
+the whole batch, of which one call makes a stack.  Every result lies in memory as (H, C, W, N) and is handed on as an
+(N, C, H, W) view, which is what the next convolution likes to read.
 """
 
 from types import ModuleType

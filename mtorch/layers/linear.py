@@ -75,8 +75,8 @@ class Linear(Layer):
         if x.shape[-1:] != (self.in_dim,):
             raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
         self.remember(x)
-        w, rows = self.weight.value, x if x.ndim == 2 else flat_rows(x)
-        y = rows.dot(w.T) if rows.size < LARGE else product(rows, w.T)
+        w = self.weight.value.T
+        y = x.dot(w) if x.ndim == 2 and x.size < LARGE else product(flat_rows(x), w)
         if self.bias is not None:
             y += self.bias.value
         return y if x.ndim == 2 else y.reshape(x.shape[:-1] + (self.out_dim,))

@@ -123,17 +123,22 @@ class Optimizer:
 
     # ------------------------------------------------------------------ the step
 
-    @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the parameters moved
     def step(self) -> None:
         """One move of all parameters that have a gradient. Where a number is too large, the result is inf or NaN."""
         rate = self.rate
         if self._listed != Layer.rebuilt:
             self._list_again()
         if self.rewrites():
-            live = [(path, p) for path, p in self.named.items() if p.contributed and p.trainable]
-            self._direct(live, self._shrinkage([p.grad for _, p in live]))
-        self.module.step(rate)
+            self._step_by_rule(rate)
+        else:
+            self.module.step(rate)
         self.steps += 1
+
+    @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the parameters moved
+    def _step_by_rule(self, rate: float) -> None:
+        live = [(path, p) for path, p in self.named.items() if p.contributed and p.trainable]
+        self._direct(live, self._shrinkage([p.grad for _, p in live]))
+        self.module.step(rate)
 
     def _list_again(self) -> None:
         """Goes on with the parameters that the module has now; what was kept for others is dropped."""
