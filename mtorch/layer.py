@@ -92,10 +92,17 @@ class Layer:
     def __call__(self, x: Value, *more: Value) -> Value:
         if more:
             x = (x, *more)
-        elif x.__class__ is self.xp.ndarray and x.dtype is self.dtype:
+        elif x.__class__ is self._array_class() and x.dtype is self.dtype:
             return self.forward(x)
         symbol = _symbol_in(x)
         return self.forward(self.admit(x)) if symbol is None else symbol.apply(self, x)
+
+    def _array_class(self) -> type:
+        try:
+            return self.xp.ndarray
+        except AttributeError:
+            complete(self)
+            raise
 
     def admit(self, x: Value) -> Value:
         """What the door lets in: every array on this layer's module, in this layer's dtype."""
@@ -227,7 +234,7 @@ class Layer:
         """The eval-mode result of the door; keeps nothing and changes nothing."""
         if more:
             x = self.admit((x, *more))
-        elif x.__class__ is not self.xp.ndarray or x.dtype is not self.dtype:
+        elif x.__class__ is not self._array_class() or x.dtype is not self.dtype:
             x = self.admit(x)
         return alone(self.infer, x) if self.spreads else self.infer(x)
 
@@ -292,11 +299,6 @@ class Layer:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.details()})"
 
-    def __getattr__(self, name: str) -> Any:
-        who = type(self).__name__
-        hint = "" if "_memory" in vars(self) else f": {who}.__init__ must begin with super().__init__()"
-        raise AttributeError(f"{who!r} object has no attribute {name!r}{hint}", name=name, obj=self)
-
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple["Layer", Any]]:
         """(layer, inputs) pairs that cover the options of the class; every shared test runs over them.
@@ -304,6 +306,13 @@ class Layer:
         An input is a shape, a tuple of shapes, or a function of (xp, rng) that returns the value itself.
         """
         raise NotImplementedError(f"{cls.__name__} needs examples() for its proofs")
+
+
+def complete(layer: Layer) -> Layer:
+    """The layer itself; AttributeError when its class forgets what `Layer.__init__` does."""
+    if "_memory" not in vars(layer):
+        raise AttributeError(f"{type(layer).__name__}.__init__ must begin with super().__init__()", obj=layer)
+    return layer
 
 
 def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:

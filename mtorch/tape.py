@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mtorch.arrays import Value, shape_value
-from mtorch.layer import EMPTY, NO_ARRAY, NO_VALUE, TRUSTED, Layer, refuse, settled
+from mtorch.layer import EMPTY, NO_ARRAY, NO_VALUE, TRUSTED, Layer, complete, refuse, settled
 from mtorch.parameter import Buffer
 
 
@@ -123,7 +123,7 @@ class Container(Layer):
         for layer in found:
             if not isinstance(layer, Layer):
                 raise TypeError(f"{cls.__name__} is made of layers, got {layer!r}")
-        return tuple(layer.core() for layer in found)
+        return tuple(complete(layer).core() for layer in found)
 
     def step(self, lr: float) -> None:
         super().step(lr)
