@@ -6,9 +6,8 @@ from types import ModuleType
 
 import numpy
 
-from mtorch.arrays import Array, is_numpy
-from mtorch.kernels import memory
-from mtorch.kernels.memory import empty_like
+from mtorch.arrays import Array
+from mtorch.kernels.memory import empty_like, empty_on
 
 
 def forbidden(dtype: numpy.dtype) -> float:
@@ -22,18 +21,13 @@ def causal_bias(xp: ModuleType, queries: int, keys: int, dtype: numpy.dtype) -> 
     return xp.triu(xp.full((queries, keys), forbidden(dtype), dtype=dtype), 1)
 
 
-def empty(xp: ModuleType, shape: tuple[int, ...], dtype: numpy.dtype) -> Array:
-    """An uninitialised array of that module."""
-    return memory.empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
-
-
 def pairs(xp: ModuleType, a: Array, b: Array, scale: float = 1.0) -> Array:
     """scale a b^T of every head: (., L, d), (., S, d) -> (., L, S).
 
     In memory S stands before L, as NumPy reduces faster so; and a is turned first, as BLAS multiplies faster so.
     """
     n, heads, length, size = a.shape
-    turned, room = (empty(xp, (n, heads, rows, length), a.dtype) for rows in (size, b.shape[2]))
+    turned, room = (empty_on(xp, (n, heads, rows, length), a.dtype) for rows in (size, b.shape[2]))
     xp.multiply(a.swapaxes(-1, -2), scale, out=turned)
     return xp.matmul(b, turned, out=room).swapaxes(-1, -2)
 

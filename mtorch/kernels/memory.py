@@ -70,6 +70,11 @@ def empty(shape: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray:
     return blocks[-1].reshape(shape)
 
 
+def empty_on(xp: ModuleType, shape: tuple[int, ...], dtype: numpy.dtype) -> Array:
+    """An uninitialised C-ordered array of any array module."""
+    return empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
+
+
 def empty_like(xp: ModuleType, x: Array, dtype: numpy.dtype | None = None) -> Array:
     """An uninitialised array of the shape, the memory order and, unless given, the dtype of x, on any array module."""
     if not is_numpy(xp) or x.nbytes < LARGE:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from mtorch import arrays
-from mtorch.arrays import BLOCK, Array, is_numpy
+from mtorch.arrays import BLOCK, Array
 from mtorch.kernels import memory
 
 SMALL = 1 << 14  # entries of a matrix up to which the call of a product costs more than how its rows lie
@@ -46,7 +46,7 @@ def in_order(steps: Iterable, reverse: bool) -> list:
 
 def state_buffer(xp: ModuleType, x: Array, hidden: int, first: Array | None, reverse: bool) -> tuple[Array, Array]:
     """The states before and after each step, two views of one buffer of T + 1 states; the first state is filled in."""
-    states = empty(xp, (x.shape[0] + 1, x.shape[1], hidden), x.dtype)
+    states = memory.empty_on(xp, (x.shape[0] + 1, x.shape[1], hidden), x.dtype)
     states[-1 if reverse else 0] = 0 if first is None else first
     return before_and_after(states, reverse)
 
@@ -69,11 +69,6 @@ def rows(a: Array) -> Array:
     return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
 
 
-def empty(xp: ModuleType, shape: tuple[int, ...], dtype: Any) -> Array:
-    """An uninitialised array of that module."""
-    return memory.empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
-
-
 def project(xp: ModuleType, x: Array, weight: Array, bias: Array | None) -> Array:
     """x @ weight + bias of all steps in one product: (T, N, D), (D, G) -> (T, N, G). The bias is one more row of it."""
     steps, batch, size = x.shape
@@ -81,7 +76,7 @@ def project(xp: ModuleType, x: Array, weight: Array, bias: Array | None) -> Arra
     if bias is not None:
         flat = xp.concatenate((flat, xp.ones((steps * batch, 1), x.dtype)), axis=1)
         weight = xp.concatenate((weight, bias[None, :]))
-    out = empty(xp, (steps, batch, weight.shape[1]), x.dtype)
+    out = memory.empty_on(xp, (steps, batch, weight.shape[1]), x.dtype)
     xp.dot(flat, weight, out=rows(out))
     return out
 

@@ -9,7 +9,8 @@ import numpy
 from mtorch import arrays, initializers
 from mtorch.arrays import Array, Value, flat_rows, ones
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.attention import attention, attention_grad, causal_bias, empty, forbidden, pairs
+from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden, pairs
+from mtorch.kernels.memory import empty_on
 from mtorch.kernels.threads import product
 from mtorch.layer import NO_ARRAY, home_of
 from mtorch.layers.checks import check_flag, check_number
@@ -83,7 +84,7 @@ class MultiHeadAttention(Container):
         tape = Tape(self)
         thinned = tape.call(self.thin, p)
         length, n = sources[0].shape[:2]
-        context = empty(xp, (length, n, self.embed_dim), p.dtype)
+        context = empty_on(xp, (length, n, self.embed_dim), p.dtype)
         xp.matmul(thinned, v, out=self._heads(context))
         y = tape.call(self.out_proj, context)
         self.remember(x, tape, q, k, v, p, thinned)
@@ -113,10 +114,10 @@ class MultiHeadAttention(Container):
         dc = self._heads(tape.pull(output_grad))
         dp = tape.pull(pairs(xp, dc, v))
         if len(sources) == 1:
-            found = empty(xp, (*sources[0].shape[:2], 3 * e), p.dtype)
+            found = empty_on(xp, (*sources[0].shape[:2], 3 * e), p.dtype)
             parts, grads = (found[..., i * e : (i + 1) * e] for i in range(3)), (flat_rows(found),)
         else:
-            parts = tuple(empty(xp, source.shape, p.dtype) for source in sources)
+            parts = tuple(empty_on(xp, source.shape, p.dtype) for source in sources)
             grads = tuple(map(flat_rows, parts))
         dq, dk, dv = map(self._heads, parts)
         attention_grad(xp, q, k, p, dp, dq, dk)
