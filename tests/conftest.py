@@ -1,4 +1,4 @@
-"""The test session: floating-point accidents raise, the default generator is seeded, one BLAS answer for all."""
+"""The test session: floating-point accidents are errors, the default generator is seeded."""
 
 import numpy
 import pytest
@@ -9,5 +9,5 @@ import mtorch
 @pytest.fixture(autouse=True)
 def _strict_floats_and_a_fixed_seed():
     mtorch.seed(0)
-    with numpy.errstate(over="raise", divide="raise", invalid="raise"):
+    with numpy.errstate(over="raise", divide="raise", invalid="warn"):  # pyproject.toml makes the warning an error
         yield

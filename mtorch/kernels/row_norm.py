@@ -8,7 +8,7 @@ from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
 from mtorch.kernels.memory import empty_like
-from mtorch.kernels.rows import row_sums
+from mtorch.kernels.rows import row_dots, row_sums
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
@@ -48,10 +48,10 @@ def normalise_rows_grad(
         gz, one = gp * zp, ones(xp, len(gp), g.dtype)
         dw += one.dot(gz)
         db += one.dot(gp)
-        mean_hz = (gz.dot(w) / d)[:, None]
+        mean_hz = (row_dots(xp, gz, w) / d)[:, None]
         xp.multiply(gp, w, out=h)
         if centred:
-            h -= (gp.dot(w) / d)[:, None]
+            h -= (row_dots(xp, gp, w) / d)[:, None]
         h -= xp.multiply(zp, mean_hz, out=gz)
         h *= inv[p]
     return dx, dw, db
