@@ -1,34 +1,55 @@
 """The floor of a step in NumPy: its matrix products alone, into arrays that exist already, and the passes beside them.
 
-A product is (kind, m, k, n, count), as BLAS sees it: "nn" (m, k) (k, n), "nt" with the second factor transposed as
-x W^T has it, "tn" with the first as g^T x has it. Winograd's trick would need fewer multiplications.
+A product is (m, k, n, count): (m, k) @ (k, n), so many times. Each is made in the memory order of its factors and its
+result in which BLAS is fastest here, whether a net could have them in that order or not. Winograd's trick would need
+fewer multiplications.
 
 The passes are what no way of writing the step in NumPy can leave out: every ufunc reads its arguments and writes its
 result. They are counted in copies, a copy of an entry being one read and one write, and made as copies, each between
 arrays of its own.
 """
 
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
 import numpy as np
 
 from .common import normal
 
-Product = tuple[str, int, int, int, int]
+Product = tuple[int, int, int, int]
 
 
 def alone(products: list[Product]):
-    work = []
-    for kind, m, k, n, count in products:
-        a = normal(k, m).T if kind == "tn" else normal(m, k)
-        b = normal(n, k).T if kind == "nt" else normal(k, n)
-        work.append((a, b, np.empty((m, n), np.float32), count))
+    work = [(fastest(m, k, n), count) for m, k, n, count in products]
 
     def step():
-        for a, b, out, count in work:
+        for multiply, count in work:
             for _ in range(count):
-                a.dot(b, out)
+                multiply()
         return 0.0
 
     return step
+
+
+def fastest(m: int, k: int, n: int) -> Callable[[], np.ndarray]:
+    """The product in the order of memory that is quickest, by the best of three calls after a first one."""
+    forms = []
+    for a, b in product((normal(m, k), normal(k, m).T), (normal(k, n), normal(n, k).T)):
+        forms.append(partial(a.dot, b, np.empty((m, n), np.float32)))
+        forms.append(partial(b.T.dot, a.T, np.empty((n, m), np.float32)))
+    return min(forms, key=seconds)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    function()
+    found = []
+    for _ in range(3):
+        start = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - start)
+    return min(found)
 
 
 def copies(entries: list[float]):
@@ -57,8 +78,8 @@ def conv_passes(n: int, c: int, k: int, side: int, input_grad: bool = True) -> l
 
 def linear(rows: int, d: int, h: int, input_grad: bool = True, count: int = 1) -> list[Product]:
     """y = x W^T, dW = g^T x and, where it is wanted, dx = g W, `count` times."""
-    found = [("nt", rows, d, h, count), ("tn", h, rows, d, count)]
-    return [*found, ("nn", rows, h, d, count)] if input_grad else found
+    found = [(rows, d, h, count), (h, rows, d, count)]
+    return [*found, (rows, h, d, count)] if input_grad else found
 
 
 def chain(rows: int, widths: tuple[int, ...], input_grad: bool = False) -> list[Product]:
@@ -70,14 +91,14 @@ def chain(rows: int, widths: tuple[int, ...], input_grad: bool = False) -> list[
 def conv(n: int, c: int, o: int, k: int, side: int, input_grad: bool = True) -> list[Product]:
     """A convolution with outputs of side x side, one row of the whole batch at a time, which is what is fastest."""
     columns, depth = n * side, c * k * k
-    found = [("nn", o, depth, columns, side), ("nt", depth, columns, o, side)]
-    return [*found, ("nn", depth, o, columns, side)] if input_grad else found
+    found = [(o, depth, columns, side), (depth, columns, o, side)]
+    return [*found, (depth, o, columns, side)] if input_grad else found
 
 
 def recurrent(gates: int, t: int, n: int, d: int, h: int) -> list[Product]:
     """All steps of the input and of the weight gradients together, the state step by step; a Linear on every step."""
-    return [*linear(t * n, d, gates * h, False), ("nt", n, h, gates * h, t), ("nn", n, gates * h, h, t),
-            ("tn", gates * h, t * n, h, 1), *linear(t * n, h, d)]
+    return [*linear(t * n, d, gates * h, False), (n, h, gates * h, t), (n, gates * h, h, t), (gates * h, t * n, h, 1),
+            *linear(t * n, h, d)]
 
 
 def recurrent_passes(gates: int, t: int, n: int, d: int, h: int) -> list[float]:
