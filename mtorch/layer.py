@@ -131,9 +131,9 @@ class Layer:
 
     # ------------------------------------------------------------------ memory: one slot, spent on use
 
-    def remember(self, *values: Any) -> None:
+    def remember(self, value: Any, *more: Any) -> None:
         """Keeps what backward will need, by reference; replaces what was there."""
-        self._memory = values if len(values) != 1 else values[0]
+        self._memory = (value, *more) if more else value
 
     def recall(self) -> Any:
         """What `remember` kept: the value itself when it was one, the tuple when there were several."""

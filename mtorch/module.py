@@ -162,7 +162,7 @@ class Module(Layer, guarded=False, metaclass=_Complete):
     # ------------------------------------------------------------------ the verbs, handed on
 
     def __call__(self, x: Value, *more: Value) -> Value:
-        return self._net(x, *more)
+        return self._net(x, *more) if more else self._net(x)
 
     def admit(self, x: Value) -> Value:
         return self._net.admit(x)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, Direction, descend, follow, is_array
+from mtorch.arrays import Array, Direction, descend, follow, is_array, on_cache_line
 
 
 class Parameter:
@@ -26,7 +26,7 @@ class Parameter:
             raise TypeError(f"Parameter expected an array of numbers, got {got}")
         if not isinstance(trainable, bool | numpy.bool_):
             raise TypeError(f"Parameter expected trainable to be True or False, got {trainable!r}")
-        self.value = value
+        self.value = on_cache_line(value)
         self.trainable = bool(trainable)
         self.contributed = False
         self.direction: Array | Direction | None = None
@@ -41,7 +41,7 @@ class Parameter:
     def _workspace(self) -> Array:
         value, grad = self.value, self._grad
         if grad is None or grad.shape != value.shape or grad.dtype != value.dtype:
-            grad = self._grad = value.copy()
+            grad = self._grad = on_cache_line(value)
         return grad
 
     def accumulate(self, contribution: Array) -> None:

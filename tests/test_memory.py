@@ -5,6 +5,7 @@ import threading
 import numpy
 import pytest
 
+from mtorch import Parameter, Sequential, layers
 from mtorch.kernels import memory
 
 F = numpy.dtype("float32")
@@ -111,3 +112,44 @@ def test_scratch_grows_and_keeps_its_name():
     assert not numpy.shares_memory(a, b)
     assert numpy.shares_memory(a, memory.scratch("a", (5,), numpy.dtype("float64")))
     assert memory.scratch("a", (100, 100), F).shape == (100, 100)
+
+
+def test_parameters_and_their_gradients_begin_on_a_cache_line():
+    for shape in ((), (1,), (3, 5), (17, 31)):
+        value = numpy.arange(numpy.prod(shape), dtype="float32").reshape(shape)
+        parameter = Parameter(value)
+        parameter.accumulate(numpy.ones(shape, "float32"))
+        for mine in (parameter.value, parameter.grad):
+            assert mine.ctypes.data % 64 == 0 and mine.flags.c_contiguous and mine.shape == shape
+        numpy.testing.assert_array_equal(parameter.value, value)
+        assert not numpy.shares_memory(parameter.value, value)
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (40, 50, 30)])
+@pytest.mark.parametrize("order", "CF")
+def test_a_linear_input_gradient_lies_in_memory_as_the_input_does(shape, order):
+    """So that a convolution gets its gradient in the order in which it left its result: Flatten copies nothing."""
+    rng = numpy.random.default_rng(0)
+    layer = layers.Linear(shape[-1], 7, dtype="float64", rng=0)
+    x, g = (rng.standard_normal(s) for s in (shape, shape[:-1] + (7,)))
+    layer(numpy.asarray(x, order=order))
+    dx = layer.backward(g)
+    numpy.testing.assert_allclose(dx, g @ layer.weight.value, rtol=1e-12)
+    if len(shape) == 2:
+        assert dx.flags.c_contiguous == (order == "C")
+
+
+def test_images_keep_their_order_in_memory_from_the_pool_to_the_dense_layer_and_back():
+    """Channels first, the batch innermost: a transposing copy on the way costs as much as the pool."""
+    conv, dense = layers.Conv2d(1, 4, 3, rng=0), layers.Linear(4 * 13 * 13, 5, rng=0)
+    net = Sequential(conv, layers.MaxPool2d(2), layers.ReLU(), layers.Flatten(), dense)
+    image, seen = numpy.random.default_rng(0).standard_normal((64, 1, 28, 28)).astype("float32"), []
+    for layer in net.layers:
+        image = layer(image)
+        seen.append(image)
+    grad = numpy.ones_like(image)
+    for layer in net.layers[:0:-1]:
+        grad = layer.backward(grad)
+        if grad.ndim == 4:
+            assert grad.strides[0] == grad.itemsize, layer
+    assert grad.strides == seen[0].strides

@@ -37,8 +37,17 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
             draw *= math.sqrt(gain / math.prod(shape[1:]))
         else:
             draw = 0.1 * draw + (1.0 if name.rpartition(".")[2] == "weight" else 0.0)
-        values[name] = draw.astype(np.float32)
+        values[name] = on_cache_line(draw.astype(np.float32))
     return values
+
+
+def on_cache_line(x: np.ndarray) -> np.ndarray:
+    """A copy whose memory begins on a cache line, as PyTorch's own does: luck with addresses is 10 % of a small net."""
+    room = np.empty(x.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start:start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
 
 
 def fill_ours(module):
@@ -63,7 +72,7 @@ def fill_torch(net, rename: Callable[[str], str] = str):
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     """A float32 input like a standardised image or sequence."""
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return on_cache_line(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
 def labels(count: int, classes: int = 10) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The logistic function without overflow."""
 
+from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import numpy
 
@@ -15,13 +17,13 @@ def sigmoid(xp: ModuleType, x: Array) -> Array:
     For large x the quotient is 1 to within rounding long before exp(x) overflows: x is held below that point. For
     very negative x it keeps its relative accuracy, as 1 / (1 + exp(-x)) does.
     """
-    dtype = x.dtype
-    e = whole(xp, xp.minimum(x, constant(xp, largest_exponent(dtype), dtype)))
+    largest, one = _constants(xp, x.dtype)
+    e = whole(xp, xp.minimum(x, largest))
     xp.exp(e, out=e)
-    e /= e + constant(xp, 1.0, dtype)
+    e /= e + one
     return e
 
 
-def largest_exponent(dtype: numpy.dtype) -> float:
-    """A number whose exponential is finite in that type."""
-    return _LARGEST.get(dtype.itemsize, 709.0)
+@lru_cache(maxsize=16)
+def _constants(xp: ModuleType, dtype: numpy.dtype) -> tuple[Any, Any]:
+    return constant(xp, _LARGEST.get(dtype.itemsize, 709.0), dtype), constant(xp, 1.0, dtype)

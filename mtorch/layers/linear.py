@@ -14,7 +14,7 @@ from mtorch.layer import Layer
 from mtorch.layers.checks import check_flag, check_number
 from mtorch.parameter import Parameter
 
-LARGE = 1 << 16  # entries of a factor from which on `product` gains more than it costs
+LARGE = 1 << 14  # entries of a factor from which on `product` gains more than it costs
 
 
 def check_size(layer: str, name: str, size: Any, least: int = 1) -> int:
@@ -72,20 +72,26 @@ class Linear(Layer):
         return {-1: self.out_dim}
 
     def forward(self, x: Array) -> Array:
-        if x.shape[-1:] != (self.in_dim,):
-            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
+        shape = x.shape
+        if not shape or shape[-1] != self.in_dim:
+            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {shape}")
         self.remember(x)
-        w = self.weight.value.T
-        y = x.dot(w) if x.ndim == 2 and x.size < LARGE else product(flat_rows(x), w)
+        w, rows = self.weight.value.T, len(shape) == 2
+        y = x.dot(w) if rows and x.size < LARGE else product(flat_rows(x), w)
         if self.bias is not None:
             y += self.bias.value
-        return y if x.ndim == 2 else y.reshape(x.shape[:-1] + (self.out_dim,))
+        return y if rows else y.reshape(shape[:-1] + (self.out_dim,))
 
     def backward(self, output_grad: Array) -> Array:
         x = self.recall()
         g = self._parameter_grads(x, output_grad)
         w = self.weight.value
-        dx = g.dot(w) if g.size < LARGE else product(g, w)
+        if x.size < LARGE:
+            dx = g.dot(w)
+        elif x.ndim == 2 and x.flags.fnc:  # dx lies in memory as x does
+            return product(w.T, g.T).T
+        else:
+            dx = product(g, w)
         return dx if x.ndim == 2 else dx.reshape(x.shape)
 
     def backward_parameters(self, output_grad: Array) -> None:
