@@ -195,7 +195,7 @@ def lenet_by_hand():
     v = list(fill({"1.weight": (6, 1, 5, 5), "1.bias": (6,), "4.weight": (16, 6, 5, 5), "4.bias": (16,),
                    "8.weight": (120, 400), "8.bias": (120,), "10.weight": (84, 120), "10.bias": (84,),
                    "12.weight": (10, 84), "12.bias": (10,)}).values())
-    return by_hand([Conv(v[:2], padding=2), Pool(), ReLU(), Conv(v[2:4]), ReLU(), Pool(),
+    return by_hand([Conv(v[:2], padding=2), ReLU(), Pool(), Conv(v[2:4]), ReLU(), Pool(),
                     Linear(v[4:6]), ReLU(), Linear(v[6:8]), ReLU(), Linear(v[8:])])
 
 
