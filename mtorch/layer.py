@@ -39,6 +39,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Value
+from mtorch.checks import check_flag
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.kernels.threads import alone
 from mtorch.parameter import Buffer, Parameter
@@ -221,10 +222,9 @@ class Layer:
     # ------------------------------------------------------------------ modes and copies
 
     def train(self, mode: bool = True) -> Self:
-        if not isinstance(mode, bool | numpy.bool_):
-            raise TypeError(f"{self!r} expected train(True) or train(False), got {mode!r}")
+        mode = check_flag(self, "mode", mode)
         for _, layer in self.walk():
-            layer.training = bool(mode)
+            layer.training = mode
         return self
 
     def eval(self) -> Self:

@@ -6,10 +6,10 @@ from functools import wraps
 from typing import Any
 
 from mtorch.arrays import Value
+from mtorch.checks import check_flag
 from mtorch.containers.expression import Expression, Input
 from mtorch.containers.graph import Graph
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_flag
 from mtorch.parameter import Buffer, Parameter
 
 STATE = Layer | Parameter | Buffer

@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy
-
 from mtorch.arrays import Array, Direction, descend, follow, is_array, on_cache_line
+from mtorch.checks import check_flag
 
 
 class Parameter:
@@ -24,10 +23,8 @@ class Parameter:
         if not (is_array(value) and value.dtype.kind in "fiub"):
             got = f"dtype {value.dtype}" if is_array(value) else repr(value)
             raise TypeError(f"Parameter expected an array of numbers, got {got}")
-        if not isinstance(trainable, bool | numpy.bool_):
-            raise TypeError(f"Parameter expected trainable to be True or False, got {trainable!r}")
         self.value = on_cache_line(value)
-        self.trainable = bool(trainable)
+        self.trainable = check_flag("Parameter", "trainable", trainable)
         self.contributed = False
         self.direction: Array | Direction | None = None
         self._grad: Array | None = None

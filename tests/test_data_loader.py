@@ -242,7 +242,7 @@ def test_numpy_integers_and_bools_are_integers_and_bools():
 
 @pytest.mark.parametrize("name", ["shuffle", "drop_last"])
 def test_a_switch_must_be_true_or_false(name):
-    with pytest.raises(TypeError, match=f"DataLoader {name}: expected True or False, got 'no'"):
+    with pytest.raises(TypeError, match=f"DataLoader expected {name} to be True or False, got 'no'"):
         loader_of(10, 2, **{name: "no"})
 
 

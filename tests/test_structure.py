@@ -13,20 +13,21 @@ import mtorch
 ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LOW = {"errors", "arrays", "parameter", "initializers", "kernels", "layer", "tape"}
+LOW = {"errors", "checks", "arrays", "parameter", "initializers", "kernels", "layer", "tape"}
 ALLOWED = {
     "errors": set(),
+    "checks": set(),
     "arrays": set(),
     "initializers": set(),
-    "parameter": {"arrays"},
+    "parameter": {"arrays", "checks"},
     "kernels": {"arrays", "kernels"},
-    "layer": {"arrays", "errors", "kernels", "parameter"},
-    "tape": {"arrays", "layer", "parameter"},
+    "layer": {"arrays", "checks", "errors", "kernels", "parameter"},
+    "tape": {"arrays", "kernels", "layer", "parameter"},
     "layers": LOW | {"layers"},
     "containers": LOW | {"layers", "containers"},
-    "losses": {"arrays", "errors", "kernels", "layer", "losses"},
-    "optim": {"arrays", "kernels", "layer", "parameter", "optim"},
-    "data": {"arrays", "data", "errors", "initializers"},
+    "losses": {"arrays", "checks", "errors", "kernels", "layer", "losses"},
+    "optim": {"arrays", "checks", "kernels", "layer", "parameter", "optim"},
+    "data": {"arrays", "checks", "data", "errors", "initializers"},
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from mtorch.checks import check_flag
 from mtorch.data.dataset import Dataset
 from mtorch.initializers import as_generator
 
@@ -47,8 +48,8 @@ class DataLoader:
             raise ValueError(f"DataLoader dataset: expected at least one sample, got the empty {dataset!r}")
         self.dataset = dataset
         self.batch_size = _batch_size(batch_size)
-        self.shuffle = _flag("shuffle", shuffle)
-        self.drop_last = _flag("drop_last", drop_last)
+        self.shuffle = check_flag("DataLoader", "shuffle", shuffle)
+        self.drop_last = check_flag("DataLoader", "drop_last", drop_last)
         self._rng = rng if rng is None else as_generator(rng, "DataLoader")
         self._epoch: _Epoch | None = None  # the one that began last, until it is over
         self._resumed: _Epoch | None = None  # a loaded one that waits for its iterator
@@ -121,12 +122,6 @@ def _batch_size(value: Any) -> int:
     if size < 1:
         raise ValueError(f"DataLoader batch_size: expected at least 1, got {size}")
     return size
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | numpy.bool_):
-        raise TypeError(f"DataLoader {name}: expected True or False, got {value!r}")
-    return bool(value)
 
 
 def _integer(key: str, value: Any) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy
 
+from mtorch.checks import check_size
 from mtorch.layer import Layer
-from mtorch.layers.linear import check_size
 
 
 class Activation(Layer):

@@ -8,14 +8,14 @@ import numpy
 
 from mtorch import arrays, initializers
 from mtorch.arrays import Array, Value, flat_rows, ones
+from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden, pairs
 from mtorch.kernels.memory import empty_on
 from mtorch.kernels.threads import product
 from mtorch.layer import NO_ARRAY, home_of
-from mtorch.layers.checks import check_flag, check_number
 from mtorch.layers.dropout import Dropout
-from mtorch.layers.linear import Linear, check_size
+from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter
 from mtorch.tape import Container, Tape
 

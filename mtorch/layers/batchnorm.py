@@ -7,11 +7,10 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels import batch_norm as kernel
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_flag, check_number
-from mtorch.layers.linear import check_size
 from mtorch.parameter import Buffer, Parameter
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, Value, shape_value
+from mtorch.checks import check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.initializers import as_generator
 from mtorch.kernels.sigmoid import sigmoid
 from mtorch.layer import Layer
-from mtorch.layers.linear import check_size
 from mtorch.layers.recurrent import add_parameters
 from mtorch.layers.rnn import check_nonlinearity
 

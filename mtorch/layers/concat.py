@@ -7,9 +7,9 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, shape_value
+from mtorch.checks import check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.layers.linear import check_size
 
 
 def check_axis(layer: str, axis: Any) -> int:

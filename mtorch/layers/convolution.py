@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy
 
+from mtorch.checks import check_flag, check_size
 from mtorch.initializers import as_generator, fans, kaiming_uniform, uniform
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_flag
 from mtorch.layers.geometry import Sizes, describe, make_window
-from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.checks import check_number
 from mtorch.initializers import as_generator
 from mtorch.kernels.philox import keep_mask, seed_and_counter
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_number
 
 
 class Dropout(Layer):

@@ -7,10 +7,10 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.checks import check_number
 from mtorch.kernels.activations import elu
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
-from mtorch.layers.checks import check_number
 
 
 class ELU(Activation):

@@ -8,9 +8,9 @@ import numpy
 
 from mtorch import arrays, initializers
 from mtorch.arrays import Array
+from mtorch.checks import check_size
 from mtorch.kernels.embedding import add_rows
 from mtorch.layer import Layer
-from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from mtorch.arrays import Array
+from mtorch.checks import check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.windows import Pair, Window
 from mtorch.layer import Layer
-from mtorch.layers.linear import check_size
 
 Sizes = int | tuple[int, ...]
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.batch_norm import channel_sums, spread
 from mtorch.kernels.row_norm import normalise_rows, normalise_rows_grad
 from mtorch.layer import Layer
 from mtorch.layers.batchnorm import random_affine
-from mtorch.layers.checks import check_flag, check_number
-from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
 
 

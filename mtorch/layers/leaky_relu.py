@@ -7,9 +7,9 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.checks import check_number
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
-from mtorch.layers.checks import check_number
 
 
 class LeakyReLU(Activation):

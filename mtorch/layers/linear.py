@@ -8,22 +8,13 @@ import numpy
 
 from mtorch import initializers
 from mtorch.arrays import Array, flat_rows, ones
+from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.threads import product
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_flag, check_number
 from mtorch.parameter import Parameter
 
 LARGE = 1 << 14  # entries of a factor from which on `product` gains more than it costs
-
-
-def check_size(layer: str, name: str, size: Any, least: int = 1) -> int:
-    """The size as an int; TypeError when it is none, ValueError when it is below `least`."""
-    if isinstance(size, bool) or not isinstance(size, int | numpy.integer):
-        raise TypeError(f"{layer} expected an integer {name}, got {size!r}")
-    if size < least:
-        raise ValueError(f"{layer} expected {name} >= {least}, got {size}")
-    return int(size)
 
 
 class Linear(Layer):

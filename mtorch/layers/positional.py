@@ -9,10 +9,9 @@ import numpy
 
 from mtorch import initializers
 from mtorch.arrays import Array
+from mtorch.checks import check_flag, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_flag
-from mtorch.layers.linear import check_size
 from mtorch.parameter import Buffer, Parameter
 
 

@@ -8,13 +8,12 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, Value
+from mtorch.checks import check_flag, check_number, check_size
 from mtorch.initializers import as_generator, uniform
 from mtorch.kernels.philox import keep_mask, seed_and_counter
 from mtorch.kernels.recurrence import padding_mask
 from mtorch.layer import Layer
 from mtorch.layers import sequences
-from mtorch.layers.checks import check_flag, check_number
-from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
 
 

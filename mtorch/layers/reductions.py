@@ -8,9 +8,9 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, whole
+from mtorch.checks import check_flag
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_flag
 
 Axes = int | tuple[int, ...] | None
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.checks import check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.layers.linear import check_size
 
 
 class Reshape(Layer):

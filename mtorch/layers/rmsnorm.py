@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy
 
+from mtorch.checks import check_number
 from mtorch.layer import Layer
 from mtorch.layers.batchnorm import random_affine
-from mtorch.layers.checks import check_number
 from mtorch.layers.row_norm import RowNorm
 
 

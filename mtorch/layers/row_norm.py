@@ -5,11 +5,10 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array
+from mtorch.checks import check_flag, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.row_norm import normalise_rows, normalise_rows_grad
 from mtorch.layer import Layer
-from mtorch.layers.checks import check_flag
-from mtorch.layers.linear import check_size
 from mtorch.parameter import Parameter
 
 

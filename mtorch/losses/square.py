@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array, array_module, constant
+from mtorch.checks import check_flag
 from mtorch.kernels.labels import one_hot
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
 from mtorch.losses.labels import admit_labels, class_axis
@@ -20,20 +21,16 @@ class SquareLoss(LossFunction):
 
     def __init__(self, backward_func: Any = None, *, transform: bool = False, reduction: str = "mean"):
         super().__init__(backward_func, reduction=reduction)
-        if transform is not True and transform is not False:
-            raise TypeError(f"SquareLoss expected transform to be True or False, got {transform!r}")
-        self.transform = transform
+        self.transform = check_flag("SquareLoss", "transform", transform)
 
     def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
         prediction = self.admit(prediction)
         xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
         if transform is None:
             transform = self.transform
-        if transform is True:
+        if transform is True or check_flag(self, "transform", transform):
             labels = admit_labels(self, xp, target, lead, classes)
             d = prediction - one_hot(xp, labels, classes, prediction.dtype)
-        elif transform is not False:
-            raise TypeError(f"{self!r} expected transform to be True or False, got {transform!r}")
         else:
             d = prediction - self.admit_target(xp, prediction, target)
         if self.reduction == "none":

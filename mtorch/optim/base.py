@@ -55,7 +55,13 @@ class Optimizer:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         scale: dict[str, float] | None = None,
+        **unknown: Any,
     ):
+        if unknown:
+            inits = [vars(cls).get("__init__") for cls in type(self).__mro__]
+            known = {name: None for init in inits for name in getattr(init, "__kwdefaults__", None) or ()}
+            text = f"{type(self).__name__} has no option {', '.join(unknown)}"
+            raise TypeError(f"{text}: there are {', '.join(known)}")
         if not isinstance(module, Layer):
             raise TypeError(f"{type(self).__name__} expected a module or layer, got {module!r}")
         self.module, self.lr, self.steps = module, lr, 0
@@ -82,12 +88,6 @@ class Optimizer:
             bounds = f"in [{least}, {below})" if below < math.inf else f"finite and >= {least}"
             raise ValueError(f"{type(self).__name__} expected {option} {bounds}, got {number!r}")
         return float(number)
-
-    def flag(self, option: str, flag: Any) -> bool:
-        """The option as a truth value; TypeError when it is none."""
-        if not isinstance(flag, bool | numpy.bool_):
-            raise TypeError(f"{type(self).__name__} expected {option} to be True or False, got {flag!r}")
-        return bool(flag)
 
     @property
     def root_eps(self) -> float:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from mtorch.checks import check_flag
 from mtorch.kernels import update
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer, Rate
@@ -30,7 +31,8 @@ class RMSprop(Optimizer):
     ):
         super().__init__(module, lr, **options)
         self.alpha, self.eps = self.number("alpha", alpha, below=1), self.number("eps", eps)
-        self.momentum, self.centered = self.number("momentum", momentum, below=1), self.flag("centered", centered)
+        self.momentum = self.number("momentum", momentum, below=1)
+        self.centered = check_flag("RMSprop", "centered", centered)
         self.slots = ("square_sum", *["gradient_sum"] * self.centered, *["velocity"] * (self.momentum > 0))
 
     def rule(self, steps: int) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mtorch.checks import check_flag
 from mtorch.kernels import update
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer, Rate
@@ -15,7 +16,8 @@ class SGD(Optimizer):
 
     def __init__(self, module: Layer, lr: Rate, *, momentum: float = 0, nesterov: bool = False, **options: Any):
         super().__init__(module, lr, **options)
-        self.momentum, self.nesterov = self.number("momentum", momentum, below=1), self.flag("nesterov", nesterov)
+        self.momentum = self.number("momentum", momentum, below=1)
+        self.nesterov = check_flag("SGD", "nesterov", nesterov)
         if nesterov and not momentum:
             raise ValueError("SGD expected a momentum > 0 with nesterov=True, got 0")
         self.slots = ("velocity",) if momentum else ()
