@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from mtorch.arrays import Value, shape_value
+from mtorch.kernels.rows import quiet
 from mtorch.layer import EMPTY, NO_ARRAY, NO_VALUE, TRUSTED, Layer, complete, refuse, settled
-from mtorch.parameter import Buffer
+from mtorch.parameter import Buffer, Parameter
 
 
 class Tape:
@@ -74,8 +75,18 @@ class Tape:
                         error.add_note(f"its output gradient, {kind} {shape_value(output_grad)}, came from {above!r}")
                     raise
                 layer._returned = None
+                if output_grad is None:
+                    self._without_gradient(layer)
             layer._memory = EMPTY
         return output_grad
+
+    def _without_gradient(self, layer: Layer) -> None:
+        """TypeError for a layer that returned no gradient, unless it has a door of its own, which may admit ids."""
+        if type(layer).admit is Layer.admit:
+            wanted = "the gradient of its input (zeros to stop it)"
+            error = TypeError(f"{layer!r} expected its backward to return {wanted}, got None")
+            self._note(error, layer)
+            raise error
 
     def pull_parameters(self, output_grad: Value) -> None:
         """The last call's backward_parameters."""
@@ -125,10 +136,12 @@ class Container(Layer):
                 raise TypeError(f"{cls.__name__} is made of layers, got {layer!r}")
         return tuple(complete(layer).core() for layer in found)
 
+    @quiet  # an error here would leave half of the parameters moved
     def step(self, lr: float) -> None:
-        super().step(lr)
         for layer in self.moving:
             layer.step(lr)
+        for _, parameter in self.own(Parameter):
+            parameter.step(lr)
 
     def infer(self, x: Value) -> Value:
         below = [layer for _, layer in self.walk()]

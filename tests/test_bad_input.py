@@ -72,6 +72,10 @@ CONSTRUCTIONS = [
     (lambda: Graph.of(Input("x") + 1, inputs=3), TypeError, "Graph expected inputs as a tuple of Inputs, got 3"),
     (lambda: losses.CrossEntropyLoss(weight=[[1], [1, 2]]), ValueError, "CrossEntropyLoss weight.* ragged list"),
     (lambda: losses.NLLLoss(weight=[]), ValueError, "NLLLoss expected weight"),
+    (lambda: optim.Adam(NET, lr=0.1, momntum=0.9), TypeError, "^Adam has no option momntum: there are .*betas"),
+    (lambda: optim.AdamW(NET, beta=1, wd=2), TypeError, "^AdamW has no option beta, wd: .*weight_decay"),
+    (lambda: optim.SGD(NET, 0.1, betas=1), TypeError, "^SGD has no option betas: there are .*momentum"),
+    (lambda: losses.SquareLoss()(PAIR, PAIR, transform=0), TypeError, r"SquareLoss\(\) expected transform to be True"),
     (lambda: losses.SquareLoss(transform="no"), TypeError, "SquareLoss expected transform to be True or False"),
     (lambda: losses.SquareLoss()(PAIR, PAIR, transform="no"), TypeError, "SquareLoss.* expected transform to be True"),
     (lambda: DataLoader(ArrayDataset([1])).load_state_dict(None), TypeError, "DataLoader state: expected what"),
@@ -79,7 +83,7 @@ CONSTRUCTIONS = [
     (lambda: mtorch.load(None, NET), TypeError, "load expected a path, got None"),
     (lambda: layers.Linear(1, 1).load_state_dict({1: 2}), ValueError, "unexpected: 1"),
     (lambda: layers.Linear(1, 1).load_state_dict({"weight": [[1], [1, 2]]}), ValueError, "weight.* ragged list"),
-    (lambda: layers.Linear(1, 1).train("no"), TypeError, r"Linear.* expected train\(True\) or train\(False\)"),
+    (lambda: layers.Linear(1, 1).train("no"), TypeError, r"Linear.* expected mode to be True or False"),
     (lambda: layers.Slice(slice("a", None)), TypeError, "Slice expected integers in a slice"),
     (lambda: Module(layers.ReLU(), input_grad="no"), TypeError, "Module expected input_grad to be True or False"),
     (lambda: Parameter(PAIR, trainable="no"), TypeError, "Parameter expected trainable to be True or False"),
@@ -215,6 +219,43 @@ def test_a_forward_that_returns_nothing_is_named_in_its_place_too(verb):
         for net in (Forgetful(wrong), Sequential(Forgetful(wrong), layers.Linear(3, 2))):
             with pytest.raises(TypeError, match=r"^Forgetful\(\) expected its forward to return an array"):
                 getattr(net, verb)(PAIR)
+
+
+class Unanswered(layers.Identity):
+    def backward(self, output_grad):
+        output_grad * 1
+
+
+def test_a_backward_that_forgets_to_return_is_told_so_in_its_place():
+    def linear():
+        return layers.Linear(3, 3)
+
+    nodes = {"a": (linear(), "x"), "b": (Unanswered(), "a"), "y": (layers.Add(), ("a", "b"))}
+    for net, place in (
+        (Sequential(linear(), Unanswered(), linear()), "layer 1 of Sequential"),
+        (Sequential(linear(), Sequential(Unanswered(), layers.Tanh())), "layer 0 of Sequential"),
+        (Sequential(linear(), mtorch.Residual(Unanswered())), "0 of Residual|body of Residual"),
+        (Sequential(linear(), mtorch.Fork(layers.Tanh(), Unanswered()), layers.Add()), "branch 1 of Fork"),
+        (Graph("x", nodes, "y"), "node 'b' of Graph"),
+    ):
+        y = net(PAIR)
+        with pytest.raises(TypeError, match=r"Unanswered\(\) expected its backward to return .*got None") as error:
+            net.backward_parameters(y)
+        assert re.search(place, error.value.__notes__[0])
+        assert not any(parameter.contributed for parameter in net.parameters().values())
+
+
+def test_ids_have_no_gradient_and_what_is_not_asked_for_may_be_forgotten():
+    ids = numpy.array([[0, 1], [2, 0]])
+    turned = Sequential(layers.Transpose((1, 0)), layers.Embedding(3, 2))
+    for net in (Sequential(layers.Embedding(3, 2), layers.Tanh()), turned):
+        assert net.backward(net(ids)) is None
+    embed = layers.Embedding(3, 2)
+    fork = mtorch.Fork(embed, Sequential(embed, layers.Tanh()))
+    assert fork.backward(fork(ids)) is None
+    net = Sequential(Unanswered(), layers.Linear(3, 2))
+    net.backward_parameters(net(PAIR))
+    assert net.layers[1].weight.contributed
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,22 @@ def test_a_bad_rate_is_refused_and_the_gradient_stays(lr):
     numpy.testing.assert_array_equal(net.layers[0].weight.grad, grad)
 
 
+@pytest.mark.parametrize("kind", ["chain", "formula", "optimizer"])
+def test_an_overflow_does_not_stop_a_step_halfway(kind):
+    chain = Sequential(layers.Linear(3, 2), layers.Tanh(), mtorch.Residual(layers.Linear(2, 2)))
+    x, scale = mtorch.Input(), Parameter(numpy.ones(2, "float32"))
+    net = Module(mtorch.Graph.of(chain(x) * scale)) if kind == "formula" else chain
+    net(X)
+    net.backward_parameters(numpy.ones((len(X), 2), "float32"))
+    before = net.state_dict()
+    first = net.parameters()["0.weight" if kind != "formula" else next(iter(before))]
+    first.grad[...] = 1e38
+    with numpy.errstate(over="raise", invalid="raise"):
+        mtorch.SGD(net, lr=10).step() if kind == "optimizer" else net.step(10)
+    assert all((value != before[name]).all() for name, value in net.state_dict().items())
+    assert numpy.isinf(first.value).all()
+
+
 def test_zero_grad_discards_without_moving():
     net = chain()
     net.backward(numpy.ones_like(net(X)))

@@ -137,12 +137,6 @@ class Graph(Container):
     def own(self, kind: type) -> Iterator[tuple[str, Any]]:
         return ((name, item) for name, item in self._items.items() if isinstance(item, kind))
 
-    def step(self, lr: float) -> None:
-        super().step(lr)
-        for item in self._items.values():
-            if item.__class__ is Parameter:
-                item.step(lr)
-
     @property
     def moves_data(self) -> bool:
         return all(layer.moves_data for layer in self._plan.layers)
