@@ -102,6 +102,26 @@ def test_sixty_steps_are_torchs(name, options, extra):
     assert all(abs(ours.parameters()[path].value - before[path]).max() > 1e-4 for path in before)
 
 
+@pytest.mark.parametrize("huge", [1e19, 3e37, 3e38])
+@pytest.mark.parametrize(
+    "name, options",
+    [("Adagrad", {}), ("RMSprop", {}), ("RMSprop", {"momentum": 0.9}), ("RMSprop", {"centered": True}), ("Adam", {})],
+)
+def test_gradients_whose_squares_overflow_move_as_far_as_torchs(name, options, huge):
+    if name == "Adam" and huge > 1e38:
+        pytest.skip("the sum of gradients overflows as well")
+    layer = layers.Linear(1, 1, bias=False, init=lambda *_: numpy.ones((1, 1)))
+    value = torch.nn.Parameter(torch.ones(1, 1))
+    ours = getattr(optim, name)(layer, lr=0.125, **options)
+    theirs = getattr(torch.optim, name)([value], lr=0.125, **options)
+    for factor in (1, 1, 0.5, 1e-18):
+        layer.weight.accumulate(numpy.full((1, 1), factor * huge, "float32"))
+        value.grad = torch.full((1, 1), factor * huge)
+        ours.step()
+        theirs.step()
+        numpy.testing.assert_allclose(layer.weight.value, value.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name, options", [("SGD", {"momentum": 0.9}), ("Adam", {}), ("AdamW", {}), ("RMSprop", {})])
 def test_sixty_steps_with_a_schedule_are_torchs(name, options, schedule):

@@ -56,8 +56,9 @@ def rmsprop_centered(xp: ModuleType, out: Array, lr: Any, g: Array, square: Arra
     *velocity, alpha, eps, mu = rest
     _gather_square(xp, square, alpha, g, out)
     _gather(xp, mean, alpha, g)
-    xp.multiply(mean, mean, out)
-    xp.multiply(out, 1 - alpha, out)
+    xp.multiply(mean, 1 - alpha, out)
+    xp.multiply(out, mean, out)
+    xp.minimum(out, xp.finfo(out.dtype).max, out=out)  # inf - inf would be NaN
     xp.subtract(square, out, out)
     xp.maximum(out, 0.0, out=out)  # rounding may leave less
     xp.sqrt(out, out)
