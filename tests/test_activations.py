@@ -152,6 +152,14 @@ def test_infinities_have_their_limits(cls):
         assert dy[0] == 1 and abs(dy[1]) < 1e-30
 
 
+@pytest.mark.parametrize("slope, left", [(0.0, 0.0), (0.5, -math.inf), (2.5, -math.inf), (-0.5, math.inf)])
+def test_the_leaky_rectifier_takes_infinities(slope, left):
+    x = numpy.array([math.inf, -math.inf, 1.0, -2.0], "float32")
+    y, dy = value_and_slope(layers.LeakyReLU(negative_slope=slope), x)
+    assert y.tolist() == [math.inf, left, 1, -2 * slope]
+    assert dy.tolist() == [1, slope, 1, slope]
+
+
 def test_softmax_of_infinities():
     inf = math.inf
     none = numpy.array([[-inf, 0.0, 0.0]], "float32")

@@ -228,3 +228,15 @@ def test_sequential_finds_channels_that_do_not_fit_when_it_is_built():
             Sequential(layers.Conv2d(1, 4, 3), later)
     with pytest.raises(ShapeMismatchError):
         Sequential(layers.Linear(3, 4), layers.LayerNorm(5))
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.LayerNorm(8), layers.RMSNorm(8), layers.GroupNorm(2, 8), layers.BatchNorm1d(8)], ids=repr
+)
+def test_numbers_whose_squares_overflow_become_zero_without_a_warning(layer):
+    x = (numpy.random.default_rng(0).standard_normal((3, 8)) * 1e30).astype("float32")
+    with numpy.errstate(all="raise"):
+        y = layer(x)
+        dx = layer.backward(numpy.ones_like(x))
+        layer(x * 1e8)  # the sums overflow as well
+    assert not y.any() and not dx.any()

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
 from mtorch.kernels.memory import empty_like
-from mtorch.kernels.rows import row_sums
+from mtorch.kernels.rows import quiet, row_sums
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
@@ -37,13 +37,14 @@ def from_channels(x: Array, shape: tuple[int, ...], order: tuple[int, ...]) -> A
     return x.transpose(tuple(order.index(axis) for axis in range(len(shape))))
 
 
+@quiet
 def normalise(
     xp: ModuleType, x: Array, eps: float, weight: Array | None, bias: Array | None
 ) -> tuple[Array, Array, Array, Array, Array]:
     """y = weight inv d + bias with d = x - mean and inv = 1 / sqrt(var + eps): (y, d, mean, var, inv).
 
     weight, bias, mean, var (biased) and inv have shape (C,). The variance is the mean of d^2, which loses nothing when
-    the mean is large.
+    the mean is large; where squares overflow it is inf, and d inv is 0.
     """
     n = x.shape[0] * x.shape[2]
     y, d = empty_like(xp, x), empty_like(xp, x)

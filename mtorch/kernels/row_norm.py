@@ -8,17 +8,18 @@ from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
 from mtorch.kernels.memory import empty_like
-from mtorch.kernels.rows import row_dots, row_sums
+from mtorch.kernels.rows import quiet, row_dots, row_sums
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
 
+@quiet
 def normalise_rows(
     xp: ModuleType, x: Array, eps: float, weight: Array | None, bias: Array | None, centred: bool
 ) -> tuple[Array, Array, Array]:
     """y = weight z + bias with z = (x - mean) inv, inv = 1 / sqrt(mean((x - mean)^2) + eps): (y, z, inv (M, 1)).
 
-    With centred=False the mean counts as 0. weight and bias have shape (D,).
+    With centred=False the mean counts as 0. weight and bias have shape (D,). Where squares overflow, inv and z are 0.
     """
     m, d = x.shape
     z, inv = empty_like(xp, x), xp.empty((m, 1), dtype=x.dtype)

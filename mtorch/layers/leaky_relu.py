@@ -35,7 +35,7 @@ class LeakyReLU(Activation):
         self.negative_slope = check_number("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, x: Array) -> Array:
-        y = x * self.negative_slope
+        y = x * self.negative_slope if self.negative_slope else 0.0  # 0 * inf would be NaN
         y = (self.xp.maximum if self.negative_slope <= 1 else self.xp.minimum)(x, y)
         self.remember(y if self.negative_slope >= 0 else x)
         return y
