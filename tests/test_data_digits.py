@@ -72,6 +72,9 @@ def test_enlarged_digits_have_the_measures_of_mnist():
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match="digits size: expected 28"):
         digits(size=16)
+    for seed, kind in (("a", TypeError), (1.5, TypeError), (-1, ValueError)):
+        with pytest.raises(kind, match="digits expected .*seed"):
+            digits(seed=seed)
 
 
 def disc(height, width, top, left, radius, ink=255):

@@ -65,6 +65,13 @@ def is_fake_mnist(data):
 # A folder
 
 
+@pytest.mark.parametrize("wrong", [3, 2.5, True, ["digits"], numpy.zeros(2)], ids=str)
+def test_what_is_neither_name_nor_folder_is_refused(wrong):
+    for load in (load_digits_data, mnist):
+        with pytest.raises(TypeError, match=f"^{load.__name__} expected .* folder, got"):
+            load(wrong)
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["raw", "gz"])
 @pytest.mark.parametrize("inside", [".", "mnist"])
 def test_a_folder_holds_the_files_itself_or_in_a_folder_mnist(tmp_path, contents, packed, inside):

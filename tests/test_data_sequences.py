@@ -36,7 +36,8 @@ def test_the_sign_of_cosine_cannot_be_known_at_the_first_step():
 
 @pytest.mark.parametrize("options", [{"first": -1}, {"count": 0}, {"steps": 1}, {"count": 2.0}, {"count": True}])
 def test_wrong_counts_are_refused_by_name(options):
-    with pytest.raises(ValueError, match=f"sine_cosine {next(iter(options))}: expected an integer"):
+    kind = ValueError if type(options[next(iter(options))]) is int else TypeError
+    with pytest.raises(kind, match=f"sine_cosine expected .*{next(iter(options))}"):
         sine_cosine(**options)
 
 
@@ -77,10 +78,15 @@ def test_who_knows_the_sine_is_still_off_by_the_floor():
     assert numpy.sqrt(numpy.square(guesses - numpy.concatenate(heard)).mean()) == pytest.approx(0.115, abs=0.003)
 
 
-WRONG = [("window", 0), ("window", 300), ("noise", -0.1), ("noise", math.nan), ("noise", math.inf)]
+WRONG = {
+    "points": [2.5, "3", None, True, -1, 4],
+    "window": [2.5, "3", None, True, 0, 300],
+    "noise": ["a", None, True, -0.1, math.nan, math.inf],
+}
 
 
-@pytest.mark.parametrize("name, value", WRONG)
-def test_wrong_windows_and_noise_are_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=f"noisy_sine {name}"):
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in WRONG.items() for value in values])
+def test_wrong_sizes_and_noise_are_refused_by_name(name, value):
+    number = int if name != "noise" else float
+    with pytest.raises(ValueError if type(value) is number else TypeError, match=f"noisy_sine expected .*{name}"):
         noisy_sine(**{name: value})

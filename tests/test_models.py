@@ -142,8 +142,9 @@ def test_who_acts_says_the_same_words_twice_with_opposite_answers():
     animals = [word for word in sentence if word in ("felix", "kitty", "luna", "tom", "fido", "laika", "lassie", "rex")]
     first_is_dog = animals[0] in ("fido", "laika", "lassie", "rex")
     assert labels[0] == (first_is_dog != ("was" in sentence))
-    with pytest.raises(ValueError, match="who_acts pairs"):
-        who_acts(0)
+    for pairs, kind in (("a", TypeError), (1.5, TypeError), (0, ValueError)):
+        with pytest.raises(kind, match="who_acts expected .*pairs"):
+            who_acts(pairs)
 
 
 def test_the_summary_names_every_layer_with_its_parameters():

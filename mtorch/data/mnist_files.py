@@ -44,6 +44,8 @@ def load_digits_data(data: str | os.PathLike = "auto", size: int = 28, say: Call
     "digits": the built-in ones.  Anything else is a folder with MNIST's files.
     size: 8 gives the built-in digits, where it comes to them, as their raw scans (N, 8, 8), 0 … 16.
     """
+    if not isinstance(data, str | os.PathLike):
+        raise TypeError(f"load_digits_data expected data to be 'auto', 'mnist', 'digits' or a folder, got {data!r}")
     if data == "digits":
         return digits(size)
     if data not in ("auto", "mnist"):
@@ -64,6 +66,8 @@ def mnist(root: str | os.PathLike | None = None, say: Callable[[str], None] = sa
     damaged ones, is an error and nothing else is tried. Files in MNIST's format that are not MNIST (by SHA-256) are
     welcome there, under the folder's name. MnistMissing where no mirror can be reached.
     """
+    if not isinstance(root, str | os.PathLike | None):
+        raise TypeError(f"mnist expected root to be a folder, got {root!r}")
     root = os.environ.get("MTORCH_DATA") if root is None else root
     if root:
         return _from_folder(Path(root).expanduser())

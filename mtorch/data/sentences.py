@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy
 
+from mtorch.checks import check_size
 from mtorch.initializers import as_generator
 
 CATS = ("felix", "kitty", "luna", "tom")
@@ -24,9 +25,7 @@ def who_acts(pairs: int = 500, rng: Any = None) -> tuple[numpy.ndarray, numpy.nd
     "luna chased rex" and "rex chased luna" come as a pair, and so do "luna was chased by rex" and "rex was chased by
     luna": one multiset of words, two answers. Whoever only counts words is right half of the time.
     """
-    rng = as_generator(rng, "who_acts")
-    if pairs < 1:
-        raise ValueError(f"who_acts pairs: expected at least 1, got {pairs}")
+    pairs, rng = check_size("who_acts", "pairs", pairs), as_generator(rng, "who_acts")
     ids, labels = numpy.zeros((LENGTH, 2 * pairs), numpy.int64), numpy.zeros(2 * pairs, numpy.int64)
     number = {word: i for i, word in enumerate(WORDS)}
     for pair in range(pairs):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy
 
+from mtorch.checks import check_number, check_size
 from mtorch.initializers import as_generator
 
 
@@ -24,8 +25,7 @@ def sample_times(first: int = 0, count: int = 32, steps: int = 10) -> numpy.ndar
     After 22 samples, 13 periods of sine, the samples repeat.
     """
     for name, value, least in (("first", first, 0), ("count", count, 1), ("steps", steps, 2)):
-        if isinstance(value, bool) or not isinstance(value, int | numpy.integer) or value < least:
-            raise ValueError(f"sine_cosine {name}: expected an integer of at least {least}, got {value!r}")
+        check_size("sine_cosine", name, value, least)
     return (numpy.arange(first, first + count) + numpy.linspace(0, 1, steps)[:, None]) * (13 * math.pi / 11)
 
 
@@ -40,10 +40,10 @@ def noisy_sine(
     With 300 points, noise 0.1 and windows of 4 even one who knows the sine is off by 0.058 (root mean square) from the
     noise-free next point, and thus by 0.115 from the noisy one.
     """
-    if not 1 <= window < points:
-        raise ValueError(f"noisy_sine window: expected 1 … points - 1 = {points - 1}, got {window}")
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noisy_sine noise: expected a finite standard deviation of at least 0, got {noise}")
+    points, window = check_size("noisy_sine", "points", points), check_size("noisy_sine", "window", window)
+    if window >= points:
+        raise ValueError(f"noisy_sine expected window < points, got a window of {window} and {points} points")
+    noise = check_number("noisy_sine", "noise", noise, least=0)
     clean = numpy.sin(numpy.linspace(0, 2 * math.pi, points))
     noisy = clean + noise * as_generator(rng, "noisy_sine").standard_normal(points)
     windows = numpy.lib.stride_tricks.sliding_window_view(noisy[:-1], window).T[..., None]

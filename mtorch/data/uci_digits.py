@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy
 
+from mtorch.checks import check_size
 from mtorch.data.mnist_style import centred, fitted
 
 FILE = Path(__file__).with_name("digits.npz")
@@ -36,7 +37,7 @@ def digits(size: int = 28, seed: int = 0) -> DigitData:
         raise ValueError(f"digits size: expected 28 (like MNIST) or 8 (the raw scans), got {size!r}")
     scans, labels = _scans()
     images = scans if size == 8 else _enlarged()
-    order = numpy.random.default_rng(seed).permutation(len(scans))
+    order = numpy.random.default_rng(check_size("digits", "seed", seed, least=0)).permutation(len(scans))
     train, test = numpy.split(order, [int(TRAIN * len(scans))])
     return DigitData("digits", images[train], labels[train], images[test], labels[test])
 
