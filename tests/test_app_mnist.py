@@ -15,10 +15,12 @@ import numpy
 import pytest
 
 import apps.mnist
-from apps.mnist.__main__ import main
+from apps.mnist.__main__ import main, parser
 from apps.mnist.recipes import OPTIMIZERS, RECIPES
+from apps.mnist.train import COLUMNS, Run
 from mtorch.data import digits, standardise
 from mtorch.testing import strict
+from mtorch.training import RunFolder
 
 ROOT = Path(__file__).parent.parent
 PICTURES = {"curves.png", "predictions.png", "confusion.png"}
@@ -277,6 +279,9 @@ def test_predict_refuses_bad_pictures_in_one_line_each(tmp_path, trained, capsys
         (["--epochs", "-1"], "argument --epochs: expected an integer of at least 0, got '-1'"),
         (["--batch-size", "0"], "argument --batch-size: expected an integer of at least 1, got '0'"),
         (["--lr", "nan"], "argument --lr: expected a number above 0, got 'nan'"),
+        (["--out", ""], "argument --out: expected the name of a folder, got ''"),
+        (["compare", "--models", "mlp", "--out", " "], "argument --out: expected the name of a folder, got ' '"),
+        (["--data", ""], "argument --data: expected the name of a folder, got ''"),
         (["--model", "what"], "argument --model: invalid choice: 'what'"),
         (["--optimizer", "what"], "argument --optimizer: invalid choice: 'what'"),
         (["compare", "--models", "mlp,what"], "argument --models: expected models of mlp, linear"),
@@ -315,6 +320,31 @@ def test_wrong_places_are_one_line_and_exit_code_2(tmp_path, capsys, monkeypatch
         assert main(arguments) == 2
         err = capsys.readouterr().err
         assert text in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        ["epoch 1"],
+        [3],
+        [{}],
+        [{"epoch": 1}],
+        [{**dict.fromkeys(COLUMNS, 0.5), "epoch": "1"}],
+        [{**dict.fromkeys(COLUMNS, 0.5), "test_loss": None}],
+        [dict.fromkeys(COLUMNS, 0.5), {}],
+    ],
+)
+def test_a_history_that_is_none_is_one_line_and_exit_code_2(tmp_path, no_pictures, capsys, history):
+    train(tmp_path, "--epochs", 0)
+    arguments = ["--data", "digits", "--out", str(tmp_path), "--epochs", "1", "--resume"]
+    run = Run.of(parser().parse_args(["train", *arguments]))
+    run.resume(folder := RunFolder(tmp_path))
+    notes = {"settings": run.settings, "loader": run.train_batches.state_dict(), "history": history}
+    folder.save(run.module, run.optimizer, **notes)
+    capsys.readouterr()
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert "model.npz is not a checkpoint of this app" in err and err.startswith("error: ") and err.count("\n") == 1
 
 
 def test_a_model_that_reads_scans_says_so_to_pictures(tmp_path, no_pictures, capsys):

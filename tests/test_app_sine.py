@@ -21,6 +21,7 @@ from apps.rnn_sin_cos.tasks import CELLS
 from apps.rnn_sin_cos.train import Run
 from mtorch.data import sine_cosine
 from mtorch.testing import strict
+from mtorch.training import RunFolder
 
 ROOT = Path(__file__).parent.parent
 KEYS = {"cell", "steps", "test_mse", "test_mse_after_first_step", "seconds"}
@@ -101,12 +102,42 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_with(tmp_path, no_pictures, 
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"history": []},
+        {"history": [3]},
+        {"history": [{}]},
+        {"history": [{"step": 0, "train_loss": "small", "test_mse": 1, "test_mse_after_first_step": 1}]},
+        {"moments": {"first": numpy.zeros((10, 32, 1))}},
+        {"moments": {"0": "text"}},
+        {"moments": {"0": numpy.zeros(3)}},
+    ],
+    ids=str,
+)
+def test_a_history_that_is_none_is_one_line_and_exit_code_2(tmp_path, capsys, wrong):
+    pytest.importorskip("matplotlib")
+    arguments = ["--out", str(tmp_path), "--steps", "1"]
+    run, folder = Run.of(parser().parse_args(arguments)), RunFolder(tmp_path)
+    run.begin()
+    notes = {"settings": run.settings, "history": run.history, "moments": run.moments}
+    folder.prepare()
+    folder.save(run.module, run.optimizer, **notes)
+    assert main([*arguments, "--resume"]) == 0
+    folder.save(run.module, run.optimizer, **notes | wrong)
+    capsys.readouterr()
+    assert main([*arguments, "--resume"]) == 2
+    err = capsys.readouterr().err
+    assert "model.npz is not a checkpoint of this app" in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--cell", "cnn"], "argument --cell: invalid choice: 'cnn'"),
         (["--task", "what"], "argument --task: invalid choice: 'what'"),
         (["--steps", "-1"], "argument --steps: expected an integer of at least 0, got '-1'"),
+        (["--out", ""], "argument --out: expected the name of a folder, got ''"),
         (["--lr", "0"], "argument --lr: expected a number above 0, got '0'"),
     ],
 )

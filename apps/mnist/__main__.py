@@ -8,7 +8,7 @@ from apps.mnist.compare import compare
 from apps.mnist.predict import predict, test
 from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES
 from apps.mnist.train import train
-from mtorch.training import Parser, number, run
+from mtorch.training import Parser, folder_name, number, run
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "train": (train, "train a model (the default)"),
@@ -27,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "predict":
             command.add_argument("images", nargs="+", metavar="IMAGE")
         else:
-            where = "auto|mnist|digits|DIR"
-            command.add_argument("--data", default="auto", metavar=where, help="where digits come from")
+            where, text = "auto|mnist|digits|DIR", "where digits come from"
+            command.add_argument("--data", type=folder_name, default="auto", metavar=where, help=text)
         if name == "train":
             command.add_argument("--model", choices=RECIPES, default="mlp")
         if name == "compare":
@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
         if name in ("train", "compare"):
             add_training_options(command)
         command.add_argument("--device", choices=("cpu", "gpu", "auto"), default="cpu")
-        out = "runs/compare" if name == "compare" else "runs/mnist"
-        command.add_argument("--out", default=out, metavar="DIR", help="the folder of the run (%(default)s)")
+        out, text = "runs/compare" if name == "compare" else "runs/mnist", "the folder of the run (%(default)s)"
+        command.add_argument("--out", type=folder_name, default=out, metavar="DIR", help=text)
     return main
 
 

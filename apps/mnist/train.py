@@ -16,6 +16,7 @@ from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
 from mtorch.summary import count_parameters
 from mtorch.training import RunFolder, Score, evaluate, progress, train_epoch, written
 
+COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 OPTIONS = ("data", "model", "epochs", "batch_size", "lr", "gamma", "optimizer", "loss", "seed", "device", "out")
 
 
@@ -58,7 +59,7 @@ class Run:
 
     def resume(self, folder: RunFolder) -> list[dict[str, Any]]:
         """Goes back to the state of the folder's checkpoint; returns the history so far."""
-        more = folder.resume(self.module, self.optimizer, self.settings, loader=dict, history=list)
+        more = folder.resume(self.module, self.optimizer, self.settings, loader=dict, history=COLUMNS)
         self.train_batches.load_state_dict(more["loader"])
         return more["history"]
 
@@ -122,13 +123,8 @@ def settings_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def row(epoch: int, train: Score, test: Score) -> dict[str, Any]:
-    scores = {
-        "train_loss": train.loss,
-        "train_accuracy": train.accuracy,
-        "test_loss": test.loss,
-        "test_accuracy": test.accuracy,
-    }
-    return {"epoch": epoch, **{name: round(value, 6) for name, value in scores.items()}}
+    scores = (train.loss, train.accuracy, test.loss, test.accuracy)
+    return dict(zip(COLUMNS, (epoch, *(round(score, 6) for score in scores)), strict=True))
 
 
 def probabilities(module: Module, x: Any, loss: str) -> numpy.ndarray:

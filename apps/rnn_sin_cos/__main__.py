@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from apps.rnn_sin_cos.tasks import CELLS, TASKS
 from apps.rnn_sin_cos.train import train
-from mtorch.training import Parser, number, run
+from mtorch.training import Parser, folder_name, number, run
 
 
 def parser() -> Parser:
@@ -16,7 +16,8 @@ def parser() -> Parser:
     main.add_argument("--lr", type=number(float, 0, above=True), help="default: the task's own")
     main.add_argument("--seed", type=number(int, 0), default=0)
     main.add_argument("--device", choices=("cpu", "gpu", "auto"), default="cpu")
-    main.add_argument("--out", default="runs/rnn_sin_cos", metavar="DIR", help="the folder of the run (%(default)s)")
+    out, text = "runs/rnn_sin_cos", "the folder of the run (%(default)s)"
+    main.add_argument("--out", type=folder_name, default=out, metavar="DIR", help=text)
     main.add_argument("--free-run", action="store_true", help="draw how the net goes on by itself: free_run.png")
     main.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     return main

@@ -53,8 +53,12 @@ class Run:
 
     def resume(self, folder: RunFolder) -> None:
         """Goes back to the state of the folder's checkpoint."""
-        more = folder.resume(self.module, self.optimizer, self.settings, history=list, moments=dict)
+        columns, shape = ("step", "train_loss", *self.score()), self.prediction().shape
+        more = folder.resume(self.module, self.optimizer, self.settings, history=columns, moments=dict)
         self.history, self.moments = more["history"], more["moments"]
+        kept = all(step.isdecimal() and getattr(y, "shape", None) == shape for step, y in self.moments.items())
+        if not (self.history and kept):
+            raise ValueError(f"{folder.model} is not a checkpoint of this app")
 
     def save(self, folder: RunFolder) -> None:
         if not numpy.isfinite(self.prediction()).all():

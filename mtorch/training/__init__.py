@@ -1,8 +1,10 @@
 """What training scripts share: the loop over batches, scores, the folder a run leaves behind, command lines."""
 
-from mtorch.training.command_line import Parser, number, run, written
+from mtorch.training.command_line import Parser, folder_name, number, run, written
 from mtorch.training.folder import RunFolder
 from mtorch.training.loop import Score, evaluate, train_epoch
 from mtorch.training.progress import progress
 
-__all__ = ["Parser", "RunFolder", "Score", "evaluate", "number", "progress", "run", "train_epoch", "written"]
+__all__ = [
+    "Parser", "RunFolder", "Score", "evaluate", "folder_name", "number", "progress", "run", "train_epoch", "written",
+]  # fmt: skip

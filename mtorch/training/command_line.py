@@ -34,6 +34,13 @@ def number(kind: type, least: float, above: bool = False) -> Callable[[str], Any
     return parse
 
 
+def folder_name(text: str) -> str:
+    """An argparse type: the name of a folder, which an empty text is not."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected the name of a folder, got {text!r}")
+    return text
+
+
 def run(command: Callable[..., int | None], *args: Any) -> int:
     """command(*args) and its exit code; what its user can set right becomes one line on stderr and exit code 2.
 

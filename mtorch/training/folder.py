@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tempfile
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,21 @@ class RunFolder:
         """Takes over the checkpoint; returns what was saved with it."""
         return load(self.model, module, optimizer)
 
-    def resume(self, module: Layer, optimizer: Optimizer, settings: dict[str, Any], **more: type) -> dict[str, Any]:
-        """As load; a ValueError unless it was saved with these `settings`, and with `more` by name and type:
-        `resume(module, optimizer, settings, history=list)`.
+    def resume(
+        self, module: Layer, optimizer: Optimizer, settings: dict[str, Any], **more: type | tuple[str, ...]
+    ) -> dict[str, Any]:
+        """As load; a ValueError unless it was saved with these `settings`, and with `more` by name: a type, or the
+        columns of a history, `resume(module, optimizer, settings, loader=dict, history=("epoch", "loss"))`.
         """
-        notes = self.notes()
+        notes, foreign = self.notes(), ValueError(f"{self.model} is not a checkpoint of this app")
         made = notes.get("settings")
-        whole = all(isinstance(notes.get(name), kind) for name, kind in more.items())
-        if not whole or not isinstance(made, dict) or made.keys() != settings.keys():
-            raise ValueError(f"{self.model} is not a checkpoint of this app")
+        if not isinstance(made, dict) or made.keys() != settings.keys():
+            raise foreign
         other = [f"{key.replace('_', '-')} {made[key]}" for key in settings if made[key] != settings[key]]
         if other:
             raise ValueError(f"{self.model} was made with {', '.join(other)}: ask for that, or name another --out")
+        if not all(_fits(notes.get(name), kind) for name, kind in more.items()):
+            raise foreign
         return self.load(module, optimizer)
 
     def notes(self) -> dict[str, Any]:
@@ -77,3 +81,14 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
+
+
+def _fits(note: Any, kind: type | tuple[str, ...]) -> bool:
+    """Whether it is of that type, or a list of rows that hold a number in each of these columns."""
+    if isinstance(kind, type):
+        return isinstance(note, kind)
+    rows = note if isinstance(note, list) else [None]
+    return all(
+        isinstance(row, dict) and row.keys() == set(kind) and all(isinstance(entry, Real) for entry in row.values())
+        for row in rows
+    )
