@@ -102,10 +102,15 @@ def read_notes(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
-    """Calls `write(file)` on a temporary file beside `path`, then puts it in the place of `path`."""
-    path = Path(path)
+    """Calls `write(file)` on a temporary file beside `path`, then puts it in the place of `path`.
+
+    A link stays: what it points to is written. What is no file (a folder, a device, a pipe) is an OSError.
+    """
+    asked, path = path, Path(os.path.realpath(path))
     if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path.name or path}: it is a folder")
+        raise IsADirectoryError(f"cannot write {Path(asked).name or asked}: it is a folder")
+    if path.exists() and not path.is_file():
+        raise OSError(f"cannot write {Path(asked).name}: it is no regular file")
     _sweep(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.{next(_serial)}.part")
     try:
@@ -116,8 +121,11 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) 
         if path.exists():
             os.chmod(part, path.stat().st_mode & 0o7777)
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.filename == str(part):
+            error.filename = str(asked)
         raise
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)

@@ -331,6 +331,34 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(saved):
     assert saved.read_bytes() == before and os.listdir(saved.parent) == [saved.name]
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_error_names_the_file_that_was_asked_for(tmp_path, suffix):
+    path = tmp_path / "nowhere" / f"net{suffix}"
+    with pytest.raises(FileNotFoundError, match="No such file") as caught:
+        mtorch.save(path, net())
+    assert caught.value.filename == str(path) and str(caught.value).endswith(f"{str(path)!r}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_a_link_stays_a_link(saved, tmp_path):
+    latest = tmp_path / "elsewhere" / "latest.npz"
+    latest.parent.mkdir()
+    latest.symlink_to(saved)
+    before = saved.read_bytes()
+    mtorch.save(latest, net(), epoch=7)
+    assert latest.is_symlink() and os.listdir(latest.parent) == [latest.name]
+    assert saved.read_bytes() != before and read_notes(saved) == {"epoch": 7}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="special files")
+def test_a_device_or_pipe_is_not_replaced_by_a_file(tmp_path):
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="cannot write pipe.npz: it is no regular file"):
+        mtorch.save(pipe, net())
+    assert pipe.is_fifo() and os.listdir(tmp_path) == [pipe.name]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
 def test_the_mode_of_the_file_stays(saved):
     saved.chmod(0o600)
