@@ -367,6 +367,7 @@ def test_a_loss_that_is_no_number_any_more_ends_the_run_and_keeps_nothing_of_it(
 def start(*arguments, **options):
     environment = os.environ | {"PYTHONUNBUFFERED": "", "MPLBACKEND": "Agg"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
     return subprocess.Popen([sys.executable, "-m", "apps.mnist", *arguments], cwd=ROOT, env=environment, **pipes)
 
 

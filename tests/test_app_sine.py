@@ -170,7 +170,8 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(tmp_path, capsys, monke
 def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(tmp_path, no_pictures):
     out, history = tmp_path / "a run", tmp_path / "a run" / "history.csv"
     command = [sys.executable, "-m", "apps.rnn_sin_cos", "--steps", "1000000", "--out", str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    hear = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # which a job in the background ignores
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **hear)
     deadline = time.monotonic() + 60
     while not (history.exists() and history.read_text().count("\n") > 11) and time.monotonic() < deadline:
         time.sleep(0.02)
