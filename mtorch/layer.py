@@ -25,6 +25,8 @@ looked after here: every `forward` and `backward` that a subclass defines is cal
 `_guarded_backward` below. Arrays that forward or backward return belong to the caller; values are remembered by
 reference, so nobody writes into one between a forward and its backward.
 
+**Threads.** A net holds its memory and its mode, so it is for one thread at a time; others take a `copy.deepcopy` of it.
+
 **Axis legend**: N batch, T time, D features in, H hidden, C channels, K classes, V vocabulary; `...` any leading axes.
 """  # noqa: E501
 
