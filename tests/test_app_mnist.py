@@ -164,6 +164,19 @@ def test_several_models_are_compared_in_one_figure(tmp_path, capsys):
     assert re.search(r"^linear +7,850 +2 +\d\d\.\d\d% ", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_the_axis_of_the_loss_has_plain_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from apps.mnist import figures
+
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: (figure.canvas.draw(), drawn.append(figure)))
+    history = [{"epoch": i, "train_loss": 0.4 / i, "test_loss": 0.5 / i, "train_accuracy": 0.9, "test_accuracy": 0.9}
+               for i in (1, 2, 3)]  # fmt: skip
+    figures.curves(tmp_path / "curves.png", {"mlp": history})
+    texts = {label.get_text() for label in drawn[0].axes[0].get_yticklabels(which="both")}
+    assert {"0.1", "0.2", "0.4"} < texts and not any("e" in text for text in texts)
+
+
 def test_a_comparison_is_gone_on_with_model_by_model(tmp_path, capsys, no_pictures):
     for more in ([], ["--resume"]):
         assert main([*COMPARE, "--out", str(tmp_path), *more]) == 0

@@ -14,6 +14,13 @@ RIGHT, WRONG, GREY = "#2a6f97", "#c1121f", "#5c677d"
 COLOURS = ["#2a6f97", "#e07a1f", "#3a7d44", "#8e44ad", "#c1121f", "#6b705c", "#00a5a5", "#b5838d", "#444444", "#bc8f00"]
 
 
+class Plain(LogFormatter):
+    """0.4 in place of 4e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return super().__call__(x, pos) and f"{x:g}"
+
+
 def save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=120, metadata={"Software": None})
     plt.close(figure)
@@ -31,7 +38,7 @@ def curves(path: Path, histories: dict[str, list[dict[str, Any]]]) -> None:
                 panel.plot(epochs, values, style, color=colour, label=f"{label}{part}", marker="." * (len(epochs) < 30))
     panels[0].set(xlabel="epoch", ylabel="loss", title="Loss", yscale="log")
     for place in (panels[0].yaxis.set_major_formatter, panels[0].yaxis.set_minor_formatter):
-        place(LogFormatter(minor_thresholds=(2, 0.5)))
+        place(Plain(minor_thresholds=(2, 0.5)))
     panels[1].set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
     worst = min(history[-1]["test_accuracy"] for history in histories.values())
     panels[1].set_ylim(bottom=max(panels[1].get_ylim()[0], 100 - 600 * (1 - worst)))  # the way up from chance is long
