@@ -34,6 +34,7 @@ CONSTRUCTIONS = [
     (lambda: layers.Linear(2, 2, coe=None), TypeError, "Linear expected a number as coe"),
     (lambda: layers.Linear(2, 2, coe=math.nan), ValueError, "Linear"),
     (lambda: layers.Linear(2, 2, init="he"), TypeError, "Linear expected a function .* as init"),
+    (lambda: layers.Linear(2, 3, init=initializers.orthogonal), TypeError, r"Linear .* as init, .*orthogonal\(\)"),
     (lambda: layers.Linear(2, 3, init=lambda *_: numpy.zeros((1, 1))), ValueError, r"Linear expected init .*\(3, 2\)"),
     (lambda: layers.Linear(2, 2, xp="numpy"), TypeError, "Linear expected xp to be an array module"),
     (lambda: layers.ReLU(xp=None), TypeError, "ReLU expected xp to be an array module"),

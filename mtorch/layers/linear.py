@@ -51,7 +51,12 @@ class Linear(Layer):
             init = initializers.coe(coe)
         if not callable(init):
             raise TypeError(f"Linear expected a function from mtorch.initializers as init, got {init!r}")
-        weight = init(initializers.as_generator(rng, "Linear"), (out_dim, in_dim), in_dim, out_dim)
+        rng = initializers.as_generator(rng, "Linear")
+        try:
+            weight = init(rng, (out_dim, in_dim), in_dim, out_dim)
+        except TypeError as error:
+            wanted = "a function of (rng, shape, fan_in, fan_out) as init, such as orthogonal()"
+            raise TypeError(f"Linear expected {wanted}, got {init!r}: {error}") from error
         if getattr(weight, "shape", ()) != (out_dim, in_dim) or weight.dtype.kind not in "fiu":
             got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
             raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
