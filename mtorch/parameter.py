@@ -20,9 +20,9 @@ class Parameter:
     __slots__ = ("value", "trainable", "contributed", "direction", "_grad")
 
     def __init__(self, value: Array, *, trainable: bool = True):
-        if not (is_array(value) and value.dtype.kind in "fiub"):
+        if not (is_array(value) and value.dtype.kind == "f"):
             got = f"dtype {value.dtype}" if is_array(value) else repr(value)
-            raise TypeError(f"Parameter expected an array of numbers, got {got}")
+            raise TypeError(f"Parameter expected an array of floats, got {got}")
         self.value = on_cache_line(value)
         self.trainable = check_flag("Parameter", "trainable", trainable)
         self.contributed = False

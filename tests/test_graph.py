@@ -133,7 +133,6 @@ MISTAKES = {
     "two dtypes": ("x", {"h": (linear(), "x"), "y": (Linear(3, 3), "h")}, "y", ValueError, "one array module"),
     "a parameter of another dtype": (
         "x", {"h": (Linear(3, 3), "x"), "y": (Add(), ("h", Parameter(ONES)))}, "y", ValueError, "float64"),
-    "an integer parameter": ("x", {"y": (Add(), ("x", Parameter(numpy.ones(3, int))))}, "y", ValueError, "floating"),
     "layers that do not fit": (
         "x", {"h": (Linear(3, 4), "x"), "y": (Linear(3, 2), "h")}, "y", ShapeMismatchError, "expected 3 entries"),
 }  # fmt: skip
