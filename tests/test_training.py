@@ -65,6 +65,17 @@ def test_training_lowers_the_loss_and_evaluating_changes_nothing(parts):
     assert evaluate(module, loss_func, loader) == pytest.approx(after)
 
 
+def test_a_pass_without_batches_has_no_score(parts):
+    module, loss_func, optimizer, data = parts
+    batches = iter(DataLoader(data, batch_size=10))
+    train_epoch(module, loss_func, optimizer, batches)
+    for again in (batches, [], DataLoader(data, batch_size=51, drop_last=True)):
+        with pytest.raises(ValueError, match="expected at least one batch, got none: is the loader used up"):
+            train_epoch(module, loss_func, optimizer, again)
+        with pytest.raises(ValueError, match="expected at least one batch"):
+            evaluate(module, loss_func, again)
+
+
 def test_an_epoch_on_a_device_is_waited_for_at_its_end_only(parts):
     x, labels = parts[3][:]
     scores = []

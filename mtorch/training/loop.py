@@ -38,8 +38,10 @@ class _Tally:
         self.guesses += guess.size
 
     def score(self) -> Score:
+        if not self.samples:
+            raise ValueError("a pass expected at least one batch, got none: is the loader used up?")
         loss, right = float(arrays.as_numpy(self.loss)), float(arrays.as_numpy(self.right))
-        return Score(loss / max(self.samples, 1), right / max(self.guesses, 1))
+        return Score(loss / self.samples, right / self.guesses)
 
 
 def train_epoch(module: Layer, loss_func: LossFunc, optimizer: Optimizer, batches: Iterable[Any]) -> Score:
