@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,19 @@ def test_the_two_commands_come_first_and_are_what_ci_runs():
     assert len(SETUP) == 2 and BASH[:2] == SETUP
     assert "apps.mnist" in SETUP[0] and "pytest" in SETUP[1]
     assert "README.md" in (ROOT / ".ci" / "run").read_text()  # CI takes both from this page
+
+
+def test_a_layer_is_added_as_the_page_says(tmp_path):
+    shutil.copytree(ROOT / "mtorch", tmp_path / "mtorch", ignore=shutil.ignore_patterns("__pycache__"))
+    block = next(block for block in PYTHON if "class Scale(Layer)" in block)
+    file, proof = block.split("\n\n\nfrom mtorch.testing")
+    folder = tmp_path / "mtorch" / "layers"
+    (folder / "scale.py").write_text(file)
+    with open(folder / "__init__.py", "a") as listing:
+        listing.write("from mtorch.layers.scale import Scale\n")
+    script = f"from mtorch.layers import Scale\nimport numpy\nfrom mtorch.testing{proof}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
