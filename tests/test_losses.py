@@ -218,6 +218,13 @@ def test_shapes_must_be_equal_and_nothing_broadcasts(cls):
             cls()(PREDICTION, target)
 
 
+def test_labels_beyond_64_bits_with_a_sign_are_named_as_they_came():
+    labels = numpy.array([0, 2**64 - 100], "uint64")
+    for loss in (CrossEntropyLoss(), CrossEntropyLoss(ignore_index=-100)):
+        with pytest.raises(ValueError, match=str(2**64 - 100)):
+            loss(numpy.zeros((2, 3), "float32"), labels)
+
+
 @label_loss
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint64", ">i4", ">i8"])
 def test_labels_are_integers_of_any_width(cls, dtype):

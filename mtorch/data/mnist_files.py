@@ -99,7 +99,7 @@ def _from_folder(root: Path) -> DigitData:
         raise FileNotFoundError(f"{root}: expected MNIST's files, here or in its folder mnist ({_names(FILES)})")
     missing = [name for name in FILES if name not in paths]
     if missing:
-        raise FileNotFoundError(f"{folder}: of MNIST's files, {_names(missing)} is missing")
+        raise FileNotFoundError(f"{folder}: of MNIST's files there is no {_names(missing)}")
     arrays = {name: read_idx(path) for name, path in paths.items()}
     genuine = all(idx_sha256(arrays[name]) == sha256 for name, sha256 in FILES.items())
     return _checked("mnist" if genuine else folder.resolve().name, arrays, paths)

@@ -40,11 +40,13 @@ def admit_labels(
             raise ShapeMismatchError(loss, f"expected labels of shape {lead} or {(*lead, 1)}, got {labels.shape}")
         labels = labels.reshape(lead)
     if home is numpy or home is None:
-        if not dtype.isnative or dtype.char in "QL":  # unsigned 64 bits do not index
-            labels = labels.astype("int64")
+        if not dtype.isnative:
+            labels = labels.astype(dtype.newbyteorder("="))
         wrong = first_beyond(labels, classes, ignored)
         if wrong is not None:
             raise ValueError(f"{loss!r} expected labels in [0, {classes}), got {wrong}")
+        if dtype.char in "QL":  # unsigned 64 bits do not index
+            labels = labels.astype("int64")
         return labels if xp is numpy else xp.asarray(labels.astype("int64"))
     labels = arrays.admit_array(xp, labels, loss).astype("int64")
     inside = labels.clip(0, classes - 1)
