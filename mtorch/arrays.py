@@ -20,6 +20,7 @@ Value = Any  # Array | tuple[Value, ...]
 BLOCK = 16384  # elements that several passes can share while they stay in cache
 LINE = 64  # bytes of a cache line
 LARGE_BLOCK = 4 * BLOCK  # for many short passes, where starting them costs as well
+ACCIDENTS = (FloatingPointError, RuntimeWarning)  # what NumPy raises where its warnings are errors
 
 
 def is_numpy(xp: ModuleType) -> bool:
@@ -212,14 +213,24 @@ def on_cache_line(x: Array) -> Array:
 
 
 def descend(value: Array, grad: Array, lr: float) -> None:
-    """value -= lr * grad, in place; `grad` is used up."""
+    """value -= lr * grad, in place; `grad` is used up. What is too large becomes inf or NaN, and no error.
+
+    An error would leave a net half moved. NumPy raises it after it has written the result.
+    """
     if type(value) is not numpy.ndarray:
         value -= grad * lr
     elif value.size <= 8 * LARGE_BLOCK or not value.flags.c_contiguous:
-        grad *= constant(numpy, lr, value.dtype)
-        value -= grad
+        try:
+            grad *= constant(numpy, lr, value.dtype)
+        except ACCIDENTS:
+            pass
+        try:
+            value -= grad
+        except ACCIDENTS:
+            pass
     else:
-        follow(value, Direction(_scaled, (grad,)), lr)
+        with numpy.errstate(over="ignore", invalid="ignore"):
+            follow(value, Direction(_scaled, (grad,)), lr)
 
 
 def follow(value: Array, direction: Array | Direction, lr: float) -> None:

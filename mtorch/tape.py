@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from mtorch.arrays import Value, shape_value
-from mtorch.kernels.rows import quiet
 from mtorch.layer import EMPTY, NO_ARRAY, NO_VALUE, TRUSTED, Layer, complete, refuse, settled
 from mtorch.parameter import Buffer, Parameter
 
@@ -136,7 +135,6 @@ class Container(Layer):
                 raise TypeError(f"{cls.__name__} is made of layers, got {layer!r}")
         return tuple(complete(layer).core() for layer in found)
 
-    @quiet  # an error here would leave half of the parameters moved
     def step(self, lr: float) -> None:
         for layer in self.moving:
             layer.step(lr)

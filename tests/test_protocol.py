@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import pickle
 import tracemalloc
 
@@ -179,8 +180,9 @@ def test_a_bad_rate_is_refused_and_the_gradient_stays(lr):
     numpy.testing.assert_array_equal(net.layers[0].weight.grad, grad)
 
 
+@pytest.mark.parametrize("mode", ["raise", "warn"])
 @pytest.mark.parametrize("kind", ["chain", "formula", "optimizer"])
-def test_an_overflow_does_not_stop_a_step_halfway(kind):
+def test_an_overflow_does_not_stop_a_step_halfway(kind, mode):
     chain = Sequential(layers.Linear(3, 2), layers.Tanh(), mtorch.Residual(layers.Linear(2, 2)))
     x, scale = mtorch.Input(), Parameter(numpy.ones(2, "float32"))
     net = Module(mtorch.Graph.of(chain(x) * scale)) if kind == "formula" else chain
@@ -189,10 +191,20 @@ def test_an_overflow_does_not_stop_a_step_halfway(kind):
     before = net.state_dict()
     first = net.parameters()["0.weight" if kind != "formula" else next(iter(before))]
     first.grad[...] = 1e38
-    with numpy.errstate(over="raise", invalid="raise"):
+    with numpy.errstate(over=mode, invalid=mode):
         mtorch.SGD(net, lr=10).step() if kind == "optimizer" else net.step(10)
     assert all((value != before[name]).all() for name, value in net.state_dict().items())
     assert numpy.isinf(first.value).all()
+
+
+@pytest.mark.parametrize("size", [3, 1 << 20])
+def test_a_parameter_that_overflows_is_moved_all_the_same(size):
+    parameter = Parameter(numpy.full(size, 3e38, "float32"))
+    for grad, expected in ((-1e38, math.inf), (math.inf, math.nan)):
+        parameter.accumulate(numpy.full(size, grad, "float32"))
+        with numpy.errstate(over="raise", invalid="raise"):
+            parameter.step(1.0)
+        numpy.testing.assert_array_equal(parameter.value, numpy.full(size, expected, "float32"))
 
 
 def test_zero_grad_discards_without_moving():

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mtorch.arrays import Value
-from mtorch.kernels.rows import quiet
 from mtorch.layer import Layer
 from mtorch.tape import Container, Tape
 
@@ -75,7 +74,6 @@ class Sequential(Container):
                 raise
         return x
 
-    @quiet
     def step(self, lr: float) -> None:
         for layer in self.moving:
             layer.step(lr)

@@ -195,37 +195,46 @@ def _rows_input_grad(xp, dy, weight, size, window, groups):
 
     With stride s the rows i of dx with the same (i + p) % s were seen with the same kernel rows.
     """
-    (n, o, out_h, out_w), (_, c, kernel_h, kernel_w), (height, width) = dy.shape, weight.shape, size
+    (n, o, _, out_w), (_, c, kernel_h, kernel_w), (height, width) = dy.shape, weight.shape, size
     stride, padding = window.stride[0], window.padding[0]
     dy, og, columns = _rows(dy, groups), o // groups, spans(window, width, 1)
     w = weight.reshape(groups, og, c, kernel_h, kernel_w).transpose(0, 4, 2, 3, 1)
     dx = empty((height, groups, c, width, n), dy.dtype)
-    step = max(1, PRODUCT_BYTES // (groups * kernel_w * c * out_w * n * dy.itemsize))
+    step = max(1, PRODUCT_BYTES // (groups * kernel_w * c * out_w * n * dy.itemsize)) * stride
 
     def make(part: range) -> None:
         for phase in range(stride):
             seen = w[:, :, :, phase::stride][:, :, :, ::-1]  # up, as the rows of dy go down
-            tall = seen.shape[3]
-            matrix = seen.reshape(groups, 1, kernel_w * c, tall * og)
-            i = part.start + (phase - part.start - padding) % stride
-            while i < part.stop:
-                low = (i + padding) // stride - tall + 1
-                first, last = max(low, 0), min(low + tall, out_h)
-                alike = min(step, out_h - low - tall + 1) if last - first == tall > 0 else 1
-                rows = range(i, min(part.stop, i + alike * stride), stride)
-                target = dx[rows.start : rows.stop : stride]
-                i += alike * stride
-                if first >= last:
-                    target[...] = 0
-                    continue
-                stack = _stack(dy[:, first:], last - first, 1, len(rows))
-                product = scratch("product", (groups, len(rows), kernel_w * c, out_w * n), dy.dtype)
-                numpy.matmul(matrix[..., (first - low) * og : (last - low) * og], stack, out=product)
+            matrix = seen.reshape(groups, 1, kernel_w * c, seen.shape[3] * og)
+            for i in range(part.start + (phase - part.start - padding) % stride, part.stop, step):
+                rows = range(i, min(part.stop, i + step), stride)
+                product = scratch("unrolled", (groups, len(rows), kernel_w * c, out_w * n), dy.dtype)
+                _multiply_rows(matrix, dy, (i + padding) // stride - seen.shape[3] + 1, product)
                 shifted = product.reshape(groups, len(rows), kernel_w, c, out_w, n).transpose(2, 1, 0, 3, 4, 5)
-                _add_shifted(target, shifted, columns)
+                _add_shifted(dx[i : rows.stop : stride], shifted, columns)
 
     in_parts(make, height, dy.size * kernel_h * kernel_w * c)
     return dx.transpose(4, 1, 2, 0, 3).reshape(n, groups * c, height, width)
+
+
+def _multiply_rows(matrix, dy, low, product):
+    """product[:, j] = matrix @ the rows of dy (G, H, O / G, columns) from low + j on, which are zeros beyond the image.
+
+    Where all of them lie inside, the rows j are one stacked product.
+    """
+    height, og = dy.shape[1:3]
+    tall, count = matrix.shape[3] // og, product.shape[1]
+    inside = range(max(0, -low), min(count, height - tall - low + 1))
+    if inside:
+        stack = _stack(dy[:, low + inside.start :], tall, 1, len(inside))
+        numpy.matmul(matrix, stack, out=product[:, inside.start : inside.stop])
+    for j in range(count):
+        first, last = max(low + j, 0), min(low + j + tall, height)
+        if first >= last:
+            product[:, j] = 0
+        elif j not in inside:
+            part = matrix[..., (first - low - j) * og : (last - low - j) * og]
+            numpy.matmul(part, _stack(dy[:, first:], last - first, 1, 1), out=product[:, j : j + 1])
 
 
 def _add_shifted(rows, shifted, columns):
