@@ -236,7 +236,7 @@ CNN_PASSES = [*products.conv_passes(BATCH, 1, 3, 28, False), *products.conv_pass
 LENET = [*products.conv(BATCH, 1, 6, 5, 28, False), *products.conv(BATCH, 6, 16, 5, 10),
          *products.chain(BATCH, (400, 120, 84, 10), True)]
 LENET_PASSES = [*products.conv_passes(BATCH, 1, 5, 28, False), *products.conv_passes(BATCH, 6, 5, 14),
-                (RELU + POOL) * BATCH * 6 * 28**2, (RELU + POOL) * BATCH * 16 * 10**2, SGD * 61_706]
+                (POOL + RELU / 4) * BATCH * 6 * 28**2, (POOL + RELU / 4) * BATCH * 16 * 10**2, SGD * 61_706]
 RESNET = [*products.conv(BATCH, 1, 16, 3, 28, False), *products.chain(BATCH, (64, 10), True)]
 RESNET_PASSES = [*products.conv_passes(BATCH, 1, 3, 28, False), (NORM + RELU) * BATCH * 16 * 28**2]
 for a, b, side, stride in ((16, 32, 14, 2), (32, 32, 14, 1), (32, 64, 7, 2), (64, 64, 7, 1)):
