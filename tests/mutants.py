@@ -51,7 +51,7 @@ TESTS = [
     ("attention embedding positional", "attention"),
     ("memory threads passes", "threads memory kernels conv activations norm"),
     ("activation erf elu gelu relu sigmoid silu softmax softplus tanh rows", "activations erf kernels norm threads"),
-    ("layers/linear layers/reshape identity namespace", "protocol module norm activations"),
+    ("layers/linear layers/reshape identity namespace", "protocol module norm activations memory"),
     ("", "operators graph protocol"),
 ]
 

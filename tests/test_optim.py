@@ -107,6 +107,14 @@ def test_without_eps_a_gradient_of_zero_moves_nothing(cls, dtype):
         assert moved[2] < 1 or cls is Adadelta  # whose first step is as long as its eps
 
 
+def test_the_variance_of_a_constant_gradient_is_never_negative():
+    """By rounding it comes out below 0 in one of these steps each, and the root of it would be NaN."""
+    values = one([0.0, 0.0, 0.0], "float32")
+    optimizer = RMSprop(values, lr=1e-3, alpha=0.5, centered=True)
+    gradients = [numpy.array([0.3, 1.3, 3.3], "float32")] * 100
+    assert numpy.isfinite(move(optimizer, *gradients)).all()
+
+
 # ---------------------------------------------------------------------- the rules
 
 
