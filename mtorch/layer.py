@@ -134,7 +134,7 @@ class Layer:
 
     # ------------------------------------------------------------------ memory: one slot, spent on use
 
-    def remember(self, value: Any, *more: Any) -> None:
+    def remember(self, value: Any = (), *more: Any) -> None:
         """Keeps what backward will need, by reference; replaces what was there."""
         self._memory = (value, *more) if more else value
 

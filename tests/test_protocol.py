@@ -597,3 +597,12 @@ def test_what_stands_before_the_first_parameters_is_not_asked_for_a_gradient():
     assert still.backward_parameters(x) is None
     with pytest.raises(mtorch.BackwardError):
         still.backward_parameters(x)
+
+
+@pytest.mark.parametrize("values", [(), (1,), ((1, 2),), (1, None), (None,)])
+def test_a_layer_recalls_what_it_remembered(values):
+    layer = layers.ReLU()
+    layer.remember(*values)
+    assert layer.recall() == (values[0] if len(values) == 1 else values)
+    with pytest.raises(BackwardError):
+        layer.recall()

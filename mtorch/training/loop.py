@@ -41,7 +41,7 @@ class _Tally:
         if not self.samples:
             raise ValueError("a pass expected at least one batch, got none: is the loader used up?")
         loss, right = float(arrays.as_numpy(self.loss)), float(arrays.as_numpy(self.right))
-        return Score(loss / self.samples, right / self.guesses)
+        return Score(loss / self.samples, right / max(self.guesses, 1))
 
 
 def train_epoch(module: Layer, loss_func: LossFunc, optimizer: Optimizer, batches: Iterable[Any]) -> Score:
