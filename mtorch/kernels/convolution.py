@@ -228,11 +228,11 @@ def _multiply_rows(matrix, dy, low, product):
     if inside:
         stack = _stack(dy[:, low + inside.start :], tall, 1, len(inside))
         numpy.matmul(matrix, stack, out=product[:, inside.start : inside.stop])
-    for j in range(count):
+    for j in [j for j in range(count) if j not in inside]:
         first, last = max(low + j, 0), min(low + j + tall, height)
         if first >= last:
             product[:, j] = 0
-        elif j not in inside:
+        else:
             part = matrix[..., (first - low - j) * og : (last - low - j) * og]
             numpy.matmul(part, _stack(dy[:, first:], last - first, 1, 1), out=product[:, j : j + 1])
 

@@ -75,12 +75,17 @@ def empty_on(xp: ModuleType, shape: tuple[int, ...], dtype: numpy.dtype) -> Arra
     return empty(shape, dtype) if is_numpy(xp) else xp.empty(shape, dtype)
 
 
-def empty_like(xp: ModuleType, x: Array, dtype: numpy.dtype | None = None) -> Array:
-    """An uninitialised array of the shape, the memory order and, unless given, the dtype of x, on any array module."""
-    if not is_numpy(xp) or x.nbytes < LARGE:
-        return xp.empty_like(x, dtype=dtype)
+def empty_like(
+    xp: ModuleType, x: Array, dtype: numpy.dtype | None = None, shape: tuple[int, ...] | None = None
+) -> Array:
+    """An uninitialised array in the memory order of x, on any array module; shape and dtype too are those of x unless
+    given. A shape has as many axes as x.
+    """
+    shape, dtype = x.shape if shape is None else shape, dtype or x.dtype
+    if not is_numpy(xp) or math.prod(shape) * dtype.itemsize < LARGE:
+        return xp.empty_like(x, dtype=dtype, shape=shape)
     order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
-    block = empty(tuple(x.shape[axis] for axis in order), dtype or x.dtype)
+    block = empty(tuple(shape[axis] for axis in order), dtype)
     return block.transpose(sorted(range(x.ndim), key=order.__getitem__))
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy
 
 from mtorch.arrays import Array, is_numpy
-from mtorch.kernels.memory import empty
+from mtorch.kernels.memory import empty, empty_like
 from mtorch.kernels.passes import in_blocks
 from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
 
@@ -97,12 +97,6 @@ def _new(xp, shape, like, dtype=None):
     return make((*rest, n), dtype).transpose(3, 0, 1, 2) if _batch_last(like) else make(shape, dtype)
 
 
-def _ordered(shape, like, dtype):
-    """Uninitialised, in the memory order of `like`."""
-    order = sorted(range(4), key=lambda axis: -like.strides[axis])
-    return empty(tuple(shape[axis] for axis in order), dtype).transpose([order.index(axis) for axis in range(4)])
-
-
 def _move(target, source, pairs, axis):
     """target[to] += source[from] along one axis for every pair, on a target that starts as zero."""
     before = (slice(None),) * axis
@@ -162,7 +156,7 @@ def _fours_max_pool(x):
     """2 x 2 windows side by side: the winner of each row of two, then of the two rows."""
     n, c, h, w = x.shape
     y = _new(numpy, (n, c, h // 2, w // 2), x)
-    winner = _ordered(y.shape, x, numpy.dtype("uint8"))
+    winner = empty_like(numpy, x, numpy.dtype("uint8"), y.shape)
     left, right = x[..., 0 : w - 1 : 2], x[..., 1:w:2]
 
     def make(rows: slice) -> None:
@@ -205,7 +199,7 @@ def _sliced_max_pool_grad(xp, dy, winner, size, window):
     n, c, *out_size = dy.shape
     if _batch_last(winner) and not _batch_last(dy):
         dy = numpy.ascontiguousarray(dy.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
-    dx = _ordered((n, c, *size), winner, dy.dtype)
+    dx = empty_like(numpy, winner, dy.dtype, (n, c, *size))
     tiled = window.kernel == window.stride and window.padding == (0, 0)
     if not tiled or tuple(size) != tuple(k * o for k, o in zip(window.kernel, out_size, strict=True)):
         dx[...] = 0

@@ -14,7 +14,8 @@ from mtorch.kernels.threads import product
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
 
-LARGE = 1 << 14  # entries of a factor from which on `product` gains more than it costs
+MANY = 1 << 14  # entries from which on their order in memory matters
+LARGE = 1 << 20  # multiplications from which on `product` gains more than it costs
 
 
 class Linear(Layer):
@@ -73,7 +74,7 @@ class Linear(Layer):
             raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {shape}")
         self.remember(x)
         w, rows = self.weight.value.T, len(shape) == 2
-        y = x.dot(w) if rows and x.size < LARGE else product(flat_rows(x), w)
+        y = x.dot(w) if rows and x.size * self.out_dim < LARGE else product(flat_rows(x), w)
         if self.bias is not None:
             y += self.bias.value
         return y if rows else y.reshape(shape[:-1] + (self.out_dim,))
@@ -82,12 +83,9 @@ class Linear(Layer):
         x = self.recall()
         g = self._parameter_grads(x, output_grad)
         w = self.weight.value
-        if x.size < LARGE:
-            dx = g.dot(w)
-        elif x.ndim == 2 and x.flags.fnc:  # dx lies in memory as x does
+        if x.size >= MANY and x.ndim == 2 and x.flags.fnc:  # dx lies in memory as x does
             return product(w.T, g.T).T
-        else:
-            dx = product(g, w)
+        dx = g.dot(w) if x.size * self.out_dim < LARGE else product(g, w)
         return dx if x.ndim == 2 else dx.reshape(x.shape)
 
     def backward_parameters(self, output_grad: Array) -> None:
@@ -95,7 +93,7 @@ class Linear(Layer):
 
     def _parameter_grads(self, x: Array, output_grad: Array) -> Array:
         g, x = (output_grad, x) if x.ndim == 2 else (flat_rows(output_grad), flat_rows(x))
-        if x.size < LARGE:
+        if x.size * self.out_dim < LARGE:
             self.weight.accumulate_product(g.T, x)
         else:
             self.weight.accumulate_result(product, g.T, x)
