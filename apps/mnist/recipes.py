@@ -56,7 +56,7 @@ RECIPES = {
     "conv1d": Recipe(models.conv1d, gamma=0.7),
     "scn": Recipe(models.scn, lr=2e-3, gamma=0.7),
     "lenet": Recipe(models.lenet, lr=2e-3, gamma=0.7),
-    "lenet_large": Recipe(models.lenet_large, gamma=0.7),
+    "lenet_large": Recipe(models.lenet_large, lr=5e-4, gamma=0.7),
     "cnn": Recipe(models.cnn, gamma=0.7, epochs=8),
     "resnet_simple": Recipe(models.resnet_simple, lr=3e-3, gamma=0.7),
     "resnet": Recipe(models.resnet, lr=3e-3, gamma=0.5),
