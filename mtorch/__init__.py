@@ -1,7 +1,7 @@
 """mtorch: a neural-network library in which every layer carries its own hand-written derivative."""
 
 from mtorch import layers, losses, optim
-from mtorch.containers import Bidirectional, Fork, Graph, Input, Parallel, Recurrent, Residual, Sequential
+from mtorch.containers import Bidirectional, DataParallel, Fork, Graph, Input, Parallel, Recurrent, Residual, Sequential
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.functions import *  # noqa: F403
 from mtorch.functions import __all__ as _functions
@@ -21,8 +21,8 @@ __version__ = "0.1.0"
 ShapeNotMatchException = ShapeMismatchError
 
 __all__ = [
-    "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "Fork", "Graph", "Input",
-    "Layer", "Module", "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential",
+    "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "DataParallel", "Fork", "Graph",
+    "Input", "Layer", "Module", "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential",
     "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", "summary",  # noqa: F405
     *_functions, *_losses,
 ]  # fmt: skip

@@ -159,7 +159,7 @@ class Layer:
         return ((name, value) for name, value in vars(self).items() if isinstance(value, kind))
 
     def children(self) -> Iterator[tuple[str, "Layer"]]:
-        """(name, layer) for each layer directly below. Containers name theirs by position."""
+        """(name, layer) for each layer directly below. Containers name theirs by position; "" adds nothing to paths."""
         return self.own(Layer)
 
     def walk(self, path: str = "") -> Iterator[tuple[str, "Layer"]]:
@@ -168,7 +168,8 @@ class Layer:
         while stack:
             prefix, layer = stack.pop()
             yield prefix, layer
-            stack.extend(reversed([(f"{prefix}{name}.", child) for name, child in layer.children()]))
+            below = [(f"{prefix}{name}." if name else prefix, child) for name, child in layer.children()]
+            stack.extend(reversed(below))
 
     def parameters(self) -> dict[str, Parameter]:
         """Dotted names of all parameters below; a shared one appears once, under its first name."""

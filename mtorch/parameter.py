@@ -41,6 +41,10 @@ class Parameter:
             grad = self._grad = on_cache_line(value)
         return grad
 
+    def collect_in(self, grad: Array) -> None:
+        """Collects gradients in that array from now on; it has the shape and the dtype of the value."""
+        self.contributed, self._grad = False, grad
+
     def accumulate(self, contribution: Array) -> None:
         """grad += contribution, for an array that already exists (it is read, not kept)."""
         if self.contributed:

@@ -1,6 +1,7 @@
 """Layers made of layers."""
 
 from mtorch.containers.bidirectional import Bidirectional
+from mtorch.containers.data_parallel import DataParallel
 from mtorch.containers.expression import Expression, Input
 from mtorch.containers.fork import Fork, Parallel
 from mtorch.containers.graph import Graph
@@ -8,4 +9,7 @@ from mtorch.containers.recurrent import Recurrent
 from mtorch.containers.residual import Residual
 from mtorch.containers.sequential import Sequential
 
-__all__ = ["Bidirectional", "Expression", "Fork", "Graph", "Input", "Parallel", "Recurrent", "Residual", "Sequential"]
+__all__ = [
+    "Bidirectional", "DataParallel", "Expression", "Fork", "Graph", "Input", "Parallel", "Recurrent", "Residual",
+    "Sequential",
+]  # fmt: skip

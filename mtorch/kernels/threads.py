@@ -62,6 +62,27 @@ def alone(function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)
 
 
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Everything inside happens in this thread: the other cores are at something else."""
+    with held():
+        free = _busy.acquire(blocking=False)
+        try:
+            yield
+        finally:
+            if free:
+                _busy.release()
+
+
+def start_again() -> None:
+    """For a process that was forked, in the middle of whatever its parent did: no locks, and one thread for good."""
+    global _busy, _door, _holders, _threads
+    _busy, _door, _holders, _threads = Lock(), Lock(), 0, 1
+    blas = _blas_threads()
+    if blas:
+        blas[1](1)
+
+
 def in_parts(function: Callable[[range], Any], count: int, operations: float) -> list[Any]:
     """[function(range) ...] for ranges that divide range(count), in order, each in a thread of its own.
 

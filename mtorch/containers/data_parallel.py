@@ -1,0 +1,149 @@
+"""A net whose batches are divided among processes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mtorch import arrays
+from mtorch.arrays import Array, Value
+from mtorch.checks import check_size
+from mtorch.containers.team import Team
+from mtorch.errors import ShapeMismatchError
+from mtorch.kernels.processes import can_fork, cores
+from mtorch.layer import Layer
+from mtorch.tape import Container, Tape
+
+
+class DataParallel(Container):
+    """y = net(x), each process with its share of the samples: what a batch costs is divided by the number of cores.
+
+    Shapes: those of the net. In every array of x the samples lie along `axis`, in y along `out_axis` (as in x unless
+    given). workers: the number of processes, this one included (as many as there are cores, unless given).
+    `Module(DataParallel(net))` trains like `Module(net)`, and its parameters have the same names.
+
+    Backward: y_i depends on x_i alone, so each process has the whole gradient of its own samples' inputs, and the
+    gradients of the parameters, which are sums over samples, add: dw = sum over processes of dw from its samples.
+
+    The processes are forked at the first training step. Parameters lie in memory common to all; buffers, modes and
+    random states are sent with each forward; whatever else is changed in the net afterwards (`net[1].p = 0.1`) the
+    other processes learn by `restart()`. As for PyTorch's namesake, BatchNorm sees the samples of one process at a
+    time and keeps the statistics of this one, which also has the `final_state`. It pays from about a millisecond a
+    step on. Batches of one sample, eval mode, `predict`, GPUs and systems other than Linux are served by this process
+    alone.
+
+    Errors: ShapeMismatchError where there is no batch along an axis; RuntimeError when a process was ended.
+
+    Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", 2020, arXiv:2006.15704.
+    """
+
+    def __init__(self, net: Layer, workers: int | None = None, *, axis: int = 0, out_axis: int | None = None):
+        (self.net,) = nets = self.bare((net,))
+        super().__init__(nets)
+        self.workers = cores() if workers is None else check_size("DataParallel", "workers", workers)
+        self.axis = check_size("DataParallel", "axis", axis, 0)
+        self.out_axis = self.axis if out_axis is None else check_size("DataParallel", "out_axis", out_axis, 0)
+        self.parts, self.spreads, self._team = self.net.parts, True, None
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        yield "", self.net
+
+    def flow(self, known: dict[int, int]) -> dict[int, int]:
+        return self.net.flow(known)
+
+    @property
+    def moves_data(self) -> bool:
+        return self.net.moves_data
+
+    def admit(self, x: Value) -> Value:
+        return self.net.admit(x)
+
+    def infer(self, x: Value) -> Value:
+        return self.net.infer(x)
+
+    def restart(self) -> None:
+        """Ends the other processes; the next forward in training makes new ones."""
+        self._team = None
+
+    def forward(self, x: Value) -> Value:
+        tape, bounds = Tape(self), self._bounds(x)
+        if len(bounds) < 2:
+            y = tape.call(self.net, x)
+            self.remember(tape, None, bounds)
+            return y
+        if self._team is None or self._team.outdated():
+            self._team = Team(self, self.net, self.workers - 1)
+        first, *others = self._split(x, self.axis, bounds)
+        try:
+            call, values = self._team.forward(lambda: self._checked(tape.call(self.net, first), bounds[0].stop), others)
+        except BaseException:
+            tape.undo()
+            raise
+        self.remember(tape, call, bounds)
+        return self._join(values, self.out_axis)
+
+    def backward(self, output_grad: Value) -> Value:
+        return self._backward(output_grad, True)
+
+    def backward_parameters(self, output_grad: Value) -> None:
+        self._backward(output_grad, False)
+
+    def _backward(self, output_grad, wanted):
+        tape, call, bounds = self.recall()
+        pull = tape.pull if wanted else tape.pull_parameters
+        if call is None:
+            return pull(output_grad)
+        first, *others = self._split(output_grad, self.out_axis, bounds)
+        return self._join(call.team.backward(call, lambda: pull(first), others, wanted), self.axis)
+
+    def _bounds(self, x: Value) -> list[slice]:
+        """Which samples each process gets, in order; one slice where this process does all."""
+        if self.workers == 1 or not self.training or not can_fork(self.xp):
+            return [slice(None)]
+        sizes = {a.shape[self.axis] if a.ndim > self.axis else None for a in _leaves(x)}
+        if len(sizes) != 1 or None in sizes:
+            raise ShapeMismatchError(self, f"expected one batch along axis {self.axis}, got {arrays.shape_value(x)}")
+        n = sizes.pop()
+        k = max(1, min(n, self.workers))
+        return [slice(n * i // k, n * (i + 1) // k) for i in range(k)]
+
+    def _checked(self, y: Value, samples: int) -> Value:
+        if any(a.ndim <= self.out_axis or a.shape[self.out_axis] != samples for a in _leaves(y)):
+            wanted = f"its net to return {samples} samples along axis {self.out_axis}"
+            raise ShapeMismatchError(self, f"expected {wanted}, got {arrays.shape_value(y)}")
+        return y
+
+    def _split(self, value: Value, axis: int, bounds: list[slice]) -> list[Value]:
+        """The samples of each process."""
+        before, pack = (slice(None),) * axis, self.xp.ascontiguousarray
+        return [arrays.map_value(lambda a, part=part: pack(a[(*before, part)]), value) for part in bounds]
+
+    def _join(self, values: list[Value], axis: int) -> Value:
+        """The whole batch again; None where nothing came."""
+        if isinstance(values[0], tuple):
+            return tuple(self._join(list(each), axis) for each in zip(*values, strict=True))
+        return None if values[0] is None else self.xp.concatenate(values, axis)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_team": None}
+
+    def place(self, layer: Layer, position: int) -> str:
+        return "DataParallel"
+
+    def details(self) -> str:
+        axes = "".join(f", {name}={axis}" for name, axis in (("axis", self.axis), ("out_axis", self.out_axis)) if axis)
+        return f"{self.net!r}, workers={self.workers}{axes}"
+
+    @classmethod
+    def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        from mtorch import Sequential, layers
+
+        nn = layers.on(xp, dtype=dtype, rng=rng)
+        yield cls(nn.Linear(3, 2), workers=2), (5, 3)
+        yield cls(Sequential(nn.GRU(2, 3), nn.Slice(-1)), workers=3, axis=1, out_axis=0), (4, 3, 2)
+
+
+def _leaves(value: Value) -> Iterator[Array]:
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _leaves(part)
+    elif value is not None:
+        yield value
