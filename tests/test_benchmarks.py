@@ -11,11 +11,12 @@ from benchmarks.rounds import Row, Worker
 from benchmarks.worker import Missing, build
 from benchmarks.workloads import SCALING, TABLE, WORKLOADS
 
-HEAVY = ("cnn", "resnet", "rnn-large", "gru-large", "lstm-large")
+HEAVY = ("cnn", "cnn-parallel", "resnet", "rnn-large", "gru-large", "lstm-large", "lstm-large-parallel")
 
 
 def names(side):
-    return [pytest.param(w.name, marks=pytest.mark.slow if w.name in HEAVY else ()) for w in TABLE if side in w.sides]
+    equal = [w.name for w in TABLE if side in w.sides and w.equal]
+    return [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in equal]
 
 
 def losses(name, side, steps=3):

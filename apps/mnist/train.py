@@ -10,21 +10,24 @@ from typing import Any
 import numpy
 
 from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES, Recipe, make_loss, make_optimizer
-from mtorch import Module
+from mtorch import DataParallel, Module
 from mtorch.arrays import as_numpy, module_for
 from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
 from mtorch.summary import count_parameters
 from mtorch.training import RunFolder, Score, evaluate, progress, train_epoch, written
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
-OPTIONS = ("data", "model", "epochs", "batch_size", "lr", "gamma", "optimizer", "loss", "seed", "device", "out")
+OPTIONS = (
+    "data", "model", "epochs", "batch_size", "lr", "gamma", "optimizer", "loss", "seed", "workers", "device", "out",
+)  # fmt: skip
 
 
 @dataclass
 class Run:
     """Everything one training run needs, made from the command line.
 
-    settings: what a checkpoint must have been made with to be gone on from. Neither paths nor the device count.
+    settings: what a checkpoint must have been made with to be gone on from. Neither paths, workers nor the device
+    count.
     """
 
     settings: dict[str, Any]
@@ -43,7 +46,8 @@ class Run:
         data = load_digits_data(args.data, size=8 if recipe.scans else 28)
         settings = chosen(args, recipe, data)
         rng = numpy.random.default_rng(args.seed)
-        module = Module(recipe.build(settings["side"] ** 2, rng=rng, xp=xp))
+        net = recipe.build(settings["side"] ** 2, rng=rng, xp=xp)
+        module = Module(net if args.workers == 1 else DataParallel(net, args.workers))
 
         def batches(images: numpy.ndarray, labels: numpy.ndarray, size: int, shuffle: bool) -> DataLoader:
             dataset = ArrayDataset(xp.asarray(recipe.inputs(images)), xp.asarray(labels))

@@ -18,13 +18,21 @@ class Workload:
 
     A side is a function that builds net, loss, optimizer and batch, and returns `step()`; a step does forward, loss
     value, backward and update, and returns the loss as a float (inference: the output). `goals` are upper bounds of
-    the ratio of our time to the other side's.
+    the ratio of our time to the other side's. `equal` is False where the sides do not compute the same: BatchNorm
+    in several processes has the statistics of each one's samples.
     """
 
     name: str
     title: str
     sides: dict[str, Callable[[], Step]]
     goals: dict[str, float] = field(default_factory=dict)
+    equal: bool = True
+
+
+def in_processes(workload: Workload, ours: Callable[[], Step], equal: bool = True) -> Workload:
+    """The row below that of a workload: the same step, with our net as a `DataParallel`."""
+    sides = {"ours": ours, "torch": workload.sides["torch"]}
+    return Workload(f"{workload.name}-parallel", "the same, as DataParallel", sides, workload.goals, equal)
 
 
 def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -56,6 +64,13 @@ def fill_ours(module):
     state.update(fill({name: parameter.value.shape for name, parameter in module.parameters().items()}))
     module.load_state_dict(state)
     return module
+
+
+def divided(net, axis=0):
+    """Our net with its batches divided among as many processes as there are cores."""
+    from mtorch import DataParallel
+
+    return DataParallel(net, axis=axis)
 
 
 def fill_torch(net, rename: Callable[[str], str] = str):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from . import products
-from .common import Workload, fill, fill_ours, fill_torch, labels, normal
+from .common import Workload, divided, fill, fill_ours, fill_torch, in_processes, labels, normal
 
 BATCH, LR = 64, 1e-3
 
@@ -79,10 +79,10 @@ def torch_resnet():
     )
 
 
-def ours(make, shape):
+def ours(make, shape, wrap=lambda net: net):
     from mtorch import SGD, CrossEntropyLoss, Module
 
-    module = fill_ours(Module(make()))
+    module = fill_ours(Module(wrap(make())))
     loss_func, optimizer = CrossEntropyLoss(module), SGD(module, lr=LR)
     x, y = normal(BATCH, *shape), labels(BATCH)
 
@@ -246,17 +246,22 @@ for a, b, side, stride in ((16, 32, 14, 2), (32, 32, 14, 1), (32, 64, 7, 2), (64
     RESNET_PASSES += [*products.conv_passes(BATCH, a, 3, side * stride), *products.conv_passes(BATCH, b, 3, side),
                       2 * (NORM + RELU) * entries, (ADD + (NORM if stride > 1 else 0)) * entries]
 
+CNN_ROW = Workload(
+    "cnn", "CNN 1-32-64, 3x3, pool, 9216-128-10, batch 64, SGD",
+    {"ours": partial(ours, our_cnn, IMAGES), "torch": partial(pytorch, torch_cnn, IMAGES), "numpy": cnn_by_hand,
+     "floor": partial(products.alone, CNN), "passes": partial(products.copies, CNN_PASSES)}, {"torch": 1.0})
+LENET_ROW = Workload(
+    "lenet", "LeNet-5, batch 64, SGD",
+    {"ours": partial(ours, partial(our_model, "lenet"), ROWS), "torch": partial(pytorch, torch_lenet, ROWS),
+     "numpy": lenet_by_hand, "floor": partial(products.alone, LENET),
+     "passes": partial(products.copies, LENET_PASSES)}, {"torch": 1.0})
+RESNET_ROW = Workload(
+    "resnet", "ResNet of 10 layers for 28x28, batch 64, SGD",
+    {"ours": partial(ours, partial(our_model, "resnet"), ROWS), "torch": partial(pytorch, torch_resnet, ROWS),
+     "floor": partial(products.alone, RESNET), "passes": partial(products.copies, RESNET_PASSES)}, {"torch": 1.1})
+
 WORKLOADS = [
-    Workload("cnn", "CNN 1-32-64, 3x3, pool, 9216-128-10, batch 64, SGD",
-             {"ours": partial(ours, our_cnn, IMAGES), "torch": partial(pytorch, torch_cnn, IMAGES),
-              "numpy": cnn_by_hand, "floor": partial(products.alone, CNN),
-              "passes": partial(products.copies, CNN_PASSES)}, {"torch": 1.0}),
-    Workload("lenet", "LeNet-5, batch 64, SGD",
-             {"ours": partial(ours, partial(our_model, "lenet"), ROWS), "torch": partial(pytorch, torch_lenet, ROWS),
-              "numpy": lenet_by_hand, "floor": partial(products.alone, LENET),
-              "passes": partial(products.copies, LENET_PASSES)}, {"torch": 1.0}),
-    Workload("resnet", "ResNet of 10 layers for 28x28, batch 64, SGD",
-             {"ours": partial(ours, partial(our_model, "resnet"), ROWS),
-              "torch": partial(pytorch, torch_resnet, ROWS), "floor": partial(products.alone, RESNET),
-              "passes": partial(products.copies, RESNET_PASSES)}, {"torch": 1.1}),
+    CNN_ROW, in_processes(CNN_ROW, partial(ours, our_cnn, IMAGES, divided)),
+    LENET_ROW, in_processes(LENET_ROW, partial(ours, partial(our_model, "lenet"), ROWS, divided)),
+    RESNET_ROW, in_processes(RESNET_ROW, partial(ours, partial(our_model, "resnet"), ROWS, divided), equal=False),
 ]

@@ -5,18 +5,18 @@ from functools import partial
 import numpy as np
 
 from . import products
-from .common import Workload, fill, fill_ours, fill_torch, normal
+from .common import Workload, divided, fill, fill_ours, fill_torch, in_processes, normal
 
 LR = 0.01
 SMALL, LARGE = (50, 32, 1, 32), (64, 64, 64, 256)   # T, N, D, H
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
-def ours(kind, size):
+def ours(kind, size, wrap=lambda net: net):
     from mtorch import SGD, Module, MSELoss, Sequential, layers
 
     t, n, d, h = size
-    module = fill_ours(Module(Sequential([getattr(layers, kind)(d, h), layers.Linear(h, d)])))
+    module = fill_ours(Module(wrap(Sequential([getattr(layers, kind)(d, h), layers.Linear(h, d)]))))
     loss_func, optimizer = MSELoss(module), SGD(module, lr=LR)
     x, target = normal(t, n, d), normal(t, n, d, seed=1)
 
@@ -107,3 +107,4 @@ def rows(kind, small, large, by_hand=None):
 
 WORKLOADS = [*rows("RNN", 0.50, 1.0, rnn_by_hand), *rows("GRU", 0.35, 0.85), *rows("LSTM", 1.0, 0.90)]
 WORKLOADS.sort(key=lambda workload: workload.name.endswith("large"))
+WORKLOADS.append(in_processes(WORKLOADS[-1], partial(ours, "LSTM", LARGE, partial(divided, axis=1))))   # (T, N, D)

@@ -3,15 +3,15 @@
 from functools import partial
 
 from . import products
-from .common import Workload, fill_ours, fill_torch, normal
+from .common import Workload, divided, fill_ours, fill_torch, in_processes, normal
 
 N, T, E, HEADS, LR = 16, 64, 128, 4, 0.01
 
 
-def ours():
+def ours(wrap=lambda net: net):
     from mtorch import SGD, Module, MSELoss, Sequential, layers, models
 
-    module = fill_ours(Module(Sequential(models.transformer_block(layers, E, HEADS, 4 * E))))
+    module = fill_ours(Module(wrap(Sequential(models.transformer_block(layers, E, HEADS, 4 * E)))))
     loss_func, optimizer = MSELoss(module), SGD(module, lr=LR)
     x, target = normal(T, N, E), normal(T, N, E, seed=1)
 
@@ -54,8 +54,9 @@ PRODUCTS = [*products.attention(T, N, E, HEADS), *products.linear(T * N, E, 4 * 
 PASSES = [2 * (products.NORM + products.ADD) * T * N * E, products.RELU * T * N * 4 * E,
           products.NORM * N * HEADS * T * T, products.SGD * 12 * E * E]   # softmax passes over the scores as a norm
 
-WORKLOADS = [Workload(
+ROW = Workload(
     "transformer", f"Transformer encoder block, N={N} T={T} E={E}, {HEADS} heads, SGD",
     {"ours": ours, "torch": pytorch, "floor": partial(products.alone, PRODUCTS),
      "passes": partial(products.copies, PASSES)}, {"torch": 1.0},
-)]
+)
+WORKLOADS = [ROW, in_processes(ROW, partial(ours, partial(divided, axis=1)))]   # of (T, N, E)

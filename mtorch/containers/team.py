@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import count
 from typing import Any
+from weakref import proxy
 
 from mtorch.arrays import Value
 from mtorch.errors import BackwardError
@@ -21,7 +22,7 @@ class Team:
     """
 
     def __init__(self, owner: Container, net: Layer, size: int):
-        self.owner, self.net, self.built = owner, net, Layer.rebuilt
+        self.owner, self.net, self.built = proxy(owner), net, Layer.rebuilt  # no cycle: they end with their owner
         self.layers = list({id(layer): layer for _, layer in net.walk()}.values())
         self.random = [layer for layer in self.layers if layer.random_state()]
         self.parameters = list(net.parameters().values())
@@ -78,11 +79,7 @@ class Team:
 
     def _answer(self, process: int, message: tuple) -> Any:
         verb, *rest = message
-        try:
-            return {"forward": self._forward, "backward": self._backward}[verb](process, *rest)
-        except BaseException:
-            self.net.discard()
-            raise
+        return {"forward": self._forward, "backward": self._backward}[verb](process, *rest)
 
     def _forward(self, process, number, forgotten, news, x):
         for each in forgotten:

@@ -77,7 +77,7 @@ class Crew:
 
     @property
     def ended(self) -> bool:
-        return not self._finalizer.alive
+        return not (self.lines and self._finalizer.alive)
 
     def together(self, function: Callable[[], Any], messages: Iterable[Any]) -> list[Any]:
         """[function() here, the first copy's answer to the first message, ...], all at the same time.
@@ -104,7 +104,7 @@ class Crew:
         return [result for _, result in outcomes]
 
     def __reduce__(self):
-        return Crew, (0, None)
+        return Crew, (0, None)  # processes are not copied
 
 
 class _Line:

@@ -1,0 +1,432 @@
+"""DataParallel: the same numbers as its net alone, whatever happens to the processes that it shares the work with."""
+
+import copy
+import gc
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+
+import mtorch
+from mtorch import (
+    Adam,
+    BackwardError,
+    CrossEntropyLoss,
+    DataParallel,
+    Layer,
+    Module,
+    Parameter,
+    Residual,
+    Sequential,
+    ShapeMismatchError,
+    layers,
+    models,
+)
+from mtorch.kernels import processes, threads
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+nn = layers.on(numpy, dtype="float64")
+rng = numpy.random.default_rng
+
+
+def net() -> Sequential:
+    on = layers.on(numpy, dtype="float64", rng=0)
+    return Sequential(on.Linear(3, 4), on.Tanh(), on.Linear(4, 2))
+
+
+def pids(parallel: DataParallel) -> list[int]:
+    assert parallel._team is not None
+    return [child.pid for child in processes.multiprocessing.active_children()]
+
+
+def twins(body, **options):
+    return copy.deepcopy(body), DataParallel(body, **options)
+
+
+def assert_same(plain, parallel, x, seed=1):
+    y, z = plain(x), parallel(x)
+    g = rng(seed).standard_normal(y.shape)
+    numpy.testing.assert_allclose(z, y, rtol=1e-12, atol=1e-12)
+    numpy.testing.assert_allclose(parallel.backward(g), plain.backward(g), rtol=1e-12, atol=1e-12)
+    for (name, p), q in zip(plain.parameters().items(), parallel.parameters().values(), strict=True):
+        numpy.testing.assert_allclose(q.grad, p.grad, rtol=1e-11, atol=1e-11, err_msg=name)
+
+
+# ---------------------------------------------------------------------- the same numbers
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_equals_its_net_for_every_size_of_batch(workers):
+    plain, parallel = twins(net(), workers=workers)
+    for n in (1, 2, 3, 7, 8):
+        assert_same(plain, parallel, rng(n).standard_normal((n, 3)))
+        plain.step(0.1), parallel.step(0.1)
+    for p, q in zip(plain.parameters().values(), parallel.parameters().values(), strict=True):
+        numpy.testing.assert_allclose(q.value, p.value, rtol=1e-12)
+
+
+def test_convolutions_and_time_major_sequences():
+    images = Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2))
+    assert_same(*twins(images, workers=2), rng(0).standard_normal((5, 1, 6, 6)))
+    assert_same(*twins(nn.LSTM(2, 3), workers=2, axis=1), rng(0).standard_normal((4, 5, 2)))
+    last = Sequential(nn.GRU(2, 3), nn.Slice(-1))
+    assert_same(*twins(last, workers=2, axis=1, out_axis=0), rng(0).standard_normal((4, 5, 2)))
+
+
+def test_values_that_are_tuples_are_divided_leaf_by_leaf():
+    plain, parallel = twins(nn.LSTM(2, 3, return_state=True), workers=2, axis=1)
+    state, x = tuple(rng(i).standard_normal((1, 3, 3)) for i in (1, 2)), rng(0).standard_normal((4, 3, 2))
+    y, z = plain((state, x)), parallel((state, x))
+    grads = ((numpy.ones((1, 3, 3)), None), numpy.ones((4, 3, 3)))
+    flat = lambda v: [leaf for part in v for leaf in flat(part)] if isinstance(v, tuple) else [v]  # noqa: E731
+    for a, b in zip(flat((y, plain.backward(grads))), flat((z, parallel.backward(grads))), strict=True):
+        numpy.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-13)
+
+
+def test_gradients_accumulate_until_the_step_and_backward_may_leave_out_the_inputs():
+    plain, parallel = twins(net(), workers=2)
+    x, g = rng(0).standard_normal((5, 3)), rng(1).standard_normal((5, 2))
+    for layer in (plain, parallel):
+        for _ in range(3):
+            layer(x)
+            assert layer.backward_parameters(g) is None
+    for p, q in zip(plain.parameters().values(), parallel.parameters().values(), strict=True):
+        numpy.testing.assert_allclose(q.grad, p.grad, rtol=1e-12)
+
+
+def test_one_that_stands_twice_in_a_net_keeps_both_calls():
+    body = Sequential(nn.Linear(3, 3), nn.Tanh())
+    shared, alone = DataParallel(copy.deepcopy(body), 2), body
+    x = rng(0).standard_normal((4, 3))
+    assert_same(Sequential(alone, nn.Tanh(), alone), Sequential(shared, nn.Tanh(), shared), x)
+
+
+def test_calls_without_a_backward_are_forgotten_by_the_others(monkeypatch):
+    remembered = []
+
+    def ask(team, process, number, forgotten, news, x):
+        for each in forgotten:
+            team.tapes.pop(each, None)
+        team.tapes[number] = None
+        return numpy.full((len(x), 1), len(team.tapes), float)
+
+    monkeypatch.setattr("mtorch.containers.team.Team._forward", ask)
+    parallel = DataParallel(nn.Linear(1, 1), 2)
+    for _ in range(20):
+        remembered.append(parallel(numpy.zeros((2, 1)))[1, 0])
+    assert max(remembered) <= 2
+
+
+def test_a_batch_too_large_for_the_common_memory_goes_through_the_pipe(monkeypatch):
+    monkeypatch.setattr(processes, "ROOM", 256)
+    assert_same(*twins(net(), workers=2), rng(0).standard_normal((40, 3)))
+
+
+# ---------------------------------------------------------------------- what the others are told
+
+
+def test_training_with_dropout_and_batchnorm_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path):
+    def make():
+        on = layers.on(numpy, rng=0)
+        module = Module(
+            DataParallel(Sequential(on.Linear(6, 8), on.BatchNorm1d(8), on.Dropout(0.4), on.Linear(8, 3)), 2)
+        )
+        return module, Adam(module, lr=0.01), CrossEntropyLoss(module)
+
+    def train(module, optimizer, loss_func, first, last):
+        for i in range(first, last):
+            loss_func(module(rng(i).standard_normal((9, 6)).astype("float32")), rng(i).integers(0, 3, 9)).backward()
+            optimizer.step()
+
+    whole, broken, again = make(), make(), make()
+    train(*whole, 0, 6)
+    train(*broken, 0, 3)
+    mtorch.save(tmp_path / "half.npz", *broken[:2])
+    mtorch.load(tmp_path / "half.npz", *again[:2])
+    train(*again, 3, 6)
+    for name, value in whole[0].state_dict().items():
+        assert (again[0].state_dict()[name] == value).all(), name
+
+
+def test_each_process_draws_its_own_masks_and_the_same_after_a_rewind():
+    parallel = DataParallel(nn.Dropout(0.5, rng=0), 2)
+    x = numpy.ones((2, 200))
+    state = parallel.net.random_state()
+    first = parallel(x)
+    assert (first[0] != first[1]).any()
+    parallel.net.set_random_state(state)
+    assert (parallel(x) == first).all()
+
+
+def test_modes_and_buffers_reach_the_others():
+    norm = nn.BatchNorm1d(2)
+    plain, parallel = twins(Sequential(norm, nn.Linear(2, 2)), workers=2)
+    x = rng(0).standard_normal((6, 2)) * 3 + 1
+    parallel(x)
+    parallel.net[0].eval()
+    plain.load_state_dict(parallel.state_dict())
+    plain[0].eval()
+    assert_same(plain, parallel, x)
+    norm.running_mean.value = norm.running_mean.value + 2
+    plain.load_state_dict(parallel.state_dict())
+    assert_same(plain, parallel, x)
+
+
+def test_new_values_and_new_arrays_reach_the_others():
+    plain, parallel = twins(net(), workers=2)
+    x = rng(0).standard_normal((4, 3))
+    assert_same(plain, parallel, x)
+    state = {name: value + 1 for name, value in plain.state_dict().items()}
+    plain.load_state_dict(state), parallel.load_state_dict(state)
+    plain.zero_grad(), parallel.zero_grad()
+    assert_same(plain, parallel, x)
+    plain[0].weight.value = parallel.net[0].weight.value * 2
+    parallel.net[0].weight.value = parallel.net[0].weight.value * 2
+    plain.zero_grad(), parallel.zero_grad()
+    assert_same(plain, parallel, x)
+
+
+def test_what_else_changes_is_learnt_by_a_restart():
+    parallel = DataParallel(nn.LeakyReLU(negative_slope=0.5), 2)
+    x = -numpy.ones((2, 1))
+    parallel(x)
+    parallel.net.negative_slope = 0.25
+    parallel.restart()
+    assert (parallel(x) == -0.25).all()
+
+
+def test_names_are_those_of_the_net_also_below_other_containers():
+    assert list(DataParallel(net(), 2).state_dict()) == list(net().state_dict())
+    chain = Sequential(nn.ReLU(), DataParallel(nn.Linear(2, 2), 2))
+    assert list(chain.parameters()) == ["1.weight", "1.bias"]
+    assert all(layer.training is False for _, layer in chain.eval().walk())
+
+
+# ---------------------------------------------------------------------- alone
+
+
+def test_evaluation_and_prediction_stay_in_this_process():
+    plain, parallel = twins(net(), workers=2)
+    x = rng(0).standard_normal((4, 3))
+    assert (parallel.predict(x) == plain.predict(x)).all()
+    parallel.eval(), plain.eval()
+    assert_same(plain, parallel, x)
+    assert parallel._team is None
+
+
+def test_inside_another_and_on_other_systems_one_process_does_all(monkeypatch):
+    body = net()
+    plain, parallel = copy.deepcopy(body), DataParallel(Residual(DataParallel(nn.Linear(3, 3), 2)), 2)
+    assert parallel(rng(0).standard_normal((6, 3))).shape == (6, 3)
+    monkeypatch.setattr(processes.sys, "platform", "win32")
+    other = DataParallel(body, 2)
+    assert_same(plain, other, rng(0).standard_normal((4, 3)))
+    assert other._team is None
+
+
+def test_copies_and_pickles_have_no_processes_yet():
+    parallel = DataParallel(net(), 2)
+    x = rng(0).standard_normal((4, 3))
+    y = parallel(x)
+    for twin in (copy.deepcopy(parallel), pickle.loads(pickle.dumps(parallel)), parallel.to(dtype="float32")):
+        assert twin._team is None
+        numpy.testing.assert_allclose(twin(x), y, rtol=1e-5)
+    with pytest.raises(BackwardError, match="have ended"):
+        copy.deepcopy(parallel).backward(y)
+
+
+# ---------------------------------------------------------------------- mistakes and accidents
+
+
+class Choosy(Layer):
+    """y = w x; refuses samples above `forward_limit`, and output gradients above `backward_limit`."""
+
+    def __init__(self, forward_limit=numpy.inf, backward_limit=numpy.inf):
+        super().__init__(dtype="float64")
+        self.weight, self.limits = Parameter(numpy.ones(1)), (forward_limit, backward_limit)
+
+    def forward(self, x):
+        if (x > self.limits[0]).any():
+            raise ArithmeticError("too large")
+        self.remember(x)
+        return x * self.weight.value
+
+    def backward(self, output_grad):
+        x = self.recall()
+        self.weight.accumulate((x * output_grad).sum(keepdims=True).reshape(1))
+        if (output_grad > self.limits[1]).any():
+            raise ArithmeticError("too steep")
+        return output_grad * self.weight.value
+
+
+def test_an_error_in_one_process_leaves_nothing_behind():
+    for sample in (0, 3):
+        parallel, x = DataParallel(Choosy(forward_limit=5), 2), numpy.ones((4, 1))
+        x[sample] = 9
+        with pytest.raises(ArithmeticError, match="too large"):
+            parallel(x)
+        with pytest.raises(BackwardError):
+            parallel.backward(x)
+        assert_same(Choosy(), parallel, numpy.ones((4, 1)))
+
+        parallel, g = DataParallel(Choosy(backward_limit=5), 2), numpy.ones((4, 1))
+        g[sample] = 9
+        parallel(numpy.ones((4, 1)))
+        with pytest.raises(ArithmeticError, match="too steep"):
+            parallel.backward(g)
+        assert not parallel.net.weight.contributed
+        assert_same(Choosy(), parallel, numpy.ones((4, 1)))
+
+
+def test_a_forward_that_fails_anywhere_leaves_buffers_alone_everywhere():
+    for sample in (0, 3):
+        norm = nn.BatchNorm1d(1)
+        parallel, x = DataParallel(Sequential(norm, Choosy(forward_limit=1.7)), 2), rng(0).standard_normal((8, 1))
+        parallel(x)
+        before, plain = norm.running_mean.value, copy.deepcopy(parallel.net)
+        x[2 * sample] = 9
+        with pytest.raises(ArithmeticError):
+            parallel(x)
+        assert norm.running_mean.value is before
+        plain.eval(), parallel.net[0].eval(), parallel.net[1].eval()
+        x = rng(1).standard_normal((8, 1)) / 9
+        assert (parallel(x) == plain(x)).all()
+
+
+class Secretive(Layer):
+    """Raises what no pickle can carry."""
+
+    def forward(self, x):
+        if x[0] == 1:
+            raise type("Local", (Exception,), {})("hidden")
+        return x
+
+
+def test_an_error_that_cannot_be_pickled_is_told_as_text():
+    with pytest.raises(RuntimeError, match="hidden"):
+        DataParallel(Secretive(dtype="float64"), 2)(numpy.array([0.0, 1.0]))
+
+
+def test_what_has_no_batch_is_refused():
+    parallel = DataParallel(net(), 2, axis=1)
+    with pytest.raises(ShapeMismatchError, match=r"one batch along axis 1, got \(3,\)"):
+        parallel(numpy.zeros(3))
+    with pytest.raises(ShapeMismatchError, match="DataParallel.*one batch along axis 0"):
+        DataParallel(layers.Add(), 2)((numpy.zeros((2, 3)), numpy.zeros((3, 3))))
+    with pytest.raises(ShapeMismatchError, match="its net to return 2 samples along axis 0"):
+        DataParallel(nn.Sum(axis=0), 2)(numpy.zeros((4, 3)))
+    with pytest.raises(ShapeMismatchError, match="expected input of shape"):
+        DataParallel(net(), 2)(numpy.zeros((4, 5)))
+    for options, error in (({"workers": 0}, ValueError), ({"workers": 1.5}, TypeError), ({"axis": -1}, ValueError)):
+        with pytest.raises(error, match=f"DataParallel expected.*{next(iter(options))}"):
+            DataParallel(net(), **options)
+    with pytest.raises(TypeError, match="DataParallel is made of layers"):
+        DataParallel(numpy.zeros(3))
+
+
+def test_a_process_that_is_gone_is_an_error_and_started_again():
+    plain, parallel = twins(net(), workers=2)
+    x, g = rng(0).standard_normal((4, 3)), numpy.ones((4, 2))
+    for verb in ("forward", "backward"):
+        parallel(x)
+        before = pids(parallel)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="ended"):
+            parallel(x) if verb == "forward" else parallel.backward(g)
+        parallel.zero_grad(), plain.zero_grad()
+        assert_same(plain, parallel, x)
+        assert not set(before) & set(pids(parallel))
+        parallel.zero_grad(), plain.zero_grad()
+
+
+def test_the_processes_end_with_the_layer():
+    gc.collect()
+    before, parallel = set(processes.multiprocessing.active_children()), DataParallel(net(), 3)
+    parallel.backward(parallel(numpy.ones((3, 3)))[:, :2])
+    assert len(pids(parallel)) == len(before) + 2
+    gc.disable()
+    del parallel
+    left = set(processes.multiprocessing.active_children())
+    gc.enable()
+    assert left == before
+
+
+SCRIPT = """
+import os, signal, sys, numpy
+from mtorch import DataParallel, layers
+net = DataParallel(layers.Linear(2, 2), 3)
+net(numpy.ones((3, 2), "float32"))
+print(*(child.pid for child in __import__("multiprocessing").active_children()), flush=True)
+{end}
+"""
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGKILL)", "raise SystemExit(3)", "os._exit(0)"])
+def test_no_process_outlives_the_first(end):
+    done = subprocess.run([sys.executable, "-c", SCRIPT.format(end=end)], capture_output=True, text=True, timeout=60)
+    found = [int(pid) for pid in done.stdout.split()]
+    assert len(found) == 2 and not done.stderr
+    limit = time.monotonic() + 10
+    while any(map(runs, found)):
+        assert time.monotonic() < limit, "a process is left"
+        time.sleep(0.01)
+
+
+def test_an_interrupt_stops_this_process_alone_and_training_can_go_on():
+    class Interrupted(Choosy):
+        def forward(self, x):
+            if x[0] == 7:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    parallel = DataParallel(Interrupted(), 2)
+    with pytest.raises(KeyboardInterrupt):
+        parallel(numpy.array([[7.0], [1.0]]))
+    assert_same(Choosy(), parallel, numpy.ones((4, 1)))
+    for pid in pids(parallel):
+        os.kill(pid, signal.SIGINT)
+    assert parallel(numpy.ones((4, 1))).sum() == 4
+
+
+class Counting(Layer):
+    """How many threads a kernel call would be divided among, for each sample."""
+
+    def forward(self, x):
+        return numpy.full_like(x, len(threads.in_parts(list, 4, math.inf)))
+
+
+def test_each_process_has_one_thread_meanwhile_and_this_one_gets_the_others_back(monkeypatch):
+    blas = [3]
+    monkeypatch.setattr(threads, "_blas_threads", lambda: (lambda: blas[0], lambda n: blas.__setitem__(0, n)))
+    parallel = DataParallel(Counting(dtype="float64"), 2)
+    assert (parallel(numpy.zeros(2)) == 1).all()
+    assert blas == [3] and not threads.holding()
+    assert len(threads.in_parts(list, 4, math.inf)) == 3
+
+
+def test_an_app_model_learns_in_two_processes():
+    module = Module(DataParallel(models.lenet(rng=0), 2))
+    loss_func, optimizer = CrossEntropyLoss(module), Adam(module)
+    x, labels = rng(0).standard_normal((16, 784)).astype("float32"), rng(1).integers(0, 10, 16)
+    values = []
+    for _ in range(30):
+        loss = loss_func(module(x), labels)
+        loss.backward()
+        optimizer.step()
+        values.append(loss.value)
+    assert values[-1] < 0.2 * values[0]
