@@ -205,11 +205,21 @@ def on_cache_line(x: Array) -> Array:
     """A C-ordered copy; on the host it begins on a cache line, so that a vector register is filled from one line."""
     if type(x) is not numpy.ndarray:
         return x.copy()
-    room = numpy.empty(x.nbytes + LINE, numpy.uint8)
-    start = -room.ctypes.data % LINE
-    copy = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy = _aligned(numpy.empty, x.size, x.dtype).reshape(x.shape)
     copy[...] = x
     return copy
+
+
+def zeros_on_cache_line(xp: ModuleType, size: int, dtype: numpy.dtype) -> Array:
+    """A vector of zeros, begun as above; many of them take no memory before they are written to."""
+    return _aligned(numpy.zeros, size, dtype) if xp is numpy else xp.zeros(size, dtype)
+
+
+def _aligned(make: Callable[..., Array], size: int, dtype: numpy.dtype) -> Array:
+    count = size * dtype.itemsize
+    room = make(count + LINE, numpy.uint8)
+    start = -room.ctypes.data % LINE
+    return room[start : start + count].view(dtype)
 
 
 def descend(value: Array, grad: Array, lr: float) -> None:

@@ -4,7 +4,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mtorch.arrays import Array, Direction, descend, follow, is_array, on_cache_line
+from mtorch.arrays import (
+    LINE,
+    Array,
+    Direction,
+    array_module,
+    descend,
+    follow,
+    is_array,
+    on_cache_line,
+    zeros_on_cache_line,
+)  # fmt: skip
 from mtorch.checks import check_flag
 
 
@@ -43,7 +53,9 @@ class Parameter:
 
     def collect_in(self, grad: Array) -> None:
         """Collects gradients in that array from now on; it has the shape and the dtype of the value."""
-        self.contributed, self._grad = False, grad
+        if self.contributed:
+            grad[...] = self._grad
+        self._grad = grad
 
     def accumulate(self, contribution: Array) -> None:
         """grad += contribution, for an array that already exists (it is read, not kept)."""
@@ -71,12 +83,7 @@ class Parameter:
 
     def step(self, lr: float) -> None:
         """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate."""
-        try:
-            fits = 0 <= lr < math.inf
-        except (TypeError, ValueError):
-            raise TypeError(f"{self!r} expected a number as learning rate, got lr={lr!r}") from None
-        if not fits:
-            raise ValueError(f"{self!r} expected a finite learning rate >= 0, got lr={lr!r}")
+        check_rate(self, lr)
         if self.contributed:
             if self.trainable:
                 if self.direction is None:
@@ -98,6 +105,56 @@ class Parameter:
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", trainable=False"
         return f"Parameter({self.value.shape}, {self.value.dtype}{frozen})"
+
+
+def check_rate(who: object, lr: float) -> None:
+    """TypeError for what is no number, ValueError for what is no learning rate."""
+    try:
+        fits = 0 <= lr < math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{who!r} expected a number as learning rate, got lr={lr!r}") from None
+    if not fits:
+        raise ValueError(f"{who!r} expected a finite learning rate >= 0, got lr={lr!r}")
+
+
+class Strip:
+    """A weight and its bias side by side in memory, values and gradients, so that one pass moves both."""
+
+    __slots__ = ("parameters", "value", "grad", "places")
+
+    def __init__(self, weight: Parameter, bias: Parameter):
+        xp, dtype = array_module(weight.value), weight.value.dtype
+        start = -(-weight.value.nbytes // LINE) * LINE // dtype.itemsize
+        self.parameters = weight, bias
+        self.value, self.grad = (zeros_on_cache_line(xp, start + bias.value.size, dtype) for _ in range(2))
+        for parameter, first in ((weight, 0), (bias, start)):
+            part, shape = slice(first, first + parameter.value.size), parameter.value.shape
+            value = self.value[part].reshape(shape)
+            value[...] = parameter.value
+            parameter.value = value
+            parameter.collect_in(self.grad[part].reshape(shape))
+        self.places = weight.value, bias.value, weight._grad, bias._grad
+
+    def step(self, weight: Parameter, bias: Parameter, lr: float) -> None:
+        """The step of both; each by itself where they are not, or not only, what lies here: one of them has got other
+        memory, a direction or no gradient, or is not trained.
+        """
+        places = self.places
+        if (
+            weight.value is places[0] and bias.value is places[1]
+            and weight._grad is places[2] and bias._grad is places[3]
+            and weight.contributed and bias.contributed and weight.direction is bias.direction is None
+            and weight.trainable and bias.trainable
+        ):  # fmt: skip
+            check_rate(weight, lr)
+            descend(self.value, self.grad, lr)
+            weight.contributed = bias.contributed = False
+        else:
+            weight.step(lr)
+            bias.step(lr)
+
+    def __reduce__(self):
+        return Strip, self.parameters
 
 
 class Buffer:

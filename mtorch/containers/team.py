@@ -100,6 +100,7 @@ class Team:
     def _backward(self, process, number, wanted, output_grad):
         tape = self.tapes.pop(number)
         for parameter, grad in zip(self.parameters, self.grads[process - 1], strict=True):
+            parameter.zero_grad()
             parameter.collect_in(grad)
         dx = (tape.pull if wanted else tape.pull_parameters)(output_grad)
         return [parameter.contributed for parameter in self.parameters], dx

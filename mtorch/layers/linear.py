@@ -12,7 +12,7 @@ from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.threads import product
 from mtorch.layer import Layer
-from mtorch.parameter import Parameter
+from mtorch.parameter import Parameter, Strip
 
 MANY = 1 << 14  # entries from which on their order in memory matters
 LARGE = 1 << 20  # multiplications from which on `product` gains more than it costs
@@ -63,6 +63,7 @@ class Linear(Layer):
             raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
         self.weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if check_flag("Linear", "bias", bias) else None
+        self.strip = None if self.bias is None else Strip(self.weight, self.bias)
 
     def flow(self, known: dict[int, int]) -> dict[int, int]:
         self.expect(known, -1, self.in_dim)
@@ -102,9 +103,10 @@ class Linear(Layer):
         return g
 
     def step(self, lr: float) -> None:
-        self.weight.step(lr)
-        if self.bias is not None:
-            self.bias.step(lr)
+        if self.strip is None or self.bias is None:
+            super().step(lr)
+        else:
+            self.strip.step(self.weight, self.bias, lr)
 
     def details(self) -> str:
         return f"{self.in_dim} -> {self.out_dim}" + ("" if self.bias is not None else ", bias=False")
