@@ -9,7 +9,7 @@ class ShapeMismatchError(ValueError):
         super().__init__(f"{layer if isinstance(layer, str) else repr(layer)} {text}".rstrip())
 
     def __reduce__(self):
-        return type(self), (str(self),)
+        return type(self), (str(self),), {"__notes__": self.__notes__} if hasattr(self, "__notes__") else None
 
 
 class BackwardError(RuntimeError):

@@ -12,6 +12,8 @@ from mtorch.kernels.processes import can_fork, cores
 from mtorch.layer import Layer
 from mtorch.tape import Container, Tape
 
+LEAST = 2  # samples of a process; BatchNorm has nothing to compare one with
+
 
 class DataParallel(Container):
     """y = net(x), each process with its share of the samples: what a batch costs is divided by the number of cores.
@@ -23,14 +25,15 @@ class DataParallel(Container):
     Backward: y_i depends on x_i alone, so each process has the whole gradient of its own samples' inputs, and the
     gradients of the parameters, which are sums over samples, add: dw = sum over processes of dw from its samples.
 
-    The processes are forked at the first training step. Parameters lie in memory common to all; buffers, modes and
-    random states are sent with each forward; whatever else is changed in the net afterwards (`net[1].p = 0.1`) the
-    other processes learn by `restart()`. As for PyTorch's namesake, BatchNorm sees the samples of one process at a
-    time and keeps the statistics of this one, which also has the `final_state`. It pays from about a millisecond a
-    step on. Batches of one sample, eval mode, `predict`, GPUs and systems other than Linux are served by this process
-    alone.
+    The processes are forked at the first training step and end with this layer. Parameters move then to memory common
+    to all (an array taken from one before is no longer the parameter's); buffers, modes and random states are read anew
+    in each forward. Whatever else is changed in the net afterwards, an option or another `Parameter`, the other
+    processes learn by `restart()`. As for PyTorch's namesake, BatchNorm sees the samples of one process at a time and
+    keeps the statistics of this one, which also has the `final_state`. It pays from a few milliseconds a step on.
+    Batches of less than four samples, eval mode, `predict`, GPUs and systems other than Linux are served by this
+    process alone.
 
-    Errors: ShapeMismatchError where there is no batch along an axis; RuntimeError when a process was ended.
+    Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended.
 
     Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", 2020, arXiv:2006.15704.
     """
@@ -60,7 +63,7 @@ class DataParallel(Container):
         return self.net.infer(x)
 
     def restart(self) -> None:
-        """Ends the other processes; the next forward in training makes new ones."""
+        """Lets the other processes go; the next forward in training makes new ones."""
         self._team = None
 
     def forward(self, x: Value) -> Value:
@@ -73,12 +76,13 @@ class DataParallel(Container):
             self._team = Team(self, self.net, self.workers - 1)
         first, *others = self._split(x, self.axis, bounds)
         try:
-            call, values = self._team.forward(lambda: self._checked(tape.call(self.net, first), bounds[0].stop), others)
+            call, values = self._team.forward(lambda: tape.call(self.net, first), others)
+            y = self._join(values, self.out_axis, bounds)
         except BaseException:
             tape.undo()
             raise
         self.remember(tape, call, bounds)
-        return self._join(values, self.out_axis)
+        return y
 
     def backward(self, output_grad: Value) -> Value:
         return self._backward(output_grad, True)
@@ -92,7 +96,7 @@ class DataParallel(Container):
         if call is None:
             return pull(output_grad)
         first, *others = self._split(output_grad, self.out_axis, bounds)
-        return self._join(call.team.backward(call, lambda: pull(first), others, wanted), self.axis)
+        return self._join(call.backward(lambda: pull(first), others, wanted), self.axis)
 
     def _bounds(self, x: Value) -> list[slice]:
         """Which samples each process gets, in order; one slice where this process does all."""
@@ -102,25 +106,25 @@ class DataParallel(Container):
         if len(sizes) != 1 or None in sizes:
             raise ShapeMismatchError(self, f"expected one batch along axis {self.axis}, got {arrays.shape_value(x)}")
         n = sizes.pop()
-        k = max(1, min(n, self.workers))
+        k = max(1, min(n // LEAST, self.workers))
         return [slice(n * i // k, n * (i + 1) // k) for i in range(k)]
-
-    def _checked(self, y: Value, samples: int) -> Value:
-        if any(a.ndim <= self.out_axis or a.shape[self.out_axis] != samples for a in _leaves(y)):
-            wanted = f"its net to return {samples} samples along axis {self.out_axis}"
-            raise ShapeMismatchError(self, f"expected {wanted}, got {arrays.shape_value(y)}")
-        return y
 
     def _split(self, value: Value, axis: int, bounds: list[slice]) -> list[Value]:
         """The samples of each process."""
         before, pack = (slice(None),) * axis, self.xp.ascontiguousarray
         return [arrays.map_value(lambda a, part=part: pack(a[(*before, part)]), value) for part in bounds]
 
-    def _join(self, values: list[Value], axis: int) -> Value:
-        """The whole batch again; None where nothing came."""
+    def _join(self, values: list[Value], axis: int, bounds: list[slice] | None = None) -> Value:
+        """The whole batch again, None where nothing came; with bounds, every part must have its samples."""
         if isinstance(values[0], tuple):
-            return tuple(self._join(list(each), axis) for each in zip(*values, strict=True))
-        return None if values[0] is None else self.xp.concatenate(values, axis)
+            return tuple(self._join(list(each), axis, bounds) for each in zip(*values, strict=True))
+        if values[0] is None:
+            return None
+        for value, part in zip(values, bounds or (), strict=False):
+            if value.ndim <= axis or value.shape[axis] != part.stop - part.start:
+                wanted = f"its net to return {part.stop - part.start} samples along axis {axis}"
+                raise ShapeMismatchError(self, f"expected {wanted}, got {value.shape}")
+        return self.xp.concatenate(values, axis)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_team": None}

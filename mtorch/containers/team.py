@@ -1,11 +1,11 @@
 """The processes beside the one of a `DataParallel`: what they have in common with it, what it tells them."""
 
+import os
 from collections.abc import Callable
-from itertools import count
 from typing import Any
-from weakref import proxy
+from weakref import WeakSet, WeakValueDictionary, proxy
 
-from mtorch.arrays import Value
+from mtorch.arrays import Value, on_cache_line
 from mtorch.errors import BackwardError
 from mtorch.kernels.processes import Crew, Ended, shared
 from mtorch.layer import Layer
@@ -17,42 +17,51 @@ STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two processes: the golden ra
 class Team:
     """`size` forked processes with a copy of the net each.
 
-    The values of the parameters lie in memory common to all; each process collects its gradients in memory that this
-    one reads too.
+    The values of the parameters and the buffers lie in memory common to all; each process collects its gradients in
+    memory that this one reads too.
     """
 
     def __init__(self, owner: Container, net: Layer, size: int):
         self.owner, self.net, self.built = proxy(owner), net, Layer.rebuilt  # no cycle: they end with their owner
         self.layers = list({id(layer): layer for _, layer in net.walk()}.values())
         self.random = [layer for layer in self.layers if layer.random_state()]
-        self.parameters = list(net.parameters().values())
+        self.parameters, self.buffers = list(net.parameters().values()), owner.buffers_below
         for parameter in self.parameters:
             parameter.value = shared(parameter.value)
         self.values = [parameter.value for parameter in self.parameters]
-        self.grads = [[shared(value) for value in self.values] for _ in range(size)]
-        self.buffers = [(buffer, buffer.value) for buffer in owner.buffers_below]
-        self.numbers, self.forgotten = count(), []
+        self.buffer_values = [shared(buffer.value.copy()) for buffer in self.buffers]
+        self.grads = [[shared(value.copy()) for value in self.values] for _ in range(size)]
+        self.number, self.calls = 0, WeakValueDictionary()
         self.tapes: dict[int, Tape] = {}  # in the other processes: the calls that may be answered yet
         self.crew = Crew(size, self._answer)
+        _teams.add(self)
 
     def outdated(self) -> bool:
         """Whether the net has got other layers or arrays since it was copied."""
         moved = any(p.value is not value for p, value in zip(self.parameters, self.values, strict=True))
         return moved or self.built != Layer.rebuilt or self.crew.ended
 
+    def part(self) -> None:
+        """For a process that was forked by somebody else: its parameters are its own."""
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            if parameter.value is value:
+                parameter.value = on_cache_line(value)
+
     # ------------------------------------------------------------------ in this process
 
     def forward(self, function: Callable[[], Value], parts: list[Value]) -> tuple["Call", list[Value]]:
         """(this call, [function(), the net's result for the first part, ...])."""
-        call, forgotten = Call(self, next(self.numbers)), self.forgotten[:]
-        del self.forgotten[: len(forgotten)]
-        common = call.number, forgotten, self._news()
-        return call, self._together(function, [("forward", *common, part) for part in parts])
+        self.number += 1
+        self.calls[self.number] = call = Call(self, self.number)
+        for buffer, value in zip(self.buffers, self.buffer_values, strict=True):
+            value[...] = buffer.value
+        modes = [layer.training for layer in self.layers]
+        states = [layer.random_state() for layer in self.random]
+        news = call.number, list(self.calls), modes, states
+        return call, self._together(function, [("forward", *news, part) for part in parts])
 
     def backward(self, call: "Call", function: Callable[[], Value], parts: list[Value], wanted: bool) -> list[Value]:
         """[function(), the gradient of the first part, ...]; the parameters of this process collect those of all."""
-        if self.crew.ended:
-            raise BackwardError(f"{self.owner!r} has lost what its forward remembered: its processes have ended")
         own, *answers = self._together(function, [("backward", call.number, wanted, part) for part in parts])
         for grads, (contributed, _) in zip(self.grads, answers, strict=False):
             for parameter, grad, given in zip(self.parameters, grads, contributed, strict=True):
@@ -60,20 +69,11 @@ class Team:
                     parameter.accumulate(grad)
         return [own, *(grad for _, grad in answers)]
 
-    def _news(self) -> tuple:
-        """Modes, random states, and the buffers that are not what was sent last."""
-        modes = [layer.training for layer in self.layers]
-        changed = {}
-        for i, (buffer, sent) in enumerate(self.buffers):
-            if buffer.value is not sent:
-                changed[i], self.buffers[i] = buffer.value, (buffer, buffer.value)
-        return modes, [layer.random_state() for layer in self.random], changed
-
     def _together(self, function, messages):
         try:
             return self.crew.together(function, messages)
         except Ended as error:
-            raise RuntimeError(f"{self.owner!r}: {error}; the next forward starts it again") from error
+            raise RuntimeError(f"{self.owner!r}: {error}; the next forward starts others") from error
 
     # ------------------------------------------------------------------ in the others
 
@@ -81,21 +81,18 @@ class Team:
         verb, *rest = message
         return {"forward": self._forward, "backward": self._backward}[verb](process, *rest)
 
-    def _forward(self, process, number, forgotten, news, x):
-        for each in forgotten:
-            self.tapes.pop(each, None)
-        modes, states, buffers = news
+    def _forward(self, process, number, calls, modes, states, x):
+        self.tapes = {each: tape for each, tape in self.tapes.items() if each in calls}
         for layer, mode in zip(self.layers, modes, strict=True):
             layer.training = mode
         for layer, state in zip(self.random, states, strict=True):
-            layer.set_random_state(state | {"seed": (state["seed"] + process * STRIDE) % 2**63})
-        for i, value in buffers.items():
-            self.buffers[i][0].value = value
-        tape = Tape(self.owner)
-        y = tape.call(self.net, x)
-        tape.undo()
-        self.tapes[number] = tape
-        return y
+            if "seed" in state:
+                state["seed"] = (state["seed"] + process * STRIDE) % 2**63
+            layer.set_random_state(state)
+        for buffer, value in zip(self.buffers, self.buffer_values, strict=True):
+            buffer.value = value
+        self.tapes[number] = tape = Tape(self.owner)
+        return tape.call(self.net, x)
 
     def _backward(self, process, number, wanted, output_grad):
         tape = self.tapes.pop(number)
@@ -107,12 +104,29 @@ class Team:
 
 
 class Call:
-    """One forward that the other processes remember, for as long as this one does."""
+    """One forward that the other processes remember, for as long as this one does. A copy of it they do not know."""
 
-    __slots__ = ("team", "number")
+    __slots__ = ("team", "number", "__weakref__")
 
-    def __init__(self, team: Team, number: int):
+    def __init__(self, team: Team | None = None, number: int = 0):
         self.team, self.number = team, number
 
-    def __del__(self):
-        self.team.forgotten.append(self.number)
+    def backward(self, *args: Any) -> list[Value]:
+        """`Team.backward`; BackwardError where nobody remembers this call."""
+        if self.team is None or self.team.crew.ended:
+            raise BackwardError("the processes that shared its forward know nothing of it: call forward again")
+        return self.team.backward(self, *args)
+
+    def __reduce__(self):
+        return Call, ()
+
+
+_teams: WeakSet[Team] = WeakSet()
+
+
+def _part() -> None:
+    for team in _teams:
+        team.part()
+
+
+os.register_at_fork(after_in_child=_part)

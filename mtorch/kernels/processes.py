@@ -6,30 +6,32 @@ nobody. It starts with all that this process has, arrays made by `shared` stay c
 known travels in messages: a pickle through a pipe, its arrays through common memory beside it.
 """
 
-import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import threading
 import time
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from mmap import mmap
-from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, is_numpy
+from mtorch.arrays import LINE, Array, is_numpy
 from mtorch.kernels import threads
-from mtorch.kernels.memory import LINE, empty
+from mtorch.kernels.memory import empty
 
 ROOM = 1 << 26  # bytes of arrays in one message beyond which they go through the pipe
 SPIN = 2e-3  # seconds of looking for a message before sleeping until it comes: a core takes long to wake
 BYTES = numpy.dtype("uint8")
 
+_starting = threading.Lock()  # a copy must not inherit the ends of another's pipe while they are being made
+_here = threading.local()  # .busy while this thread does its own part of what several processes do
 _is_copy = False
 
 
@@ -43,12 +45,21 @@ def cores() -> int:
 
 
 def can_fork(xp: ModuleType) -> bool:
-    """Whether arrays of that module survive a fork here; a copy makes no copies of its own."""
-    return is_numpy(xp) and sys.platform == "linux" and not _is_copy
+    """Whether arrays of that module survive a fork, and whether this process may make copies now."""
+    if not is_numpy(xp) or sys.platform != "linux" or _is_copy or getattr(_here, "busy", False):
+        return False
+    import multiprocessing
+
+    return not multiprocessing.current_process().daemon
 
 
 def shared(x: Array) -> Array:
-    """A copy of x in memory that this process and the copies it makes from now on have in common."""
+    """x in memory that this process and the copies it makes from now on have in common: a copy, if it is not yet."""
+    owner = x
+    while isinstance(owner, numpy.ndarray):
+        owner = owner.base
+    if isinstance(getattr(owner, "obj", owner), mmap):  # a memoryview tells whose memory it shows
+        return x
     common = numpy.frombuffer(mmap(-1, max(x.nbytes, 1)), x.dtype, x.size).reshape(x.shape)
     common[...] = x
     return common
@@ -61,56 +72,63 @@ class Crew:
     """
 
     def __init__(self, count: int, answer: Callable[[int, Any], Any]):
-        context, self.lines, processes = multiprocessing.get_context("fork"), [], []
-        self._finalizer = weakref.finalize(self, _end, os.getpid(), processes, self.lines)
-        with warnings.catch_warnings():
+        import multiprocessing
+
+        context, self.lines, self.processes = multiprocessing.get_context("fork"), [], []
+        self.home, self.core = os.getpid(), -1  # whose copies they are, and the core that they keep off
+        self._finalizer = weakref.finalize(self, _end, self.home, self.processes, self.lines)
+        with _starting, warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # BLAS's threads are the only ones, and it is prepared
-            for i in range(1, count + 1):
-                ours, theirs = context.Pipe()
-                line = _Line(ours, mmap(-1, ROOM), SPIN if count < cores() else 0)
-                far = _Line(theirs, line.room, line.spin)
-                process = context.Process(target=_serve, args=(i, answer, far, ours), daemon=True, name=f"mtorch-{i}")
-                process.start()
-                theirs.close()
-                processes.append(process)
-                self.lines.append(line)
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the copy has learnt to ignore it
+            try:
+                for i in range(1, count + 1):
+                    ours, theirs = context.Pipe()
+                    line = _Line(ours, mmap(-1, ROOM), SPIN if count < cores() else 0)
+                    task = i, answer, _Line(theirs, line.room, line.spin), ours
+                    process = context.Process(target=_serve, args=task, daemon=True, name=f"mtorch-{i}")
+                    process.start()
+                    theirs.close()
+                    self.processes.append(process)
+                    self.lines.append(line)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def ended(self) -> bool:
-        return not (self.lines and self._finalizer.alive)
+        return not self._finalizer.alive or self.home != os.getpid()
 
     def together(self, function: Callable[[], Any], messages: Iterable[Any]) -> list[Any]:
         """[function() here, the first copy's answer to the first message, ...], all at the same time.
 
         Raises the first error, after all have answered; Ended, and ends the others, when a copy does not answer.
         """
-        outcomes, busy = [], []
+        core, settings, outcomes, busy = threads.this_core(), numpy.geterr(), [], []
+        if core != self.core:
+            self.core = core
+            for process in self.processes:
+                threads.keep_off(process.pid, core)
         try:
             for line, message in zip(self.lines, messages, strict=False):
-                line.send(message)
+                line.send((settings, message))
                 busy.append(line)
-            with threads.undivided():
-                outcomes.append(_outcome(function))
+            outcomes.append(_alone(function))
             outcomes.extend(line.receive() for line in busy)
-        except (OSError, EOFError) as error:
+        except BaseException as error:
             self._finalizer()
-            raise Ended(f"process {len(outcomes) or 1} of {len(self.lines)} beside this one has ended") from error
-        except BaseException:
-            self._finalizer()
-            raise
+            if not isinstance(error, OSError | EOFError):
+                raise
+            if not outcomes or outcomes[0][0]:
+                raise Ended("a process beside this one has ended") from error
         for succeeded, result in outcomes:
             if not succeeded:
                 raise result
         return [result for _, result in outcomes]
 
-    def __reduce__(self):
-        return Crew, (0, None)  # processes are not copied
-
 
 class _Line:
     """One end of a pipe, and the common room for the arrays of the message under way."""
 
-    def __init__(self, pipe: Connection, room: mmap, spin: float):
+    def __init__(self, pipe: Any, room: mmap, spin: float):
         self.pipe, self.room, self.spin = pipe, room, spin
 
     def send(self, message: Any) -> None:
@@ -138,37 +156,53 @@ class _Line:
         return pickle.loads(text, buffers=buffers)
 
 
-def _outcome(function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
+def _alone(function: Callable[[], Any]) -> tuple[bool, Any]:
+    """The outcome of this process's own part, for which there is one core."""
+    _here.busy = True
     try:
-        return True, function(*args)
+        with threads.undivided():
+            return True, function()
     except BaseException as error:
         return False, error
+    finally:
+        _here.busy = False
 
 
-def _serve(number: int, answer: Callable[[int, Any], Any], line: _Line, far: Connection) -> None:
+def _serve(number: int, answer: Callable[[int, Any], Any], line: _Line, far: Any) -> None:
     """The life of a copy: it answers until the other end of its line is closed."""
     global _is_copy
     _is_copy = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     far.close()
     threads.start_again()
-    while True:
-        try:
-            message = line.receive()
-        except (OSError, EOFError):
-            return
-        succeeded, result = _outcome(answer, number, message)
-        try:
-            line.send((succeeded, result))
-        except OSError:
-            return
-        except Exception as error:  # an error, or a result, that cannot be pickled
-            line.send((False, RuntimeError(f"{result!r} cannot be sent: {error}")))
+    try:
+        while True:
+            settings, message = line.receive()
+            with numpy.errstate(**settings):
+                outcome = _outcome(number, answer, message)
+            line.send(outcome)
+    except (OSError, EOFError):
+        return
 
 
-def _end(owner: int, processes: list, lines: list[_Line]) -> None:
-    if os.getpid() == owner:
+def _outcome(number: int, answer: Callable[[int, Any], Any], message: Any) -> tuple[bool, Any]:
+    """(True, the answer) or (False, the error), which the other side can read."""
+    try:
+        return True, answer(number, message)
+    except BaseException as error:
+        text = traceback.format_exc()
+        try:
+            error = pickle.loads(pickle.dumps(error))
+        except Exception:
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        error.add_note(f"in process {number}, which tells:\n{text}")
+        return False, error
+
+
+def _end(home: int, processes: list, lines: list[_Line]) -> None:
+    if os.getpid() == home:
         for process, line in zip(processes, lines, strict=True):
             process.kill()
             process.join()

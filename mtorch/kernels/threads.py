@@ -79,8 +79,18 @@ def start_again() -> None:
     global _busy, _door, _holders, _threads
     _busy, _door, _holders, _threads = Lock(), Lock(), 0, 1
     blas = _blas_threads()
-    if blas:
+    if blas and blas[0]() > 1:  # setting it starts BLAS's threads anew, and they spin
         blas[1](1)
+
+
+def keep_off(task: int, core: int) -> None:
+    """Lets that thread or process run on every core but one.
+
+    Linux wakes a task on the core of the one that wakes it, and may leave it there, behind that one, for many
+    milliseconds.
+    """
+    with suppress(OSError):  # no other core, or not allowed to
+        os.sched_setaffinity(task, os.sched_getaffinity(0) - {core})
 
 
 def in_parts(function: Callable[[range], Any], count: int, operations: float) -> list[Any]:
@@ -121,7 +131,7 @@ def _shared(function: Callable[[range], Any], count: int, threads: int) -> list[
         bounds = [count * i // threads for i in range(threads + 1)]
         parts = [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
         done: SimpleQueue = SimpleQueue()
-        core = _this_core()
+        core = this_core()
         results: list[Any] = [None] * threads
         for i in range(1, threads):
             worker = _worker(i, os.getpid())
@@ -142,11 +152,7 @@ def _shared(function: Callable[[range], Any], count: int, threads: int) -> list[
 
 
 class _Worker:
-    """A thread and what it takes its work from.
-
-    Linux wakes a thread on the core of the one that wakes it, and may leave it there, behind that one, for many
-    milliseconds: the thread keeps off that core.
-    """
+    """A thread and what it takes its work from."""
 
     def __init__(self, number: int):
         self.inbox: SimpleQueue = SimpleQueue()
@@ -161,8 +167,7 @@ class _Worker:
     def keep_off(self, core: int) -> None:
         if core != self.core:
             self.core = core
-            with suppress(OSError):  # no other core, or not allowed to
-                os.sched_setaffinity(self.thread.native_id, os.sched_getaffinity(0) - {core})
+            keep_off(self.thread.native_id, core)
 
 
 @cache
@@ -177,7 +182,7 @@ def _core_of_caller() -> Callable[[], int]:
     return found or (lambda: -1)
 
 
-def _this_core() -> int:
+def this_core() -> int:
     """The core that the caller runs on, where the system tells; else -1."""
     return _core_of_caller()()
 
