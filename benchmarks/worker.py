@@ -38,10 +38,10 @@ def build(name: str, side: str) -> Callable[[], object]:
         raise
 
 
-def timed(step: Callable[[], object], steps: int | None, seconds: float) -> tuple[int, float]:
-    """Seconds a step over `steps` steps, after a warm-up of at least three steps and a tenth of the time."""
+def timed(step: Callable[[], object], steps: int | None, seconds: float, settle: float = 0.0) -> tuple[int, float]:
+    """Seconds a step over `steps` steps, after a warm-up of at least three steps, a tenth of the time and `settle`."""
     count, start = 0, time.perf_counter()
-    while count < 3 or time.perf_counter() - start < 0.1 * seconds:
+    while count < 3 or time.perf_counter() - start < max(0.1 * seconds, settle):
         step()
         count += 1
     if steps is None:
@@ -69,7 +69,7 @@ def answer(side: str, do: str, workload: str = "", steps: int | None = None, sec
         import numpy as np
 
         return {"losses": [np.asarray(step(), dtype=float).tolist() for _ in range(steps or 4)]}
-    steps, each = timed(step, steps, seconds)
+    steps, each = timed(step, steps, seconds, WORKLOADS[workload].settle)
     return {"steps": steps, "seconds": each}
 
 

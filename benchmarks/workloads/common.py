@@ -19,7 +19,7 @@ class Workload:
     A side is a function that builds net, loss, optimizer and batch, and returns `step()`; a step does forward, loss
     value, backward and update, and returns the loss as a float (inference: the output). `goals` are upper bounds of
     the ratio of our time to the other side's. `equal` is False where the sides do not compute the same: BatchNorm
-    in several processes has the statistics of each one's samples.
+    in several processes has the statistics of each one's samples. `settle`: seconds of steps before any is timed.
     """
 
     name: str
@@ -27,12 +27,16 @@ class Workload:
     sides: dict[str, Callable[[], Step]]
     goals: dict[str, float] = field(default_factory=dict)
     equal: bool = True
+    settle: float = 0.0
 
 
 def in_processes(workload: Workload, ours: Callable[[], Step], equal: bool = True) -> Workload:
-    """The row below that of a workload: the same step, with our net as a `DataParallel`."""
+    """The row below that of a workload: the same step, with our net as a `DataParallel`.
+
+    A fork starts the threads of OpenBLAS anew, which spin for a tenth of a second on cores that the processes want.
+    """
     sides = {"ours": ours, "torch": workload.sides["torch"]}
-    return Workload(f"{workload.name}-parallel", "the same, as DataParallel", sides, workload.goals, equal)
+    return Workload(f"{workload.name}-parallel", "the same, as DataParallel", sides, workload.goals, equal, settle=0.2)
 
 
 def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
