@@ -1,5 +1,5 @@
-"""Seconds from the start of the process to 99 % on MNIST's test digits: `python -m apps.mnist --model lenet` beside
-a PyTorch script of the same net, initial values, data order and optimizer.
+"""Seconds from the start of the process to 99 % on MNIST's test digits: `python -m apps.mnist --model lenet`, alone
+and with `--workers` for all cores, beside a PyTorch script of the same net, initial values, data order and optimizer.
 
 `python -m benchmarks.lenet_to_99 --data DIR [--seeds 3] [--epochs 20] [--goal 0.99] [--json FILE]`; both run to the
 end of the first epoch that reaches the goal, one after the other. The last bits of their sums differ, so their paths
@@ -20,6 +20,7 @@ import numpy as np
 
 from .rounds import ROOT
 
+SIDES = ("ours", "workers", "torch")
 LINE = re.compile(r"epoch +(\d+) .*test loss [\d.]+, accuracy ([\d.]+)%")
 
 
@@ -119,7 +120,9 @@ def torch_side(start: str, data: str) -> None:
 
 
 def compare(data: str, seeds: int = 3, epochs: int = 20, goal: float = 0.99) -> list[dict]:
-    """One race of both sides for each seed."""
+    """One race of all sides for each seed."""
+    from mtorch.kernels.processes import cores
+
     results = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
@@ -127,11 +130,12 @@ def compare(data: str, seeds: int = 3, epochs: int = 20, goal: float = 0.99) -> 
             start_of(seed, data, epochs, start)
             app = [sys.executable, "-u", "-m", "apps.mnist", "train", "--model", "lenet", "--data", data,
                    "--epochs", str(epochs), "--seed", str(seed), "--out", str(Path(folder) / "run")]
+            workers = [*app[:-1], str(Path(folder) / "workers"), "--workers", str(cores())]
             torch = [sys.executable, "-u", "-m", "benchmarks.lenet_to_99", "--torch", str(start), "--data", data]
-            for side, command in (("ours", app), ("torch", torch)):
+            for side, command in (("ours", app), ("workers", workers), ("torch", torch)):
                 result = {"seed": seed, "side": side, **race(command, goal)}
                 reached = "not reached" if result["seconds"] is None else f"{result['seconds']:.1f} s"
-                print(f"seed {seed} {side:<6} {reached} after {result['epochs']} epochs, "
+                print(f"seed {seed} {side:<7} {reached} after {result['epochs']} epochs, "
                       f"{result['seconds_an_epoch']:.2f} s an epoch, best {max(result['accuracies']):.2%}", flush=True)
                 results.append(result)
     return results
@@ -140,7 +144,7 @@ def compare(data: str, seeds: int = 3, epochs: int = 20, goal: float = 0.99) -> 
 def summary(results: list[dict]) -> dict[str, dict[str, float | None]]:
     """Medians by side: seconds to the goal (None when it was missed) and seconds an epoch."""
     found = {}
-    for side in ("ours", "torch"):
+    for side in SIDES:
         mine = [r for r in results if r["side"] == side]
         seconds = [r["seconds"] for r in mine]
         found[side] = {"seconds": None if None in seconds else statistics.median(seconds),
@@ -165,7 +169,7 @@ def main() -> int:
     found = summary(results)
     for side, line in found.items():
         reached = "not reached by every seed" if line["seconds"] is None else f"{line['seconds']:.1f} s"
-        print(f"{side:<6} {options.goal:.0%}: {reached}; {line['seconds_an_epoch']:.2f} s an epoch")
+        print(f"{side:<7} {options.goal:.0%}: {reached}; {line['seconds_an_epoch']:.2f} s an epoch")
     if options.json:
         Path(options.json).write_text(json.dumps({"summary": found, "runs": results}, indent=1) + "\n")
     return 0

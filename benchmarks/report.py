@@ -126,11 +126,11 @@ def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list
     if found := extras.get("lenet_to_99"):
         lines = []
         for what, key in (("process start to 99 % tested", "seconds"), ("one epoch", "seconds_an_epoch")):
-            pair = found["ours"][key], found["torch"][key]
-            lines.append([what, *(time_text(value) if value else "not reached" for value in pair),
-                          f"{pair[0] / pair[1]:.2f}" if all(pair) else ""])
+            ours, workers, theirs = times = [found[side][key] for side in ("ours", "workers", "torch")]
+            lines.append([what, *(time_text(value) if value else "not reached" for value in times),
+                          *(f"{mine / theirs:.2f}" if mine and theirs else "" for mine in (ours, workers))])
         tables.append(("LeNet-5 on MNIST: python -m apps.mnist --model lenet, median over seeds",
-                       ["seconds of", "ours", "PyTorch", "ours / PyTorch"], lines))
+                       ["seconds of", "ours", "--workers", "PyTorch", "ours / PyTorch", "--workers / PyTorch"], lines))
     for axis, line in scaling.items():
         lines = [[str(size), *(time_text(row.median(side)) for side in sides),
                   *("" if row.ratio(side) is None else f"{row.ratio(side):.2f}" for side in ("torch", "numpy"))]
@@ -154,7 +154,8 @@ def markdown(date: str, machine: dict, rows: list[Row], scaling: dict, extras: d
         "update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy is the time of its matrix "
         "products alone, written into arrays that exist already (one image, digit net: of the bare NumPy calls on "
         "vectors), and of the passes over memory that the rest cannot do without, at the speed of a copy. Where a goal "
-        "is below that floor, and so out of reach for NumPy on this machine, the mark is a `†`.",
+        "is below that floor, and so out of reach for NumPy on this machine, the mark is a `†`. A net as "
+        "`DataParallel` divides each batch among as many processes as there are cores; PyTorch uses all cores anyway.",
         "\n".join(f"- {line}" for line in machine_lines(machine)),
     ]
     if rows:
