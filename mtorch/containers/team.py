@@ -129,4 +129,5 @@ def _part() -> None:
         team.part()
 
 
-os.register_at_fork(after_in_child=_part)
+if hasattr(os, "register_at_fork"):  # where there is fork
+    os.register_at_fork(after_in_child=_part)
