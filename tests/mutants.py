@@ -39,6 +39,7 @@ EXPLAINED = ROOT / "tests" / "mutants.md"
 
 # The test modules of a file, beside the shared proofs of its classes; the first pattern that is in its path decides.
 TESTS = [
+    ("data_parallel team processes", "data_parallel"),
     ("containers/graph expression plan doors", "graph autodiff_examples module protocol"),
     ("containers/recurrent bidirectional rnn gru lstm recurr cells sequences", "recurrent"),
     ("containers sequential residual fork", "protocol graph checker module"),
@@ -51,7 +52,7 @@ TESTS = [
     ("attention embedding positional", "attention"),
     ("memory threads passes", "threads memory kernels conv activations norm"),
     ("activation erf elu gelu relu sigmoid silu softmax softplus tanh rows", "activations erf kernels norm threads"),
-    ("layers/linear layers/reshape identity namespace", "protocol module norm activations memory"),
+    ("layers/linear layers/reshape identity namespace", "protocol module norm activations memory strip"),
     ("", "operators graph protocol"),
 ]
 
