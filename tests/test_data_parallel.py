@@ -151,14 +151,17 @@ def test_training_with_dropout_and_batchnorm_goes_on_from_a_checkpoint_as_if_it_
         assert (again[0].state_dict()[name] == value).all(), name
 
 
-def test_each_process_draws_its_own_masks_and_the_same_after_a_rewind():
-    parallel = DataParallel(nn.Dropout(0.5, rng=0), 2)
-    x = numpy.ones((4, 200))
-    state = parallel.net.random_state()
-    first = parallel(x)
-    assert (first[:2] != first[2:]).any()
-    parallel.net.set_random_state(state)
-    assert (parallel(x) == first).all()
+def test_each_process_draws_its_own_masks_from_the_layers_seed_and_the_same_after_a_rewind():
+    x, drawn = numpy.ones((6, 200)), []
+    for seed in (0, 1):
+        parallel = DataParallel(nn.Dropout(0.5, rng=seed), 3)
+        state = parallel.net.random_state()
+        y = parallel(x)
+        drawn += list(y.reshape(3, 400))
+        parallel.net.set_random_state(state)
+        assert (parallel(x) == y).all()
+    for i, one in enumerate(drawn):
+        assert all((one != other).any() for other in drawn[:i])
 
 
 def test_modes_and_buffers_reach_the_others():
@@ -322,6 +325,8 @@ def test_what_has_no_batch_is_refused():
         DataParallel(layers.Add(), 2)((numpy.zeros((2, 3)), numpy.zeros((3, 3))))
     with pytest.raises(ShapeMismatchError, match=r"its net to return 4 samples along axis 0, got \(3,\)"):
         DataParallel(nn.Sum(axis=0), 2)(numpy.zeros((7, 3)))
+    with pytest.raises(ShapeMismatchError, match=r"its net to return 2 samples along axis 1, got \(2,\)"):
+        DataParallel(nn.Sum(axis=1), 2, out_axis=1)(numpy.zeros((4, 3)))
     with pytest.raises(ShapeMismatchError, match="expected input of shape"):
         DataParallel(net(), 2)(numpy.zeros((4, 5)))
     for options, error in (({"workers": 0}, ValueError), ({"workers": 1.5}, TypeError), ({"axis": -1}, ValueError)):
@@ -417,6 +422,16 @@ def test_each_process_has_one_thread_meanwhile_and_this_one_gets_the_others_back
     assert (parallel(numpy.zeros(4)) == 1).all()
     assert blas == [3] and not threads.holding()
     assert len(threads.in_parts(list, 4, math.inf)) == 3
+
+
+def test_the_processes_keep_off_this_core_and_interrupts_come_in_again():
+    parallel = DataParallel(net(), 2)
+    parallel(numpy.ones((4, 3)))
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) > 1:
+        (pid,) = pids(parallel)
+        assert os.sched_getaffinity(pid) == allowed - {parallel._team.crew.core}
 
 
 def test_an_app_model_learns_in_two_processes():
