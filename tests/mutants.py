@@ -439,7 +439,7 @@ def run_tests(folder: Path, mutant: Mutant | None, source: str, chosen: list[str
 
 
 CPU_SECONDS = 90  # the slowest tests of a file take a quarter of it; a clock would count what others make it wait
-TIMEOUT = 3600  # seconds by the clock, for what waits for ever
+TIMEOUT = 600  # seconds by the clock, for what waits for ever
 
 
 class Worker:
