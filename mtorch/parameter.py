@@ -24,7 +24,7 @@ class Parameter:
     `grad` has the shape and dtype of `value`; it reads as zeros when nothing was contributed. The first contribution
     after a step is written, later ones are added, so that accumulation costs no pass for zeroing. `direction` is what
     an optimizer wants followed instead of the gradient, for one step: an array or a `Direction`. With
-    `trainable = False` the value stays.
+    `trainable = False` the value stays. Layers that train one array together share the Parameter: its array may move.
     """
 
     __slots__ = ("value", "trainable", "contributed", "direction", "_grad")
@@ -102,6 +102,14 @@ class Parameter:
         self.zero_grad()
         self._grad = None
 
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        return None, {name: getattr(self, name) for name in self.__slots__ if self.contributed or name != "_grad"}
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        self._grad = None
+        for name, value in state[1].items():
+            setattr(self, name, value)
+
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", trainable=False"
         return f"Parameter({self.value.shape}, {self.value.dtype}{frozen})"
@@ -120,12 +128,11 @@ def check_rate(who: object, lr: float) -> None:
 class Strip:
     """A weight and its bias side by side in memory, values and gradients, so that one pass moves both."""
 
-    __slots__ = ("parameters", "value", "grad", "places")
+    __slots__ = ("value", "grad", "places")
 
     def __init__(self, weight: Parameter, bias: Parameter):
         xp, dtype = array_module(weight.value), weight.value.dtype
         start = -(-weight.value.nbytes // LINE) * LINE // dtype.itemsize
-        self.parameters = weight, bias
         self.value, self.grad = (zeros_on_cache_line(xp, start + bias.value.size, dtype) for _ in range(2))
         for parameter, first in ((weight, 0), (bias, start)):
             part, shape = slice(first, first + parameter.value.size), parameter.value.shape
@@ -135,15 +142,18 @@ class Strip:
             parameter.collect_in(self.grad[part].reshape(shape))
         self.places = weight.value, bias.value, weight._grad, bias._grad
 
-    def step(self, weight: Parameter, bias: Parameter, lr: float) -> None:
-        """The step of both; each by itself where they are not, or not only, what lies here: one of them has got other
-        memory, a direction or no gradient, or is not trained.
+    def step(self, weight: Parameter, bias: Parameter | None, lr: float) -> bool:
+        """The step of both, together where both have nothing but gradients to follow. False, and no step, where it is
+        not these two that lie here.
         """
         places = self.places
         if (
-            weight.value is places[0] and bias.value is places[1]
-            and weight._grad is places[2] and bias._grad is places[3]
-            and weight.contributed and bias.contributed and weight.direction is bias.direction is None
+            bias is None or weight.value is not places[0] or bias.value is not places[1]
+            or weight._grad is not places[2] or bias._grad is not places[3]
+        ):  # fmt: skip
+            return False
+        if (
+            weight.contributed and bias.contributed and weight.direction is bias.direction is None
             and weight.trainable and bias.trainable
         ):  # fmt: skip
             check_rate(weight, lr)
@@ -152,9 +162,10 @@ class Strip:
         else:
             weight.step(lr)
             bias.step(lr)
+        return True
 
     def __reduce__(self):
-        return Strip, self.parameters
+        return type(None), ()  # what is copied lies where the copies lie
 
 
 class Buffer:

@@ -44,7 +44,7 @@ def net() -> Sequential:
 
 
 def pids(parallel: DataParallel) -> list[int]:
-    return [process.pid for process in parallel._team.crew.processes]
+    return list(parallel._team.crew.copies)
 
 
 def twins(body, **options):
@@ -344,7 +344,7 @@ def test_a_process_that_is_gone_is_an_error_and_started_again():
         before = pids(parallel)
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match="ended"):
+        with pytest.raises(RuntimeError, match=r"^DataParallel\(.* ended"):
             parallel(x) if verb == "forward" else parallel.backward(g)
         parallel.zero_grad(), plain.zero_grad()
         assert_same(plain, parallel, x)
@@ -353,15 +353,15 @@ def test_a_process_that_is_gone_is_an_error_and_started_again():
 
 
 def test_the_processes_end_with_the_layer():
-    gc.collect()
-    before, parallel = set(multiprocessing.active_children()), DataParallel(net(), 3)
+    parallel = DataParallel(net(), 3)
     parallel.backward(parallel(numpy.ones((6, 3))))
-    assert len(multiprocessing.active_children()) == len(before) + 2 == len(before) + len(pids(parallel))
+    found = pids(parallel)
+    assert len(found) == 2 and all(map(runs, found))
     gc.disable()
     del parallel
-    left = set(multiprocessing.active_children())
+    left = [pid for pid in found if os.path.exists(f"/proc/{pid}")]
     gc.enable()
-    assert left == before
+    assert not left
 
 
 SCRIPT = """
@@ -369,7 +369,7 @@ import os, signal, sys, numpy
 from mtorch import DataParallel, layers
 net = DataParallel(layers.Linear(2, 2), 3)
 net(numpy.ones((6, 2), "float32"))
-print(*(child.pid for child in __import__("multiprocessing").active_children()), flush=True)
+print(*net._team.crew.copies, flush=True)
 {end}
 """
 
@@ -381,15 +381,19 @@ def runs(pid: int) -> bool:
         return False
 
 
+def await_end(found: list[int]) -> None:
+    limit = time.monotonic() + 10
+    while any(map(runs, found)):
+        assert time.monotonic() < limit, "a process is left"
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGKILL)", "raise SystemExit(3)", "os._exit(0)"])
 def test_no_process_outlives_the_first(end):
     done = subprocess.run([sys.executable, "-c", SCRIPT.format(end=end)], capture_output=True, text=True, timeout=60)
     found = [int(pid) for pid in done.stdout.split()]
     assert len(found) == 2 and not done.stderr
-    limit = time.monotonic() + 10
-    while any(map(runs, found)):
-        assert time.monotonic() < limit, "a process is left"
-        time.sleep(0.01)
+    await_end(found)
 
 
 def test_an_interrupt_stops_this_process_alone_and_training_can_go_on():
@@ -528,9 +532,9 @@ def test_an_interrupt_is_an_interrupt_also_when_the_others_have_ended():
     class Interrupted(Choosy):
         def forward(self, x):
             if x[0] == 7:
-                for process in parallel._team.crew.processes:
-                    process.kill()
-                    process.join()
+                for pid in pids(parallel):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
                 raise KeyboardInterrupt
             return super().forward(x)
 
@@ -540,6 +544,15 @@ def test_an_interrupt_is_an_interrupt_also_when_the_others_have_ended():
     with pytest.raises(KeyboardInterrupt):
         parallel(x)
     assert parallel(numpy.ones((4, 1))).sum() == 4
+
+
+def test_a_copy_makes_no_copies():
+    class Asking(Layer):
+        def forward(self, x):
+            return numpy.full_like(x, processes.can_fork(numpy))
+
+    assert processes.can_fork(numpy)
+    assert not DataParallel(Asking(dtype="float64"), 2)(numpy.zeros(4)).any()
 
 
 def test_two_with_a_common_layer_and_one_in_another_are_forked_once():
@@ -554,7 +567,9 @@ def test_two_with_a_common_layer_and_one_in_another_are_forked_once():
             parallel.backward(parallel(x))
             parallel.step(0.1)
     assert [pids(parallel) for parallel in (*pair, outer)] == before
-    assert (pair[0](x) == pair[0].predict(x)).all() and outer.net.body._team is None
+    for parallel in pair:
+        numpy.testing.assert_allclose(parallel(x), parallel.predict(x), rtol=1e-12)
+    assert outer.net.body._team is None
 
 
 def test_floating_point_settings_are_those_of_the_call():
@@ -567,17 +582,20 @@ def test_floating_point_settings_are_those_of_the_call():
 
 def in_a_daemon(send):
     parallel, x = DataParallel(net(), 2), numpy.ones((4, 3))
-    send.send(bool((parallel(x) == parallel.predict(x)).all() and parallel._team is None))
+    send.send((bool((parallel(x) == parallel.predict(x)).all()), pids(parallel)))
 
 
-def test_a_daemon_process_which_may_have_no_children_does_all_itself():
+def test_a_daemon_process_may_have_some_too_and_leaves_none():
     receive, send = multiprocessing.Pipe(False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         process = multiprocessing.get_context("fork").Process(target=in_a_daemon, args=(send,), daemon=True)
         process.start()
-    assert receive.poll(30) and receive.recv()
+    assert receive.poll(30)
+    right, found = receive.recv()
     process.join()
+    assert right and len(found) == 1
+    await_end(found)
 
 
 THREADS = """
@@ -591,7 +609,7 @@ def work(net):
 workers = [threading.Thread(target=work, args=(net,)) for net in nets]
 for each in workers: each.start()
 for each in workers: each.join()
-print(*(net._team.crew.processes[0].pid for net in nets), flush=True)
+print(*(pid for net in nets for pid in net._team.crew.copies), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -600,7 +618,77 @@ def test_teams_started_in_several_threads_at_once_end_too():
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=60)
     found = [int(pid) for pid in done.stdout.split()]
     assert len(found) == 4 and not done.stderr
-    limit = time.monotonic() + 10
-    while any(map(runs, found)):
-        assert time.monotonic() < limit, "a process is left"
-        time.sleep(0.01)
+    await_end(found)
+
+
+def test_a_call_that_was_broken_off_leaves_no_answers_for_the_next(monkeypatch):
+    parallel, x = DataParallel(nn.Linear(1, 1, bias=False), 2), numpy.ones((4, 1))
+    parallel(x)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(processes._Line, "receive", interrupted)
+        patch.setattr(processes.weakref.finalize, "__call__", interrupted)  # before the others could be ended
+        parallel(2 * x)
+    more = numpy.full((6, 1), 3.0)
+    assert (parallel(more) == parallel.predict(more)).all()
+
+
+FORK = """
+import os, sys, numpy
+from mtorch import DataParallel, layers
+net, x = DataParallel(layers.Linear(2, 2), 2), numpy.ones((4, 2), "float32")
+net(x)
+before = list(net._team.crew.copies)
+if not (pid := os.fork()):
+    sys.exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+net(x)
+assert net._team.crew.copies == before
+"""
+
+
+def test_a_fork_that_exits_leaves_the_processes_of_its_parent():
+    done = subprocess.run([sys.executable, "-W", "error", "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert not done.returncode and not done.stderr, done.stderr
+
+
+CHILD = """
+import os, signal, sys, time, numpy
+from mtorch import DataParallel, layers
+net = DataParallel(layers.Linear(2, 2), 2)
+net(numpy.ones((4, 2), "float32"))
+if not (pid := os.fork()):
+    time.sleep(60)
+print(pid, *net._team.crew.copies, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_child_of_somebody_else_does_not_keep_them_alive():
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True) as process:
+        child, *found = (int(pid) for pid in process.stdout.readline().split())
+        try:
+            await_end(found)
+            assert runs(child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_there_are_no_more_processes_than_a_batch_needs():
+    parallel = DataParallel(net(), 9)
+    for samples, others in ((4, 1), (6, 2), (5, 2), (100, 8)):
+        parallel(numpy.ones((samples, 3)))
+        assert len(pids(parallel)) == others
+
+
+def test_a_value_mapped_from_a_file_is_not_common_memory(tmp_path):
+    layer = nn.Linear(3, 2)
+    numpy.save(tmp_path / "w.npy", layer.weight.value)
+    layer.weight.value = numpy.load(tmp_path / "w.npy", mmap_mode="c")
+    parallel, x = DataParallel(layer, 2), numpy.ones((4, 3))
+    parallel.backward(parallel(x)[:, :2])
+    parallel.step(0.1)
+    numpy.testing.assert_allclose(parallel(x), parallel.predict(x), rtol=1e-12)

@@ -6,7 +6,7 @@ import pickle
 import numpy
 import pytest
 
-from mtorch import Parameter, layers, parameter
+from mtorch import Layer, Parameter, layers, parameter
 
 X, G = numpy.arange(12.0).reshape(4, 3) / 7, numpy.arange(8.0).reshape(4, 2) - 3
 LR = 0.25
@@ -74,6 +74,7 @@ def test_other_memory_and_other_parameters_are_moved_where_they_are(passes, name
     setattr(changed[2], name, getattr(linear(), name))
     for layer in changed:
         assert_steps_to(pass_through(layer), expected(layer))
+        assert layer.strip is None  # its memory is free
     assert 10 not in passes
 
 
@@ -86,14 +87,56 @@ def test_a_bias_may_be_taken_away_or_given():
     assert_steps_to(pass_through(layer), expected(layer))
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
-def test_a_copy_has_a_strip_of_its_own_and_keeps_its_gradients(passes, copied):
+COPIED = pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+
+
+@COPIED
+def test_a_copy_goes_its_own_way_and_keeps_its_gradients(copied):
     layer = pass_through(linear())
     before, twin = layer.state_dict(), copied(layer)
     assert_steps_to(twin, expected(twin))
-    assert passes == [10]
     assert all((value == before[name]).all() for name, value in layer.state_dict().items())
     assert_steps_to(layer, expected(layer))
+
+
+@COPIED
+def test_a_copy_of_replaced_tied_and_converted_parameters_works(copied):
+    layer, other = (layers.Linear(3, 2, rng=seed) for seed in (0, 1))
+    layer.weight = other.weight
+    for start in (layer, layer.to(dtype="float64"), copied(layer)):
+        twin = copied(start.to(dtype="float64"))
+        assert twin.bias.value.dtype == twin.weight.value.dtype == "float64"
+        assert_steps_to(pass_through(twin), expected(twin))
+
+
+def test_a_pickle_holds_gradients_only_where_there_are_any():
+    layer = layers.Linear(100, 100)
+    assert len(pickle.dumps(layer)) < 1.1 * 101 * 100 * 4
+    layer(numpy.ones((1, 100)))
+    layer.backward(numpy.ones((1, 100)))
+    twin = pickle.loads(pickle.dumps(layer))
+    assert twin.weight.contributed and (twin.weight.grad == layer.weight.grad).all()
+
+
+def test_subclasses_move_all_they_have():
+    class Third(layers.Linear):
+        def __init__(self):
+            super().__init__(3, 2, dtype="float64", rng=0)
+            self.scale = Parameter(numpy.ones(2))
+
+    class Own(layers.Linear):
+        def __init__(self):
+            Layer.__init__(self, dtype="float64")
+            self.in_dim, self.out_dim = 3, 2
+            self.weight, self.bias = Parameter(numpy.ones((2, 3))), Parameter(numpy.ones(2))
+
+    third, own = Third(), Own()
+    third.scale.accumulate(numpy.ones(2))
+    before = own.state_dict()
+    pass_through(third).step(LR)
+    assert (third.scale.value == 1 - LR).all() and not third.weight.contributed
+    pass_through(own).step(LR)
+    assert (own.weight.value != before["weight"]).all()
 
 
 def test_a_bad_rate_changes_nothing():

@@ -50,7 +50,7 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--optimizer", choices=OPTIMIZERS, help="default: the model's own")
     command.add_argument("--loss", choices=LOSSES, help="default: the model's own")
     command.add_argument("--seed", type=number(int, 0), default=0)
-    text = "processes that share each batch (%(default)s); more pay for convolutions"
+    text = "divide each batch among so many processes (%(default)s); worth it for convolutions, on Linux, on the CPU"
     command.add_argument("--workers", type=number(int, 1), default=1, help=text)
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
 

@@ -25,13 +25,13 @@ class DataParallel(Container):
     Backward: y_i depends on x_i alone, so each process has the whole gradient of its own samples' inputs, and the
     gradients of the parameters, which are sums over samples, add: dw = sum over processes of dw from its samples.
 
-    The processes are forked at the first training step and end with this layer. Parameters move then to memory common
-    to all (an array taken from one before is no longer the parameter's); buffers, modes and random states are read anew
-    in each forward. Whatever else is changed in the net afterwards, an option or another `Parameter`, the other
-    processes learn by `restart()`. As for PyTorch's namesake, BatchNorm sees the samples of one process at a time and
-    keeps the statistics of this one, which also has the `final_state`. It pays from a few milliseconds a step on.
-    Batches of less than four samples, eval mode, `predict`, GPUs and systems other than Linux are served by this
-    process alone.
+    The processes are forked at the first training step, while no other thread should be in a product, and end with this
+    layer. Parameters move then to memory common to all (an array taken from one before is no longer the parameter's);
+    buffers, modes and random states are read anew in each forward. Whatever else is changed in the net afterwards, an
+    option or another `Parameter`, the other processes learn by `restart()`. As for PyTorch's namesake, BatchNorm sees
+    the samples of one process at a time and keeps the statistics of this one, which also has the `final_state`. It pays
+    from a few milliseconds a step on. Batches of less than four samples, eval mode, `predict`, GPUs and systems other
+    than Linux are served by this process alone.
 
     Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended.
 
@@ -72,9 +72,9 @@ class DataParallel(Container):
             y = tape.call(self.net, x)
             self.remember(tape, None, bounds)
             return y
-        if self._team is None or self._team.outdated():
-            self._team = Team(self, self.net, self.workers - 1)
         first, *others = self._split(x, self.axis, bounds)
+        if self._team is None or self._team.outdated(len(others)):
+            self._team = Team(self, self.net, len(others))
         try:
             call, values = self._team.forward(lambda: tape.call(self.net, first), others)
             y = self._join(values, self.out_axis, bounds)

@@ -1,13 +1,12 @@
 """The processes beside the one of a `DataParallel`: what they have in common with it, what it tells them."""
 
-import os
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary, proxy
+from weakref import WeakSet, proxy, ref
 
 from mtorch.arrays import Value, on_cache_line
 from mtorch.errors import BackwardError
-from mtorch.kernels.processes import Crew, Ended, shared
+from mtorch.kernels.processes import Crew, Ended, forked_by_others, shared
 from mtorch.layer import Layer
 from mtorch.tape import Container, Tape
 
@@ -31,18 +30,20 @@ class Team:
         self.values = [parameter.value for parameter in self.parameters]
         self.buffer_values = [shared(buffer.value.copy()) for buffer in self.buffers]
         self.grads = [[shared(value.copy()) for value in self.values] for _ in range(size)]
-        self.number, self.calls = 0, WeakValueDictionary()
+        self.number = 0
+        self.calls: dict[int, ref[Call]] = {}
         self.tapes: dict[int, Tape] = {}  # in the other processes: the calls that may be answered yet
         self.crew = Crew(size, self._answer)
         _teams.add(self)
 
-    def outdated(self) -> bool:
-        """Whether the net has got other layers or arrays since it was copied."""
+    def outdated(self, size: int) -> bool:
+        """Whether there are less than `size`, or the net has got other layers or arrays since it was copied."""
         moved = any(p.value is not value for p, value in zip(self.parameters, self.values, strict=True))
-        return moved or self.built != Layer.rebuilt or self.crew.ended
+        return moved or self.built != Layer.rebuilt or self.crew.ended or size > len(self.grads)
 
     def part(self) -> None:
         """For a process that was forked by somebody else: its parameters are its own."""
+        self.crew.part()
         for parameter, value in zip(self.parameters, self.values, strict=True):
             if parameter.value is value:
                 parameter.value = on_cache_line(value)
@@ -52,7 +53,8 @@ class Team:
     def forward(self, function: Callable[[], Value], parts: list[Value]) -> tuple["Call", list[Value]]:
         """(this call, [function(), the net's result for the first part, ...])."""
         self.number += 1
-        self.calls[self.number] = call = Call(self, self.number)
+        call = Call(self, self.number)
+        self.calls = {n: known for n, known in self.calls.items() if known()} | {call.number: ref(call)}
         for buffer, value in zip(self.buffers, self.buffer_values, strict=True):
             value[...] = buffer.value
         modes = [layer.training for layer in self.layers]
@@ -73,7 +75,7 @@ class Team:
         try:
             return self.crew.together(function, messages)
         except Ended as error:
-            raise RuntimeError(f"{self.owner!r}: {error}; the next forward starts others") from error
+            raise RuntimeError(f"{self.owner}: {error}; the next forward starts others") from error
 
     # ------------------------------------------------------------------ in the others
 
@@ -125,9 +127,8 @@ _teams: WeakSet[Team] = WeakSet()
 
 
 def _part() -> None:
-    for team in _teams:
+    for team in list(_teams):
         team.part()
 
 
-if hasattr(os, "register_at_fork"):  # where there is fork
-    os.register_at_fork(after_in_child=_part)
+forked_by_others(_part)

@@ -16,6 +16,7 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from mmap import mmap
 from types import ModuleType
 from typing import Any
@@ -32,7 +33,7 @@ BYTES = numpy.dtype("uint8")
 
 _starting = threading.Lock()  # a copy must not inherit the ends of another's pipe while they are being made
 _here = threading.local()  # .busy while this thread does its own part of what several processes do
-_is_copy = False
+_forking = _is_copy = False
 
 
 class Ended(RuntimeError):
@@ -46,11 +47,11 @@ def cores() -> int:
 
 def can_fork(xp: ModuleType) -> bool:
     """Whether arrays of that module survive a fork, and whether this process may make copies now."""
-    if not is_numpy(xp) or sys.platform != "linux" or _is_copy or getattr(_here, "busy", False):
-        return False
-    import multiprocessing
+    return is_numpy(xp) and sys.platform == "linux" and not _is_copy and not getattr(_here, "busy", False)
 
-    return not multiprocessing.current_process().daemon
+
+class _Common(mmap):
+    """Memory that a process has in common with those it forks."""
 
 
 def shared(x: Array) -> Array:
@@ -58,9 +59,9 @@ def shared(x: Array) -> Array:
     owner = x
     while isinstance(owner, numpy.ndarray):
         owner = owner.base
-    if isinstance(getattr(owner, "obj", owner), mmap):  # a memoryview tells whose memory it shows
+    if isinstance(getattr(owner, "obj", owner), _Common):  # a memoryview tells whose memory it shows
         return x
-    common = numpy.frombuffer(mmap(-1, max(x.nbytes, 1)), x.dtype, x.size).reshape(x.shape)
+    common = numpy.frombuffer(_Common(-1, max(x.nbytes, 1)), x.dtype, x.size).reshape(x.shape)
     common[...] = x
     return common
 
@@ -72,57 +73,81 @@ class Crew:
     """
 
     def __init__(self, count: int, answer: Callable[[int, Any], Any]):
-        import multiprocessing
+        global _forking
+        from multiprocessing import Pipe
 
-        context, self.lines, self.processes = multiprocessing.get_context("fork"), [], []
+        self.lines: list[_Line] = []
+        self.copies: list[int] = []  # their process numbers
         self.home, self.core = os.getpid(), -1  # whose copies they are, and the core that they keep off
-        self._finalizer = weakref.finalize(self, _end, self.home, self.processes, self.lines)
+        self.busy = False  # between the first message of a call and the last answer
+        self._finalizer = weakref.finalize(self, _end, self.home, self.copies, self.lines)
         with _starting, warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # BLAS's threads are the only ones, and it is prepared
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the copy has learnt to ignore it
+            _forking = True
             try:
                 for i in range(1, count + 1):
-                    ours, theirs = context.Pipe()
+                    ours, theirs = Pipe()
                     line = _Line(ours, mmap(-1, ROOM), SPIN if count < cores() else 0)
-                    task = i, answer, _Line(theirs, line.room, line.spin), ours
-                    process = context.Process(target=_serve, args=task, daemon=True, name=f"mtorch-{i}")
-                    process.start()
-                    theirs.close()
-                    self.processes.append(process)
+                    copy = os.fork()
+                    if not copy:
+                        _live(i, answer, _Line(theirs, line.room, line.spin), ours)
+                    self.copies.append(copy)
                     self.lines.append(line)
+                    theirs.close()
             finally:
+                _forking = False
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def ended(self) -> bool:
-        return not self._finalizer.alive or self.home != os.getpid()
+        """Whether it cannot be asked: a copy is gone, a call was broken off, or this process is a fork itself."""
+        return self.busy or not self._finalizer.alive or self.home != os.getpid()
+
+    def part(self) -> None:
+        """For a process that was forked by somebody else: the copies are not its own."""
+        for line in self.lines:
+            line.pipe.close()
 
     def together(self, function: Callable[[], Any], messages: Iterable[Any]) -> list[Any]:
         """[function() here, the first copy's answer to the first message, ...], all at the same time.
 
         Raises the first error, after all have answered; Ended, and ends the others, when a copy does not answer.
         """
-        core, settings, outcomes, busy = threads.this_core(), numpy.geterr(), [], []
+        core, settings, outcomes, asked = threads.this_core(), numpy.geterr(), [], []
         if core != self.core:
             self.core = core
-            for process in self.processes:
-                threads.keep_off(process.pid, core)
+            for copy in self.copies:
+                threads.keep_off(copy, core)
+        self.busy = True
         try:
             for line, message in zip(self.lines, messages, strict=False):
                 line.send((settings, message))
-                busy.append(line)
+                asked.append(line)
             outcomes.append(_alone(function))
-            outcomes.extend(line.receive() for line in busy)
+            outcomes.extend(line.receive() for line in asked)
         except BaseException as error:
             self._finalizer()
             if not isinstance(error, OSError | EOFError):
                 raise
             if not outcomes or outcomes[0][0]:
                 raise Ended("a process beside this one has ended") from error
+        self.busy = False
         for succeeded, result in outcomes:
             if not succeeded:
                 raise result
         return [result for _, result in outcomes]
+
+
+def forked_by_others(function: Callable[[], None]) -> None:
+    """Calls the function in every process that is forked off this one and is no copy of a crew."""
+
+    def after() -> None:
+        if not _forking:
+            function()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=after)
 
 
 class _Line:
@@ -168,23 +193,25 @@ def _alone(function: Callable[[], Any]) -> tuple[bool, Any]:
         _here.busy = False
 
 
-def _serve(number: int, answer: Callable[[int, Any], Any], line: _Line, far: Any) -> None:
+def _live(number: int, answer: Callable[[int, Any], Any], line: _Line, far: Any) -> None:
     """The life of a copy: it answers until the other end of its line is closed."""
     global _is_copy
     _is_copy = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    far.close()
-    threads.start_again()
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        far.close()
+        threads.start_again()
         while True:
             settings, message = line.receive()
             with numpy.errstate(**settings):
                 outcome = _outcome(number, answer, message)
             line.send(outcome)
     except (OSError, EOFError):
-        return
+        pass
+    finally:
+        os._exit(0)
 
 
 def _outcome(number: int, answer: Callable[[int, Any], Any], message: Any) -> tuple[bool, Any]:
@@ -201,9 +228,12 @@ def _outcome(number: int, answer: Callable[[int, Any], Any], message: Any) -> tu
         return False, error
 
 
-def _end(home: int, processes: list, lines: list[_Line]) -> None:
+def _end(home: int, copies: list[int], lines: list[_Line]) -> None:
     if os.getpid() == home:
-        for process, line in zip(processes, lines, strict=True):
-            process.kill()
-            process.join()
+        for copy, line in zip(copies, lines, strict=False):
+            with suppress(ProcessLookupError):
+                os.kill(copy, signal.SIGKILL)
             line.pipe.close()
+        for copy in copies:
+            with suppress(ChildProcessError):  # somebody else has waited for it
+                os.waitpid(copy, 0)

@@ -30,6 +30,7 @@ class Linear(Layer):
     """
 
     array_only = True
+    strip: Strip | None = None  # where weight and bias lie side by side
 
     def __init__(
         self,
@@ -103,10 +104,11 @@ class Linear(Layer):
         return g
 
     def step(self, lr: float) -> None:
-        if self.strip is None or self.bias is None:
+        if self.strip is None or type(self) is not Linear:
             super().step(lr)
-        else:
-            self.strip.step(self.weight, self.bias, lr)
+        elif not self.strip.step(self.weight, self.bias, lr):
+            self.strip = None
+            super().step(lr)
 
     def details(self) -> str:
         return f"{self.in_dim} -> {self.out_dim}" + ("" if self.bias is not None else ", bias=False")
