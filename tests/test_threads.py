@@ -167,7 +167,7 @@ def test_a_worker_keeps_off_the_core_of_its_caller(monkeypatch):
     worker.keep_off(0)  # the system refuses an empty set of cores
     monkeypatch.undo()
     assert moves == [(worker.thread.native_id, {2}), (worker.thread.native_id, {3})]
-    assert threads._this_core() in allowed
+    assert threads.this_core() in allowed
 
 
 def test_blocks_divide_the_range_in_order(blas):
