@@ -625,7 +625,7 @@ def test_a_call_that_was_broken_off_leaves_no_answers_for_the_next(monkeypatch):
     parallel, x = DataParallel(nn.Linear(1, 1, bias=False), 2), numpy.ones((4, 1))
     parallel(x)
 
-    def interrupted(*_):
+    def interrupted(*_, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -26,8 +26,8 @@ from mtorch.kernels.memory import empty, scratch
 from mtorch.kernels.threads import in_parts
 from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
 
-UNROLLED_BYTES = 1 << 23  # how much of an image is unrolled at a time
-PRODUCT_BYTES = 1 << 22  # how much of the products that add up to an image gradient
+UNROLLED_BYTES = 1 << 22  # how much of an image is unrolled at a time
+PRODUCT_BYTES = 1 << 21  # how much of the products that add up to an image gradient
 FEW_COLUMNS = 192  # below this many columns in an output row one product for all rows is better
 
 

@@ -112,6 +112,7 @@ class Crew:
     def together(self, function: Callable[[], Any], messages: Iterable[Any]) -> list[Any]:
         """[function() here, the first copy's answer to the first message, ...], all at the same time.
 
+        The arrays of an answer last until the next call.
         Raises the first error, after all have answered; Ended, and ends the others, when a copy does not answer.
         """
         core, settings, outcomes, asked = threads.this_core(), numpy.geterr(), [], []
@@ -125,7 +126,7 @@ class Crew:
                 line.send((settings, message))
                 asked.append(line)
             outcomes.append(_alone(function))
-            outcomes.extend(line.receive() for line in asked)
+            outcomes.extend(line.receive(keep=False) for line in asked)
         except BaseException as error:
             self._finalizer()
             if not isinstance(error, OSError | EOFError):
@@ -168,15 +169,19 @@ class _Line:
             start += -(-view.nbytes // LINE) * LINE
         self.pipe.send(([view.nbytes for view in views], text))
 
-    def receive(self) -> Any:
+    def receive(self, keep: bool) -> Any:
+        """The message; unless they are to be kept, its arrays last until the next one is sent."""
         limit = time.perf_counter() + self.spin
         while time.perf_counter() < limit and not self.pipe.poll():
             pass
         sizes, text = self.pipe.recv()
         room, start, buffers = numpy.frombuffer(self.room, BYTES), 0, []
         for size in sizes:
-            buffers.append(empty((size,), BYTES))
-            buffers[-1][...] = room[start : start + size]
+            part = room[start : start + size]
+            if keep:
+                part, common = empty((size,), BYTES), part
+                part[...] = common
+            buffers.append(part)
             start += -(-size // LINE) * LINE
         return pickle.loads(text, buffers=buffers)
 
@@ -204,7 +209,7 @@ def _live(number: int, answer: Callable[[int, Any], Any], line: _Line, far: Any)
         far.close()
         threads.start_again()
         while True:
-            settings, message = line.receive()
+            settings, message = line.receive(keep=True)
             with numpy.errstate(**settings):
                 outcome = _outcome(number, answer, message)
             line.send(outcome)
