@@ -91,15 +91,13 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     before, after = recurrence.joined(x, state[0], hidden, b_ih is not None, reverse)
     w = recurrence.joined_weights(w_hh, None if b_ih is None else b_ih + b_hh, w_ih)
     w *= numpy.array([0.5, 0.5, 1, 0.5], dtype).repeat(hidden)[:, None]
-    w, product = recurrence.right_factor(w.T)
+    w, product, z, z_blocks = _gate_product(w.T, batch, hidden)
     y = empty((steps, batch, hidden), dtype)
     into_dz, into_dc = (empty((steps, n, batch, hidden), dtype) for n in (4, 2))  # for dz f, i, o, g; for dc, and f
 
-    z = empty((batch, 4 * hidden), dtype)
     gates = empty((4, batch, hidden), dtype)  # f, i, o, g
     cells = empty((3, batch, hidden), dtype)  # c, g, tanh(c')
     made = empty((3, batch, hidden), dtype)  # f c, i g, h'
-    z_blocks = _as_blocks(z)
     pairs, f_i_o, f_i = gates.reshape(z_blocks.shape), gates[:3], gates[:2]
     (f, i, o, g_made), (c, g, tanh_c), (fc, ig, h_made) = gates, cells, made
     c_g, g_tanh_c, fc_ig, ig_h = cells[:2], cells[1:], made[:2], made[1:]
@@ -134,6 +132,18 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
         subtract(o, ig_h[1], a_c)
         f_kept[...] = f
     return masked(xp, padding, y), (after[0 if reverse else -1], c), (padding, reverse, before, into_dz, into_dc)
+
+
+def _gate_product(w, batch, hidden):
+    """The weights, f(rows, weights, z), an array for z, and its view that begins with f, i and o, g: (2, 2, N, ..)."""
+    thin = recurrence.thin_factor(w, batch, hidden)
+    if thin is None:
+        w, product = recurrence.right_factor(w)
+        z = empty((batch, 4 * hidden), w.dtype)
+        return w, product, z, _as_blocks(z)
+    count, _, width = thin.shape
+    z = empty((count, batch, width), w.dtype)
+    return thin, numpy.matmul, z, z.reshape(2, 2, count // 4, batch, width)[:, ::-1].transpose(0, 1, 3, 2, 4)
 
 
 def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_dz, into_dc):

@@ -19,7 +19,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import BLOCK, Array
-from mtorch.kernels import memory
+from mtorch.kernels import memory, threads
 
 SMALL = 1 << 14  # entries of a matrix up to which the call of a product costs more than how its rows lie
 
@@ -148,3 +148,19 @@ def right_factor(matrix: Array) -> tuple[Array, Callable[..., Any]]:
     copy = memory.empty((matrix.shape[0], matrix.shape[1] + gap), matrix.dtype)[:, : matrix.shape[1]]
     copy[...] = matrix
     return copy, product
+
+
+def thin_factor(matrix: Array, rows: int, hidden: int) -> Array | None:
+    """A copy of the (K, G) matrix as (G / B, K, B), for a product with few rows at a time: matmul(rows, copy).
+
+    One thread of OpenBLAS packs the whole matrix for each product, which with few rows takes as long as the product.
+    Products of less than a million multiplications it makes without (on processors with AVX-512), so the columns are
+    taken B at a time. None where there is nothing to gain.
+    """
+    size, columns = matrix.shape
+    width = next((b for b in (128, 64, 32) if rows * size * b <= 1_000_000 and hidden % b == 0), 0)
+    if matrix.size <= SMALL or not width or not threads.one_for_blas():
+        return None
+    copy = memory.empty((columns // width, size, width), matrix.dtype)
+    copy[...] = matrix.reshape(size, columns // width, width).transpose(1, 0, 2)
+    return copy

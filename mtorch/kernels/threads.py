@@ -56,6 +56,12 @@ def holding() -> bool:
     return _holders > 0
 
 
+def one_for_blas() -> bool:
+    """Whether BLAS makes a product with one thread now."""
+    blas = _blas_threads()
+    return blas is not None and blas[0]() == 1
+
+
 def alone(function: Callable[..., Any], *args: Any) -> Any:
     """function(*args) while BLAS is held to one thread."""
     with held():
