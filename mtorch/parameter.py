@@ -14,7 +14,7 @@ from mtorch.arrays import (
     is_array,
     on_cache_line,
     zeros_on_cache_line,
-)  # fmt: skip
+)
 from mtorch.checks import check_flag
 
 

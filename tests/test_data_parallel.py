@@ -218,6 +218,7 @@ def test_evaluation_and_prediction_stay_in_this_process():
     parallel.eval(), plain.eval()
     assert_same(plain, parallel, x)
     assert parallel._team is None
+    assert not parallel.spreads and DataParallel(models.lenet(), 2).spreads  # alone, BLAS has the threads of the net
 
 
 def test_inside_another_and_on_other_systems_one_process_does_all(monkeypatch):

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from mtorch import arrays
-from mtorch.arrays import Array, Value
+from mtorch.arrays import Value
 from mtorch.checks import check_size
+from mtorch.containers.plan import leaves
 from mtorch.containers.team import Team
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.processes import can_fork, cores
@@ -44,7 +45,7 @@ class DataParallel(Container):
         self.workers = cores() if workers is None else check_size("DataParallel", "workers", workers)
         self.axis = check_size("DataParallel", "axis", axis, 0)
         self.out_axis = self.axis if out_axis is None else check_size("DataParallel", "out_axis", out_axis, 0)
-        self.parts, self.spreads, self._team = self.net.parts, True, None
+        self.parts, self._team = self.net.parts, None
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         yield "", self.net
@@ -102,7 +103,7 @@ class DataParallel(Container):
         """Which samples each process gets, in order; one slice where this process does all."""
         if self.workers == 1 or not self.training or not can_fork(self.xp):
             return [slice(None)]
-        sizes = {a.shape[self.axis] if a.ndim > self.axis else None for a in _leaves(x)}
+        sizes = {a.shape[self.axis] if a.ndim > self.axis else None for a in leaves(x)}
         if len(sizes) != 1 or None in sizes:
             raise ShapeMismatchError(self, f"expected one batch along axis {self.axis}, got {arrays.shape_value(x)}")
         n = sizes.pop()
@@ -143,11 +144,3 @@ class DataParallel(Container):
         nn = layers.on(xp, dtype=dtype, rng=rng)
         yield cls(nn.Linear(3, 2), workers=2), (5, 3)
         yield cls(Sequential(nn.GRU(2, 3), nn.Slice(-1)), workers=3, axis=1, out_axis=0), (4, 3, 2)
-
-
-def _leaves(value: Value) -> Iterator[Array]:
-    if isinstance(value, tuple):
-        for part in value:
-            yield from _leaves(part)
-    elif value is not None:
-        yield value

@@ -81,7 +81,7 @@ class Crew:
         self.home, self.core = os.getpid(), -1  # whose copies they are, and the core that they keep off
         self.busy = False  # between the first message of a call and the last answer
         self._finalizer = weakref.finalize(self, _end, self.home, self.copies, self.lines)
-        with _starting, warnings.catch_warnings():
+        with threads.held(), _starting, warnings.catch_warnings():  # a copy that finds one BLAS thread starts no more
             warnings.simplefilter("ignore", DeprecationWarning)  # BLAS's threads are the only ones, and it is prepared
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the copy has learnt to ignore it
             _forking = True
