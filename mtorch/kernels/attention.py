@@ -1,13 +1,13 @@
 """Scaled dot-product attention. N batch, H heads, L queries, S keys, d entries a head; all arrays are (N, H, ., .)."""
 
-import math
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.kernels.memory import empty_like, empty_on
+from mtorch.kernels.memory import empty_on
 
 
 def forbidden(dtype: numpy.dtype) -> float:
@@ -17,24 +17,26 @@ def forbidden(dtype: numpy.dtype) -> float:
 
 @lru_cache(maxsize=16)
 def causal_bias(xp: ModuleType, queries: int, keys: int, dtype: numpy.dtype) -> Array:
-    """(L, S): 0 for keys up to the query's own place, forbidden for those after it."""
-    return xp.triu(xp.full((queries, keys), forbidden(dtype), dtype=dtype), 1)
+    """(L, S): 0 for keys up to the query's own place, forbidden for those after it. In memory as `pairs` has them."""
+    return xp.tril(xp.full((keys, queries), forbidden(dtype), dtype=dtype), -1).T
 
 
-def pairs(xp: ModuleType, a: Array, b: Array, scale: float = 1.0) -> Array:
-    """scale a b^T of every head: (., L, d), (., S, d) -> (., L, S).
+def pairs(xp: ModuleType, a: Array, b: Array) -> Array:
+    """a b^T / sqrt(d) of every head: (N, H, L, d), (N, H, S, d) -> (N, H, L, S).
 
-    In memory S stands before L, as NumPy reduces faster so; and a is turned first, as BLAS multiplies faster so.
+    In memory the order is N, S, H, L: a pass that reduces over S then takes H L neighbours at once. And a is turned
+    first, as BLAS multiplies faster so.
     """
     n, heads, length, size = a.shape
-    turned, room = (empty_on(xp, (n, heads, rows, length), a.dtype) for rows in (size, b.shape[2]))
-    xp.multiply(a.swapaxes(-1, -2), scale, out=turned)
+    turned = empty_on(xp, (n, heads, size, length), a.dtype)
+    room = empty_on(xp, (n, b.shape[2], heads, length), a.dtype).swapaxes(1, 2)
+    xp.multiply(a.swapaxes(-1, -2), size**-0.5, out=turned)
     return xp.matmul(b, turned, out=room).swapaxes(-1, -2)
 
 
 def attention(xp: ModuleType, q: Array, k: Array, bias: Array | None) -> Array:
     """P = softmax(q k^T / sqrt(d) + bias) over the keys: (N, H, L, S). A query that may meet no key has a row of 0."""
-    p = pairs(xp, q, k, 1 / math.sqrt(q.shape[-1]))
+    p = pairs(xp, q, k)
     low = forbidden(p.dtype) / 2
     if bias is not None:
         p += bias
@@ -46,12 +48,21 @@ def attention(xp: ModuleType, q: Array, k: Array, bias: Array | None) -> Array:
     return p
 
 
-def attention_grad(xp: ModuleType, q: Array, k: Array, p: Array, dp: Array, dq: Array, dk: Array) -> None:
-    """Writes dq = dS k / sqrt(d) and dk = dS^T q / sqrt(d); through the softmax dS = P (dP - sum_S dP P)."""
-    ds = xp.multiply(dp, p, out=empty_like(xp, p))
-    row = ds.sum(axis=-1, keepdims=True)
-    xp.subtract(dp, row, out=ds)
-    ds *= p
-    ds *= 1 / math.sqrt(q.shape[-1])
-    xp.matmul(ds, k, out=dq)
-    xp.matmul(ds.swapaxes(-1, -2), q, out=dk)
+def attention_grad(
+    xp: ModuleType, q: Array, k: Array, p: Array, dp: Array, c: Array, dc: Array, dq: Array, dk: Array
+) -> None:
+    """Writes dq = dS k / sqrt(d) and dk = dS^T q / sqrt(d) with dS = P (dP - dc . c); dp is dP / sqrt(d), used up."""
+    size = c.shape[-1]
+    dp -= xp.matmul(dc * c, xp.full(size, size**-0.5, c.dtype))[..., None]
+    dp *= p
+    xp.matmul(dp, k, out=dq)
+    xp.matmul(dp.swapaxes(-1, -2), q, out=dk)
+
+
+def stacked(
+    xp: ModuleType, multiply: Callable[..., Array], factors: list[tuple[Array, Array]], out: Array | None = None
+) -> Array:
+    """The products of these pairs, one below the other."""
+    if len(factors) == 1:
+        return multiply(*factors[0], out)
+    return xp.concatenate([multiply(*pair) for pair in factors], out=out)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from mtorch.arrays import BLOCK, Array, is_numpy, ones
 from mtorch.kernels.memory import empty_like
-from mtorch.kernels.rows import quiet, row_dots, row_sums
+from mtorch.kernels.rows import quiet, row_dots, row_squares, row_sums
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
@@ -28,7 +28,7 @@ def normalise_rows(
         c = x[p]
         if centred:
             c = xp.subtract(c, (row_sums(xp, c) / d)[:, None], out=z[p])
-        inv[p, 0] = 1 / xp.sqrt(row_sums(xp, c * c) / d + eps)
+        inv[p, 0] = 1 / xp.sqrt(row_squares(xp, c) / d + eps)
         xp.multiply(c, inv[p], out=z[p])
         if weight is not None:
             xp.multiply(z[p], weight, out=y[p])

@@ -29,6 +29,11 @@ def row_dots(xp: ModuleType, x: Array, w: Array) -> Array:
     return numpy.vecdot(x, w) if is_numpy(xp) and x.shape[1] == 5 else x.dot(w)
 
 
+def row_squares(xp: ModuleType, x: Array) -> Array:
+    """x (M, K) -> the sums of the squares of each row (M,)."""
+    return numpy.vecdot(x, x) if is_numpy(xp) else (x * x).sum(axis=1)
+
+
 def sum_along(xp: ModuleType, x: Array, axis: int) -> Array:
     """x.sum(axis, keepdims=True)."""
     if axis in (-1, x.ndim - 1):

@@ -10,7 +10,7 @@ from mtorch import arrays, initializers
 from mtorch.arrays import Array, Value, flat_rows, ones
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden, pairs
+from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden, pairs, stacked
 from mtorch.kernels.memory import empty_on
 from mtorch.kernels.threads import product
 from mtorch.layer import NO_ARRAY, home_of
@@ -31,10 +31,12 @@ class MultiHeadAttention(Container):
     causal: a query sees keys up to its own place only.
     A query that may see nothing gets the mean of nothing, P = 0.
 
-    Backward: y is linear in P and v, so dP = dc v^T and dv = P^T dc for dc, the gradient of the heads' results; the
-    softmax takes out of dP its mean under P, dS = P (dP - sum_S P dP); then dq = dS k / sqrt(d), dk = dS^T q / sqrt(d).
+    Backward: the heads' results c = P v are linear in P and v, so with dc, the gradient of c, dP = dc v^T and
+    dv = P^T dc. The softmax takes out of dP its mean under P, which is short to find, sum_S P dP = dc . P v = dc . c:
+        dS = P (dP - dc . c),   dq = dS k / sqrt(d),   dk = dS^T q / sqrt(d).
 
-    Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
+    Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762; the mean as in
+    Dao et al., "FlashAttention", 2022, arXiv:2205.14135.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class MultiHeadAttention(Container):
         context = empty_on(xp, (length, n, self.embed_dim), p.dtype)
         xp.matmul(thinned, v, out=self._heads(context))
         y = tape.call(self.out_proj, context)
-        self.remember(x, tape, q, k, v, p, thinned)
+        self.remember(x, tape, q, k, v, p, thinned, context)
         return y
 
     def backward(self, output_grad: Array) -> Value:
@@ -110,7 +112,7 @@ class MultiHeadAttention(Container):
     ) -> tuple[Array, ...]:
         """Adds the gradients of the input projection; returns those of its results, as rows, one array a source."""
         xp, e = self.xp, self.embed_dim
-        q, k, v, p, thinned = saved
+        q, k, v, p, thinned, context = saved
         dc = self._heads(tape.pull(output_grad))
         dp = tape.pull(pairs(xp, dc, v))
         if len(sources) == 1:
@@ -120,12 +122,13 @@ class MultiHeadAttention(Container):
             parts = tuple(empty_on(xp, source.shape, p.dtype) for source in sources)
             grads = tuple(map(flat_rows, parts))
         dq, dk, dv = map(self._heads, parts)
-        attention_grad(xp, q, k, p, dp, dq, dk)
+        attention_grad(xp, q, k, p, dp, self._heads(context), dc, dq, dk)
         xp.matmul(thinned.swapaxes(-1, -2), dc, out=dv)
-        rows = map(flat_rows, sources)
-        self.in_proj_weight.accumulate(xp.concatenate([g.T.dot(x) for g, x in zip(grads, rows, strict=True)]))
+        factors = [(g.T, flat_rows(x)) for g, x in zip(grads, sources, strict=True)]
+        self.in_proj_weight.accumulate_result(stacked, xp, product, factors)
         if self.in_proj_bias is not None:
-            self.in_proj_bias.accumulate(xp.concatenate([ones(xp, len(g), g.dtype).dot(g) for g in grads]))
+            factors = [(ones(xp, len(g), g.dtype), g) for g in grads]
+            self.in_proj_bias.accumulate_result(stacked, xp, xp.dot, factors)
         return grads
 
     def _sources(self, x: Value) -> tuple[tuple[Array, ...], Array | None]:
