@@ -25,6 +25,10 @@ looked after here: every `forward` and `backward` that a subclass defines is cal
 `_guarded_backward` below. Arrays that forward or backward return belong to the caller; values are remembered by
 reference, so nobody writes into one between a forward and its backward.
 
+**Memory between layers.** What a layer hands to the next in a chain nobody else sees. Where the first promises that it
+does not keep it either (`new_result`, `new_grad`) and the second can do with it (`overwrites`), the second is given the
+array twice, as x and as `spare`, memory for its result: a large net spends much of its time on moving arrays.
+
 **Threads.** A net holds its memory and its mode, so it is for one thread at a time; others take a `copy.deepcopy` of it.
 
 **Axis legend**: N batch, T time, D features in, H hidden, C channels, K classes, V vocabulary; `...` any leading axes.
@@ -74,6 +78,9 @@ class Layer:
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
     spreads = False  # True for layers whose kernels share their work between threads, and for nets that hold one
     array_only = False  # True for layers that take one array; a tuple is then refused for them
+    new_result: bool | None = False  # True where forward returns new memory that the layer does not keep; None where
+    new_grad: bool | None = False  # it may also be what it got, or a view of that. The same of backward
+    overwrites = False  # True for layers whose forward and backward take a second argument: spare memory
     rebuilt = 0  # how often any module has got other layers; what has listed parameters then lists them again
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
@@ -89,6 +96,8 @@ class Layer:
                 setattr(cls, f"bare_{name}", vars(cls)[name])
                 if guarded:
                     setattr(cls, name, guard(vars(cls)[name]))
+                for promise in _PROMISES - vars(cls).keys():
+                    setattr(cls, promise, False)
 
     # ------------------------------------------------------------------ the three verbs
 
@@ -449,3 +458,4 @@ def _guarded_backward(backward: Callable) -> Callable:
 
 
 _GUARDS = {"forward": _guarded_forward, "backward": _guarded_backward, "backward_parameters": _guarded_backward}
+_PROMISES = {"new_result", "new_grad", "overwrites"}  # about a class's own verbs; with other verbs they are not made

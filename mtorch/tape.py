@@ -29,13 +29,13 @@ class Tape:
         return self.run((layer,), x)
 
     def run(self, layers: Iterable[Layer], x: Value) -> Value:
-        """One layer after the other, each on what the last returned."""
-        calls, array = self.calls, self.owner.xp.ndarray
+        """One layer after the other, each on what the last returned, and in its memory where nobody else needs it."""
+        calls, array, free = self.calls, self.owner.xp.ndarray, False
         for layer in layers:
             try:
                 if x.__class__ is not array and x.__class__ in NO_ARRAY and layer.array_only:
                     refuse(layer, x)
-                x = layer.bare_forward(x)
+                x = layer.bare_forward(x, x) if free and layer.overwrites else layer.bare_forward(x)
                 if x.__class__ is not array and x.__class__ in NO_VALUE:
                     settled(layer, x, layer.moves_data)
             except BaseException as error:
@@ -45,6 +45,8 @@ class Tape:
                 raise
             calls.append((layer, layer._memory))
             layer._memory, layer._returned = EMPTY, None
+            if layer.new_result is not None:
+                free = layer.new_result
         return x
 
     def undo(self) -> None:
@@ -58,14 +60,15 @@ class Tape:
 
     def rewind(self, output_grad: Value, stop: int = 0) -> Value:
         """The backward of one call after the other, from the last down to number `stop`."""
-        calls, layer = self.calls, None
+        calls, layer, free = self.calls, None, False
         while len(calls) > stop:
             above = layer
             layer, layer._memory = calls.pop()
             if output_grad is not None:
                 layer._returned = TRUSTED
                 try:
-                    output_grad = layer.bare_backward(output_grad)
+                    spare = (output_grad,) if free and layer.overwrites else ()
+                    output_grad = layer.bare_backward(output_grad, *spare)
                 except BaseException as error:
                     self._note(error, layer)
                     mistaken = isinstance(error, TypeError | ValueError | AttributeError) and len(error.__notes__) == 1
@@ -74,6 +77,8 @@ class Tape:
                         error.add_note(f"its output gradient, {kind} {shape_value(output_grad)}, came from {above!r}")
                     raise
                 layer._returned = None
+                if layer.new_grad is not None:
+                    free = layer.new_grad
                 if output_grad is None:
                     self._without_gradient(layer)
             layer._memory = EMPTY

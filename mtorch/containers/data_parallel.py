@@ -73,11 +73,11 @@ class DataParallel(Container):
             y = tape.call(self.net, x)
             self.remember(tape, None, bounds)
             return y
-        first, *others = self._split(x, self.axis, bounds)
+        others = [self._part(x, self.axis, part) for part in bounds[1:]]
         if self._team is None or self._team.outdated(len(others)):
             self._team = Team(self, self.net, len(others))
         try:
-            call, values = self._team.forward(lambda: tape.call(self.net, first), others)
+            call, values = self._team.forward(lambda: tape.call(self.net, self._part(x, self.axis, bounds[0])), others)
             y = self._join(values, self.out_axis, bounds)
         except BaseException:
             tape.undo()
@@ -96,8 +96,9 @@ class DataParallel(Container):
         pull = tape.pull if wanted else tape.pull_parameters
         if call is None:
             return pull(output_grad)
-        first, *others = self._split(output_grad, self.out_axis, bounds)
-        return self._join(call.backward(lambda: pull(first), others, wanted), self.axis)
+        others = [self._part(output_grad, self.out_axis, part) for part in bounds[1:]]
+        grads = call.backward(lambda: pull(self._part(output_grad, self.out_axis, bounds[0])), others, wanted)
+        return self._join(grads, self.axis)
 
     def _bounds(self, x: Value) -> list[slice]:
         """Which samples each process gets, in order; one slice where this process does all."""
@@ -110,10 +111,10 @@ class DataParallel(Container):
         k = max(1, min(n // LEAST, self.workers))
         return [slice(n * i // k, n * (i + 1) // k) for i in range(k)]
 
-    def _split(self, value: Value, axis: int, bounds: list[slice]) -> list[Value]:
-        """The samples of each process."""
-        before, pack = (slice(None),) * axis, self.xp.ascontiguousarray
-        return [arrays.map_value(lambda a, part=part: pack(a[(*before, part)]), value) for part in bounds]
+    def _part(self, value: Value, axis: int, part: slice) -> Value:
+        """The samples of one process."""
+        where = (slice(None),) * axis + (part,)
+        return arrays.map_value(lambda a: self.xp.ascontiguousarray(a[where]), value)
 
     def _join(self, values: list[Value], axis: int, bounds: list[slice] | None = None) -> Value:
         """The whole batch again, None where nothing came; with bounds, every part must have its samples."""

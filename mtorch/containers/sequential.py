@@ -29,6 +29,9 @@ class Sequential(Container):
         self.layers: tuple[Layer, ...] = layers
         self.first_moving = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers) - 1)
         self.parts = layers[-1].parts
+        if type(self) is Sequential:
+            self.new_result = next((f.new_result for f in reversed(layers) if f.new_result is not None), None)
+            self.new_grad = next((f.new_grad for f in layers if f.new_grad is not None), None)
         self.flow({})
 
     def children(self) -> Iterator[tuple[str, Layer]]:

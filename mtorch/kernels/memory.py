@@ -89,6 +89,12 @@ def empty_like(
     return block.transpose(sorted(range(x.ndim), key=order.__getitem__))
 
 
+def spare_or_new(xp: ModuleType, x: Array, spare: Array | None) -> Array:
+    """`spare` where it lies in memory as x does, else `empty_like(xp, x)`."""
+    fits = spare is not None and spare.shape == x.shape and spare.strides == x.strides and spare.dtype == x.dtype
+    return spare if fits else empty_like(xp, x)
+
+
 def scratch(name: str, shape: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray:
     """An uninitialised array for the length of one kernel call, out of a buffer that is kept under `name`.
 

@@ -6,17 +6,20 @@ from types import ModuleType
 import numpy
 
 from mtorch.arrays import Array, constant, is_numpy
-from mtorch.kernels.memory import empty_like
+from mtorch.kernels.memory import empty_like, spare_or_new
 from mtorch.kernels.passes import entrywise
 
 SMALL = 4096
 
 
-def relu(xp: ModuleType, x: Array) -> Array:
-    """max(x, 0) as a new array. For large arrays NumPy clips up to three times faster than it takes a maximum."""
+def relu(xp: ModuleType, x: Array, spare: Array | None = None) -> Array:
+    """max(x, 0), as a new array or in spare memory, which may be that of x.
+
+    For large arrays NumPy clips up to three times faster than it takes a maximum.
+    """
     if x.size <= SMALL or not is_numpy(xp):
-        return xp.maximum(x, constant(xp, 0.0, x.dtype))
-    y = empty_like(xp, x)
+        return xp.maximum(x, constant(xp, 0.0, x.dtype), out=spare)
+    y = spare_or_new(xp, x, spare)
     entrywise(1, _clip, x, y)
     return y
 
@@ -25,8 +28,8 @@ def _clip(x: Array, y: Array) -> None:
     x.clip(0.0, math.inf, out=y)
 
 
-def relu_grad(xp: ModuleType, y: Array, output_grad: Array) -> Array:
-    """output_grad where y > 0, else 0, as a new array; y = max(x, 0).
+def relu_grad(xp: ModuleType, y: Array, output_grad: Array, spare: Array | None = None) -> Array:
+    """output_grad where y > 0, else 0, as a new array or in spare memory, which may be its own; y = max(x, 0).
 
     NumPy casts a mask of booleans slowly. In small arrays the sign of y serves instead; in large ones of float32 the
     bits of y, which read as an integer are 0 or more, are held to 0 or 1 and multiply the bits of the gradient.
@@ -34,17 +37,21 @@ def relu_grad(xp: ModuleType, y: Array, output_grad: Array) -> Array:
     if y.size <= SMALL:
         return xp.sign(y) * output_grad
     if not is_numpy(xp) or y.dtype.itemsize != 4:
-        return relu_grad_generic(xp, y, output_grad)
-    dx = empty_like(numpy, y)
-    entrywise(2, _select, *(a.view(numpy.int32) for a in (y, output_grad, dx)))
+        return relu_grad_generic(xp, y, output_grad, spare)
+    dx = spare_or_new(numpy, y, spare)
+    entrywise(2, _select if dx is spare else _select_new, *(a.view(numpy.int32) for a in (y, output_grad, dx)))
     return dx
 
 
-def _select(y: Array, output_grad: Array, dx: Array) -> None:
+def _select_new(y: Array, output_grad: Array, dx: Array) -> None:
     numpy.clip(y, 0, 1, out=dx)
     numpy.multiply(dx, output_grad, out=dx)
 
 
-def relu_grad_generic(xp: ModuleType, y: Array, output_grad: Array) -> Array:
+def _select(y: Array, output_grad: Array, dx: Array) -> None:
+    numpy.multiply(numpy.clip(y, 0, 1, out=empty_like(numpy, y)), output_grad, out=dx)
+
+
+def relu_grad_generic(xp: ModuleType, y: Array, output_grad: Array, spare: Array | None = None) -> Array:
     """The definition, which the body above is compared with."""
-    return output_grad * (y > 0)
+    return xp.multiply(output_grad, y > 0, out=spare)

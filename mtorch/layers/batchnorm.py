@@ -17,7 +17,7 @@ from mtorch.parameter import Buffer, Parameter
 class _BatchNorm(Layer):
     """What both share: parameters, statistics and the two verbs. See `BatchNorm2d` for the equations."""
 
-    array_only = True
+    array_only = new_result = new_grad = True
     ranks: tuple[int, ...]
     form: str
 

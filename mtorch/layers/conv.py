@@ -14,6 +14,8 @@ from mtorch.layers.geometry import as_image, check_fits
 class _Conv(Convolution):
     """The two verbs of Conv1d and Conv2d."""
 
+    new_result = new_grad = True
+
     def forward(self, x: Array) -> Array:
         image = as_image(self, x, self.rank, self.in_channels)
         check_fits(self, image.shape[2:], self.window)

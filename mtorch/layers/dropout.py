@@ -28,6 +28,7 @@ class Dropout(Layer):
     """
 
     array_only = True
+    new_result = new_grad = None
 
     def __init__(self, p: float = 0.5, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)

@@ -29,7 +29,7 @@ class Linear(Layer):
     Remembers x.  Errors: ShapeMismatchError when the last axis of x is not D.
     """
 
-    array_only = True
+    array_only = new_result = new_grad = True
     strip: Strip | None = None  # where weight and bias lie side by side
 
     def __init__(

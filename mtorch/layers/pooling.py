@@ -56,6 +56,8 @@ class _Pool(Layer):
 
 
 class _MaxPool(_Pool):
+    new_result = new_grad = True
+
     def forward(self, x: Array) -> Array:
         image = self._image(x)
         y, winner = max_pool(self.xp, image, self.window)
@@ -70,6 +72,8 @@ class _MaxPool(_Pool):
 
 
 class _AvgPool(_Pool):
+    new_result = new_grad = True
+
     def forward(self, x: Array) -> Array:
         image = self._image(x)
         self.remember(image.shape[2:])

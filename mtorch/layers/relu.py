@@ -15,10 +15,12 @@ class ReLU(Activation):
     Nair & Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", 2010.
     """
 
-    def forward(self, x: Array) -> Array:
-        y = relu(self.xp, x)
+    new_grad = overwrites = True
+
+    def forward(self, x: Array, spare: Array | None = None) -> Array:
+        y = relu(self.xp, x, spare)
         self.remember(y)
         return y
 
-    def backward(self, output_grad: Array) -> Array:
-        return relu_grad(self.xp, self.recall(), output_grad)
+    def backward(self, output_grad: Array, spare: Array | None = None) -> Array:
+        return relu_grad(self.xp, self.recall(), output_grad, spare)

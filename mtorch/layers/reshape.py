@@ -21,6 +21,7 @@ class Reshape(Layer):
 
     moves_data = True
     array_only = True
+    new_result = new_grad = None
 
     def __init__(
         self, shape: int | tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
@@ -68,6 +69,7 @@ class Flatten(Layer):
 
     moves_data = True
     array_only = True
+    new_result = new_grad = None
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)

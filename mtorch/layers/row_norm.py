@@ -15,7 +15,7 @@ from mtorch.parameter import Parameter
 class RowNorm(Layer):
     """Normalises the last axes, whose sizes are `shape`; subclasses say whether the mean is taken out."""
 
-    array_only = True
+    array_only = new_grad = True
     centred: bool
     bias: Parameter | None
     eps: float | None

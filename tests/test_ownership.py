@@ -1,0 +1,192 @@
+"""What one layer of a chain hands to the next: whose memory it is, and who may write there."""
+
+import copy
+
+import numpy
+import pytest
+
+from mtorch import Parameter, Sequential, layers
+from mtorch.arrays import map_value
+from mtorch.kernels.relu import SMALL
+from mtorch.layer import Layer
+from tests.conformance import LAYERS, assert_same, cotangent, example, leaves, run
+
+
+def arrays_in(memory, found=None):
+    """All arrays that can be reached from what a layer remembers."""
+    if isinstance(memory, numpy.ndarray):
+        yield memory
+    elif isinstance(memory, tuple | list | dict):
+        for part in memory.values() if isinstance(memory, dict) else memory:
+            yield from arrays_in(part)
+    elif hasattr(memory, "calls"):  # a tape
+        for _, remembered in memory.calls:
+            yield from arrays_in(remembered)
+
+
+def of_parameters(layer):
+    return [array for p in layer.parameters().values() for array in (p.value, p._grad) if array is not None]
+
+
+def apart(a, others):
+    return not any(numpy.shares_memory(a, other) for other in others)
+
+
+@pytest.mark.parametrize(("cls", "index"), LAYERS)
+def test_what_is_promised_new_is_kept_by_nobody(cls, index):
+    layer, x = example(cls, index)
+    y = layer(x)
+    assert layer.new_result in (True, False, None)
+    if layer.new_result is not False:
+        known = [*arrays_in(layer._memory), *of_parameters(layer), *(() if layer.new_result is None else leaves(x))]
+        assert apart(y, known)
+    grad = cotangent(y)
+    dx = layer.backward(grad)
+    if layer.new_grad is not False:
+        assert apart(dx, [*of_parameters(layer), *(() if layer.new_grad is None else leaves(grad))])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4, 3), (70, 80), (300, 320), (3, 5, 90, 100)])
+@pytest.mark.parametrize("cls", [cls for cls in (layers.ReLU,) if cls.overwrites])
+def test_in_spare_memory_the_result_is_the_same(cls, shape, dtype):
+    rng, layer = numpy.random.default_rng(0), cls(dtype=dtype)
+    x, g = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    for order in ("C", "F"):
+        y, dx, _ = run(layer, x, g)
+        spare = numpy.array(x, order=order)
+        found = layer.bare_forward(spare, spare)
+        assert numpy.shares_memory(found, spare)
+        assert_same(found, y)
+        for spare in (numpy.array(g, order=order), numpy.array(g, order="CF"["FC".index(order)])):
+            layer.remember(found)
+            found_grad = layer.bare_backward(spare, spare)
+            assert_same(found_grad, dx)
+            assert found.size <= SMALL or found_grad.strides == found.strides
+
+
+def one_by_one(net, x, grad):
+    """The chain rule by hand: no layer meets an array that another can write to."""
+    for layer in net:
+        x = layer.forward(x.copy()).copy()
+    for layer in reversed(net.layers):
+        grad = layer.backward(grad.copy()).copy()
+    return x, grad, {name: p.grad.copy() for name, p in net.parameters().items()}
+
+
+class KeepsItsResult(layers.Linear):
+    def forward(self, x):
+        self.seen = super().forward(x)
+        return self.seen
+
+
+class Recorder(Layer):
+    """Passes on what it gets, and keeps it."""
+
+    def forward(self, x):
+        self.seen = x
+        return x
+
+    def backward(self, output_grad):
+        self.grad = output_grad
+        return output_grad
+
+
+D = 300  # so that arrays are large enough for the bodies that write in place
+CHAINS = {
+    "linear": lambda: [layers.Linear(D, D), layers.ReLU(), layers.Linear(D, D), layers.ReLU(), layers.ReLU()],
+    "first": lambda: [layers.ReLU(), layers.Linear(D, D)],
+    "last": lambda: [layers.Linear(D, D), layers.ReLU()],
+    "views": lambda: [layers.Reshape((D,)), layers.ReLU(), layers.Flatten(), layers.ReLU(), layers.Linear(D, D)],
+    "kept": lambda: [layers.Sigmoid(), layers.ReLU(), layers.Tanh(), layers.ReLU(), layers.Softmax(), layers.ReLU()],
+    "dropout": lambda: [layers.Linear(D, D), layers.Dropout(0.3, rng=1), layers.ReLU(), layers.Dropout(0.0)],
+    "norms": lambda: [layers.LayerNorm(D), layers.ReLU(), layers.BatchNorm1d(D), layers.ReLU(), layers.Linear(D, D)],
+    "nested": lambda: [Sequential(layers.Linear(D, D), layers.Dropout(0.0)), layers.ReLU(), Sequential(layers.ReLU())],
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_its_layers_one_by_one(name):
+    rng, net = numpy.random.default_rng(0), Sequential(CHAINS[name]())
+    x, g = (rng.standard_normal((250, D)).astype("float32") for _ in range(2))
+    before = x.copy(), g.copy()
+    expected = one_by_one(copy.deepcopy(net), x, g)
+    for _ in range(2):  # the memory of the first pass is used again by the second
+        twin = copy.deepcopy(net)
+        y = twin(x)
+        kept = y.copy()
+        dx = twin.backward(g)
+        assert_same((y, dx), expected[:2])
+        assert_same(tuple(p.grad for p in twin.parameters().values()), tuple(expected[2].values()))
+        assert_same((x, g, y), (*before, kept))
+
+
+def test_a_relu_between_two_maps_needs_no_memory_of_its_own():
+    net = Sequential(layers.Linear(D, D), layers.ReLU(), layers.Linear(D, D))
+    x = numpy.ones((250, D), "float32")
+    net(x)
+    (_, _), (_, y), (_, remembered) = net._memory.calls
+    assert remembered is y
+    made = []
+    net.layers[0].bare_forward, forward = lambda x: made.append(forward(x)) or made[0], net.layers[0].bare_forward
+    net(x)
+    assert made[0] is net._memory.calls[1][1]
+
+
+@pytest.mark.parametrize("keeper", [KeepsItsResult(D, D), Sequential(Recorder()), Recorder()])
+def test_what_a_layer_of_the_users_own_keeps_nobody_overwrites(keeper):
+    net = Sequential(layers.Linear(D, D), keeper, layers.ReLU(), Recorder(), layers.Linear(D, D))
+    y = net(numpy.random.default_rng(0).standard_normal((250, D)).astype("float32"))
+    seen = keeper.layers[0].seen if isinstance(keeper, Sequential) else keeper.seen
+    assert (seen < 0).any()
+    net.backward(cotangent(y))
+    assert ((net.layers[3].grad != 0) & (net.layers[3].seen == 0)).any()
+
+
+def test_promises_are_about_a_classs_own_verbs():
+    assert layers.Linear.new_result and layers.ReLU.overwrites
+    assert not KeepsItsResult.new_result and not KeepsItsResult.new_grad
+
+    class Leaky(layers.ReLU):
+        def backward(self, output_grad):
+            return super().backward(output_grad) + 0.1 * output_grad
+
+    class Named(layers.ReLU):
+        pass
+
+    class Kept(Sequential):
+        def forward(self, x):
+            self.kept = super().forward(x)
+            return self.kept
+
+    assert not Leaky.overwrites and not Leaky.new_grad and Named.overwrites
+    assert not Kept(layers.Linear(2, 2)).new_result
+    assert Sequential(layers.Linear(2, 2), layers.Dropout(0.1)).new_result
+    assert Sequential(layers.Dropout(0.1)).new_result is None
+    assert Sequential(layers.Linear(2, 2), Recorder()).new_grad
+    assert not Sequential(layers.Linear(2, 2), Recorder()).new_result
+    assert not Sequential(Recorder(), layers.Linear(2, 2)).new_grad
+
+
+def test_a_gradient_that_was_adopted_is_not_written_over():
+    class Bias(Layer):
+        array_only = True
+
+        def __init__(self):
+            super().__init__()
+            self.bias = Parameter(numpy.zeros((250, D), "float32"))
+
+        def forward(self, x):
+            return x + self.bias.value
+
+        def backward(self, output_grad):
+            self.bias.accumulate(output_grad)
+            return output_grad
+
+    net = Sequential(layers.Linear(D, D), layers.ReLU(), Bias(), layers.Linear(D, D))
+    x = numpy.random.default_rng(0).standard_normal((250, D)).astype("float32")
+    _, _, grads = one_by_one(copy.deepcopy(net), x, x)
+    net(x)
+    net.backward(x)
+    assert_same(net.parameters()["2.bias"].grad, grads["2.bias"])
+    assert map_value(lambda a: a.shape, x) == (250, D)
