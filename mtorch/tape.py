@@ -1,10 +1,28 @@
 """How a layer calls layers: each call's memory is kept in order, so that one layer may stand in many places."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mtorch.arrays import Value, shape_value
 from mtorch.layer import EMPTY, NO_ARRAY, NO_VALUE, TRUSTED, Layer, complete, refuse, settled
 from mtorch.parameter import Buffer, Parameter
+
+Chain = tuple[tuple[Layer, bool, bool], ...]
+
+
+def chained(layers: Sequence[Layer]) -> Chain:
+    """Each layer with whether, going forward and going back, it may compute in the memory of what it is given."""
+    back = layers[::-1]
+    over = _spared(layers, [layer.new_result for layer in layers])
+    over_back = _spared(back, [layer.new_grad for layer in back])[::-1]
+    return tuple(zip(layers, over, over_back, strict=True))
+
+
+def _spared(layers: Sequence[Layer], promises: list[bool | None]) -> list[bool]:
+    free, found = False, []
+    for layer, new in zip(layers, promises, strict=True):
+        found.append(free and layer.overwrites)
+        free = free if new is None else new
+    return found
 
 
 class Tape:
@@ -26,16 +44,16 @@ class Tape:
 
     def call(self, layer: Layer, x: Value) -> Value:
         """layer.forward(x), its memory kept here."""
-        return self.run((layer,), x)
+        return self.run(((layer, False, False),), x)
 
-    def run(self, layers: Iterable[Layer], x: Value) -> Value:
-        """One layer after the other, each on what the last returned, and in its memory where nobody else needs it."""
-        calls, array, free = self.calls, self.owner.xp.ndarray, False
-        for layer in layers:
+    def run(self, chain: Chain, x: Value) -> Value:
+        """One layer after the other, each on what the last returned."""
+        calls, array = self.calls, self.owner.xp.ndarray
+        for layer, over, over_back in chain:
             try:
                 if x.__class__ is not array and x.__class__ in NO_ARRAY and layer.array_only:
                     refuse(layer, x)
-                x = layer.bare_forward(x, x) if free and layer.overwrites else layer.bare_forward(x)
+                x = layer.bare_forward(x, x) if over else layer.bare_forward(x)
                 if x.__class__ is not array and x.__class__ in NO_VALUE:
                     settled(layer, x, layer.moves_data)
             except BaseException as error:
@@ -43,10 +61,8 @@ class Tape:
                 self.undo()
                 self._note(error, layer)
                 raise
-            calls.append((layer, layer._memory))
+            calls.append((layer, layer._memory, over_back))
             layer._memory, layer._returned = EMPTY, None
-            if layer.new_result is not None:
-                free = layer.new_result
         return x
 
     def undo(self) -> None:
@@ -59,16 +75,18 @@ class Tape:
         return self.rewind(output_grad, len(self.calls) - 1)
 
     def rewind(self, output_grad: Value, stop: int = 0) -> Value:
-        """The backward of one call after the other, from the last down to number `stop`."""
-        calls, layer, free = self.calls, None, False
+        """The backward of one call after the other, from the last down to number `stop`; all of a chain at once."""
+        calls, layer = self.calls, None
         while len(calls) > stop:
             above = layer
-            layer, layer._memory = calls.pop()
+            layer, layer._memory, over = calls.pop()
             if output_grad is not None:
                 layer._returned = TRUSTED
                 try:
-                    spare = (output_grad,) if free and layer.overwrites else ()
-                    output_grad = layer.bare_backward(output_grad, *spare)
+                    if over:
+                        output_grad = layer.bare_backward(output_grad, output_grad)
+                    else:
+                        output_grad = layer.bare_backward(output_grad)
                 except BaseException as error:
                     self._note(error, layer)
                     mistaken = isinstance(error, TypeError | ValueError | AttributeError) and len(error.__notes__) == 1
@@ -77,8 +95,6 @@ class Tape:
                         error.add_note(f"its output gradient, {kind} {shape_value(output_grad)}, came from {above!r}")
                     raise
                 layer._returned = None
-                if layer.new_grad is not None:
-                    free = layer.new_grad
                 if output_grad is None:
                     self._without_gradient(layer)
             layer._memory = EMPTY
@@ -94,7 +110,7 @@ class Tape:
 
     def pull_parameters(self, output_grad: Value) -> None:
         """The last call's backward_parameters."""
-        layer, layer._memory = self.calls.pop()
+        layer, layer._memory, _ = self.calls.pop()
         layer._returned = TRUSTED
         try:
             layer.backward_parameters(output_grad)

@@ -20,7 +20,7 @@ def arrays_in(memory, found=None):
         for part in memory.values() if isinstance(memory, dict) else memory:
             yield from arrays_in(part)
     elif hasattr(memory, "calls"):  # a tape
-        for _, remembered in memory.calls:
+        for _, remembered, _ in memory.calls:
             yield from arrays_in(remembered)
 
 
@@ -125,7 +125,7 @@ def test_a_relu_between_two_maps_needs_no_memory_of_its_own():
     net = Sequential(layers.Linear(D, D), layers.ReLU(), layers.Linear(D, D))
     x = numpy.ones((250, D), "float32")
     net(x)
-    (_, _), (_, y), (_, remembered) = net._memory.calls
+    (_, _, _), (_, y, _), (_, remembered, _) = net._memory.calls
     assert remembered is y
     made = []
     net.layers[0].bare_forward, forward = lambda x: made.append(forward(x)) or made[0], net.layers[0].bare_forward

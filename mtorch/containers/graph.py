@@ -195,8 +195,8 @@ class Graph(Container):
         values = [*self._parts(x), *[source.value for source in self._sources]]
         tape, program = Tape(self), self._program
         run = tape.run
-        for layers, operand, spent in program.steps:
-            values.append(run(layers, operand(values)))
+        for chain, operand, spent in program.steps:
+            values.append(run(chain, operand(values)))
             for slot in spent:
                 values[slot] = None
         self.remember(tape)
@@ -205,11 +205,11 @@ class Graph(Container):
     def infer(self, x: Value) -> Value:
         values = [*self._parts(x), *[source.value for source in self._sources]]
         position = 0
-        for layers, operand, spent in self._program.steps:
+        for chain, operand, spent in self._program.steps:
             x = operand(values)
             for slot in spent:
                 values[slot] = None
-            for layer in layers:
+            for layer, *_ in chain:
                 try:
                     x = layer.infer(x)
                 except Exception as error:
@@ -239,7 +239,7 @@ class Graph(Container):
                 del calls[start:]
             elif selects:
                 outlines.pop(slot, None)
-                layer, outlines[goes] = calls.pop()
+                layer, outlines[goes], _ = calls.pop()
                 sums.add(goes, layer.placed(grad, len(outlines[goes])))
             else:
                 if outlines and slot in outlines:

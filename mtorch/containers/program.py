@@ -4,6 +4,7 @@ from typing import Any
 
 from mtorch.containers.plan import Plan, Template, gather, leaves, mapped
 from mtorch.layers.select import Select
+from mtorch.tape import chained
 
 DROP, PARAMETERS = -1, -2  # in place of a template: nobody wants this gradient, or only the chain's parameters do
 
@@ -38,8 +39,8 @@ class Program:
         self.operands: list[Template] = [mapped(slots.__getitem__, plan.operands[start]) for start in starts]
         self.output: Template = mapped(slots.__getitem__, plan.output)
         self.result = gather(self.output)
-        layers = [tuple(plan.layers[start:end]) for start, end in self.spans]
-        self.steps = list(zip(layers, map(gather, self.operands), self._last_uses(), strict=True))
+        chains = [chained(plan.layers[start:end]) for start, end in self.spans]
+        self.steps = list(zip(chains, map(gather, self.operands), self._last_uses(), strict=True))
         self.all_back = self._backward(moving, [True] * self.inputs + moved)
         self.parameters_back = self._backward(moving, [False] * self.inputs + moved)
 

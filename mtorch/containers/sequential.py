@@ -5,7 +5,7 @@ from typing import Any
 
 from mtorch.arrays import Value
 from mtorch.layer import Layer
-from mtorch.tape import Container, Tape
+from mtorch.tape import Container, Tape, chained
 
 
 class Sequential(Container):
@@ -27,6 +27,7 @@ class Sequential(Container):
         layers = self.bare(layers)
         super().__init__(layers)
         self.layers: tuple[Layer, ...] = layers
+        self.chain = chained(layers)
         self.first_moving = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers) - 1)
         self.parts = layers[-1].parts
         if type(self) is Sequential:
@@ -55,7 +56,7 @@ class Sequential(Container):
 
     def forward(self, x: Value) -> Value:
         tape = Tape(self)
-        y = tape.run(self.layers, x)
+        y = tape.run(self.chain, x)
         self.remember(tape)
         return y
 
