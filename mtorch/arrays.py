@@ -120,13 +120,16 @@ def shape_value(value: Value) -> Any:
     return map_value(lambda array: tuple(getattr(array, "shape", ("?",))), value)
 
 
-def add_values(a: Value, b: Value) -> Value:
-    """The sum of two gradients of one value; None counts as zero. Neither argument is written to."""
+def add_values(a: Value, b: Value, spare: bool | None = False) -> Value:
+    """The sum of two gradients of one value; None counts as zero. Neither is written to, unless a is `spare` memory."""
     if a is None or b is None:
         return b if a is None else a
     if isinstance(a, tuple):
         return tuple(add_values(x, y) for x, y in zip(a, b, strict=True))
-    return a + b
+    if not spare or a.dtype != b.dtype:
+        return a + b
+    a += b
+    return a
 
 
 def flat_rows(x: Array) -> Array:

@@ -20,6 +20,8 @@ class Residual(Container):
     He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385.
     """
 
+    new_result, new_grad = True, None
+
     def __init__(self, body: Layer, shortcut: Layer | None = None):
         branches = self.bare((body,) if shortcut is None else (body, shortcut))
         super().__init__(branches)
@@ -45,12 +47,13 @@ class Residual(Container):
             got = f"{arrays.shape_value(y)} and {arrays.shape_value(around)}"
             raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
         self.remember(tape)
-        return arrays.add_values(y, around)
+        return arrays.add_values(y, around, self.body.new_result)
 
     def backward(self, output_grad: Value) -> Value:
         tape = self.recall()
         through = tape.pull(output_grad)
-        return arrays.add_values(through, output_grad if self.shortcut is None else tape.pull(output_grad))
+        around = output_grad if self.shortcut is None else tape.pull(output_grad)
+        return arrays.add_values(through, around, self.body.new_grad)
 
     def backward_parameters(self, output_grad: Value) -> None:
         tape = self.recall()

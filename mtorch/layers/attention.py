@@ -39,6 +39,8 @@ class MultiHeadAttention(Container):
     Dao et al., "FlashAttention", 2022, arXiv:2205.14135.
     """
 
+    new_result = new_grad = True
+
     def __init__(
         self,
         embed_dim: int,

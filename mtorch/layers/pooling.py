@@ -155,7 +155,7 @@ class AdaptiveAvgPool2d(Layer):
     Where OH does not divide H, bins overlap.
     """
 
-    array_only = True
+    array_only = new_result = new_grad = True
 
     def __init__(self, output_size: Sizes, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
