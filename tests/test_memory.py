@@ -127,14 +127,18 @@ def test_parameters_and_their_gradients_begin_on_a_cache_line():
 
 @pytest.mark.parametrize("shape", [(300, 200), (40, 50, 30)])
 @pytest.mark.parametrize("order", "CF")
-def test_a_linear_input_gradient_lies_in_memory_as_the_input_does(shape, order):
+@pytest.mark.parametrize("outputs", [7, 70])
+def test_a_linear_input_gradient_lies_in_memory_as_the_input_does(shape, order, outputs):
     """So that a convolution gets its gradient in the order in which it left its result: Flatten copies nothing."""
     rng = numpy.random.default_rng(0)
-    layer = layers.Linear(shape[-1], 7, dtype="float64", rng=0)
-    x, g = (rng.standard_normal(s) for s in (shape, shape[:-1] + (7,)))
-    layer(numpy.asarray(x, order=order))
+    layer = layers.Linear(shape[-1], outputs, dtype="float64", rng=0)
+    layer.bias.value[...] = rng.standard_normal(outputs)
+    x, g = (rng.standard_normal(s) for s in (shape, shape[:-1] + (outputs,)))
+    y = layer(numpy.asarray(x, order=order))
+    numpy.testing.assert_allclose(y, x @ layer.weight.value.T + layer.bias.value, rtol=1e-10, atol=1e-12)
+    assert y.flags.c_contiguous
     dx = layer.backward(g)
-    numpy.testing.assert_allclose(dx, g @ layer.weight.value, rtol=1e-12)
+    numpy.testing.assert_allclose(dx, g @ layer.weight.value, rtol=1e-10, atol=1e-12)
     if len(shape) == 2:
         assert dx.flags.c_contiguous == (order == "C")
 

@@ -75,8 +75,13 @@ class Linear(Layer):
         if not shape or shape[-1] != self.in_dim:
             raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {shape}")
         self.remember(x)
-        w, rows = self.weight.value.T, len(shape) == 2
-        y = x.dot(w) if rows and x.size * self.out_dim < LARGE else product(flat_rows(x), w)
+        w, rows = self.weight.value, len(shape) == 2
+        if rows and x.size * self.out_dim < LARGE:
+            y = x.dot(w.T)
+        elif rows and x.flags.fnc:  # the order that pooled images have; BLAS multiplies columns faster so
+            y = self.xp.ascontiguousarray(product(w, x.T).T)
+        else:
+            y = product(flat_rows(x), w.T)
         if self.bias is not None:
             y += self.bias.value
         return y if rows else y.reshape(shape[:-1] + (self.out_dim,))
