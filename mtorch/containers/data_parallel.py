@@ -79,8 +79,9 @@ class DataParallel(Container):
         try:
             call, values = self._team.forward(lambda: tape.call(self.net, self._part(x, self.axis, bounds[0])), others)
             y = self._join(values, self.out_axis, bounds)
-        except BaseException:
+        except BaseException as error:
             tape.undo()
+            error.add_note(f"in one of the {len(bounds)} parts of an input of shape {arrays.shape_value(x)}")
             raise
         self.remember(tape, call, bounds)
         return y
