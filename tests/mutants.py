@@ -51,7 +51,8 @@ TESTS = [
     ("philox dropout", "philox dropout recurrent"),
     ("attention embedding positional", "attention"),
     ("memory threads passes", "threads memory kernels conv activations norm ownership"),
-    ("activation erf elu gelu relu sigmoid silu softmax softplus tanh rows", "activations erf kernels norm threads ownership"),
+    ("relu", "activations kernels threads ownership"),
+    ("activation erf elu gelu sigmoid silu softmax softplus tanh rows", "activations erf kernels norm threads"),
     ("layers/linear layers/reshape identity namespace", "protocol module norm activations memory strip ownership"),
     ("", "operators graph protocol"),
 ]
