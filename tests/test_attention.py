@@ -5,6 +5,7 @@ import pytest
 
 from mtorch import ShapeMismatchError, layers
 from mtorch.arrays import as_numpy
+from mtorch.kernels.attention import forbidden
 from mtorch.testing import strict
 
 RNG = numpy.random.default_rng(0)
@@ -98,6 +99,51 @@ def test_masks_of_booleans_and_numbers_and_of_every_shape_agree():
     full = numpy.broadcast_to(hidden, (2, 5, 5))
     for mask in (full, numpy.where(hidden, -numpy.inf, 0.0), numpy.repeat(full, 2, axis=0)):
         numpy.testing.assert_allclose(layer((X, X, X, mask)), expected, rtol=1e-12)
+
+
+def by_hand(layer, query, key, value, bias):
+    """One product, one softmax and one mean after the other; bias (N, H, L, S) is added to the scores."""
+    e, heads = layer.embed_dim, layer.num_heads
+    w, b, d = layer.in_proj_weight.value, layer.in_proj_bias.value, e // heads
+    q, k, v = (x @ w[i * e : (i + 1) * e].T + b[i * e : (i + 1) * e] for i, x in enumerate((query, key, value)))
+    context = numpy.empty_like(query)
+    for n in range(query.shape[1]):
+        for h in range(heads):
+            mine = slice(h * d, (h + 1) * d)
+            scores = numpy.exp(q[:, n, mine] @ k[:, n, mine].T / d**0.5 + bias[n, h])
+            context[:, n, mine] = scores / scores.sum(axis=1, keepdims=True) @ v[:, n, mine]
+    return layer.out_proj(context)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_every_mask_is_that_of_its_sample_and_head(causal):
+    rng, (n, heads, length, size) = numpy.random.default_rng(3), (3, 2, 4, 5)
+    layer = attention(causal=causal)
+    for parameter in layer.parameters().values():
+        parameter.value[...] = rng.standard_normal(parameter.value.shape)
+    query, key, value = (rng.standard_normal((t, n, 8)) for t in (length, size, size))
+    future = numpy.triu(numpy.full((length, size), -numpy.inf), 1) if causal else 0
+    for shape in ((length, size), (n, length, size), (n, 1, size), (n * heads, length, size)):
+        mask = rng.standard_normal(shape)
+        mask[rng.random(shape) < 0.3] = -numpy.inf
+        mask[..., 0] = 1.0
+        given = mask.reshape(n, heads, length, size) if len(mask) == n * heads else mask
+        full = numpy.broadcast_to(given if given.ndim != 3 else given[:, None], (n, heads, length, size))
+        expected = by_hand(layer, query, key, value, full + future)
+        numpy.testing.assert_allclose(layer((query, key, value, mask)), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_weights_begin_as_torchs_do():
+    """in_proj uniform within sqrt(6 / (E + 3E)), out_proj within 1 / sqrt(E)."""
+    layer = layers.MultiHeadAttention(64, 4, rng=0)
+    for weight, bound in ((layer.in_proj_weight, (6 / 256) ** 0.5), (layer.out_proj.weight, 64**-0.5)):
+        assert 0.9997 * bound < abs(weight.value).max() <= bound
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+def test_what_is_forbidden_is_far_below_every_score_and_finite(dtype):
+    low = numpy.dtype(dtype).type(forbidden(numpy.dtype(dtype)))
+    assert numpy.isfinite(low) and low / 2 < -1e4 and numpy.exp(low / 2) == 0
 
 
 def test_a_query_that_may_see_nothing_gives_zeros_not_nan():

@@ -114,6 +114,13 @@ def test_scratch_grows_and_keeps_its_name():
     assert memory.scratch("a", (100, 100), F).shape == (100, 100)
 
 
+@pytest.mark.parametrize("missing", [-1, 0, 1, memory.PAGE - 1, memory.PAGE])
+def test_a_block_as_large_as_a_slab_is_whole(missing):
+    block = memory.empty((memory.SLAB - missing,), numpy.dtype("uint8"))
+    block[0], block[-1] = 1, 2
+    assert block.size == memory.SLAB - missing
+
+
 def test_parameters_and_their_gradients_begin_on_a_cache_line():
     for shape in ((), (1,), (3, 5), (17, 31)):
         value = numpy.arange(numpy.prod(shape), dtype="float32").reshape(shape)
@@ -139,6 +146,12 @@ def test_a_linear_input_gradient_lies_in_memory_as_the_input_does(shape, order, 
     assert y.flags.c_contiguous
     dx = layer.backward(g)
     numpy.testing.assert_allclose(dx, g @ layer.weight.value, rtol=1e-10, atol=1e-12)
+    rows, grads = x.reshape(-1, shape[-1]), g.reshape(-1, outputs)
+    for times in (1, 2):
+        numpy.testing.assert_allclose(layer.weight.grad, times * grads.T @ rows, rtol=1e-9, atol=1e-10)
+        numpy.testing.assert_allclose(layer.bias.grad, times * grads.sum(axis=0), rtol=1e-9, atol=1e-10)
+        layer(x)
+        layer.backward_parameters(g)
     if len(shape) == 2:
         assert dx.flags.c_contiguous == (order == "C")
 

@@ -362,8 +362,12 @@ def test_layers_without_parameters_follow_those_with():
 
 
 def test_residual_branches_must_agree():
+    body = Sequential(layers.BatchNorm1d(3), layers.Linear(3, 1))
+    before = body.state_dict()
     with pytest.raises(ShapeMismatchError, match="Residual.*one shape"):
-        Residual(layers.Linear(3, 1))(X)
+        Residual(body)(X)
+    for name, value in body.state_dict().items():
+        assert (value == before[name]).all(), name
     with pytest.raises(ShapeMismatchError, match=r"Parallel.*tuple of 2"):
         Parallel(layers.ReLU(), layers.ReLU())((X, X, X))
 

@@ -193,8 +193,8 @@ class MultiHeadAttention(Container):
         options = {"xp": xp, "dtype": dtype, "rng": rng}
 
         def masked(xp: Any, rng: Any) -> Value:
-            values = (xp.asarray(rng.standard_normal((size, 2, 4))) for size in (3, 5, 5))
-            return *values, xp.asarray(rng.random((2, 3, 5)) < 0.4)
+            values = (xp.asarray(rng.standard_normal((size, 3, 4))) for size in (2, 5, 5))
+            return *values, xp.asarray(rng.random((3, 2, 5)) < 0.4)
 
         yield cls(4, 2, **options), (3, 2, 4)
         yield cls(4, 1, bias=False, causal=True, **options), (4, 2, 4)
