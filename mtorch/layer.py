@@ -78,8 +78,8 @@ class Layer:
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
     spreads = False  # True for layers whose kernels share their work between threads, and for nets that hold one
     array_only = False  # True for layers that take one array; a tuple is then refused for them
-    new_result: bool | None = False  # True where forward returns new memory that the layer does not keep; None where
-    new_grad: bool | None = False  # it may also be what it got, or a view of that. The same of backward
+    new_result: bool | None = False  # True: forward returns new memory, which the layer does not keep
+    new_grad: bool | None = False  # True: so does backward. None for either: or what it got, or a view of that
     overwrites = False  # True for layers whose forward and backward take a second argument: spare memory
     rebuilt = 0  # how often any module has got other layers; what has listed parameters then lists them again
 
