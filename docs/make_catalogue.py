@@ -148,7 +148,7 @@ def catalogue() -> str:
     lines = [
         "# Catalogue", "",
         "Written by `python docs/make_catalogue.py` from the classes and their `examples()`; do not edit by hand.", "",
-        "`pytest -k Name` runs the shared proofs of one class over all its examples: gradients against finite differences",
+        "`python -m pytest -k Name` runs the shared proofs of one class over all its examples: gradients against finite differences",
         "in float64 and longdouble, dtypes, structure, ownership, accumulation, state, copies, the strict array module.", "",
     ]  # fmt: skip
     for title, rows in FEATURES.items():

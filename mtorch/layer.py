@@ -6,8 +6,8 @@ data, a tuple is structure.
 
 | verb | contract |
 |---|---|
-| `layer(x)` | the door for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), refuses what is no array of numbers; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
-| `forward(x)` | the room: containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. If it raises, nothing is remembered anywhere below and buffers are unchanged. |
+| `layer(x)` | the call for users, the *door*: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), refuses what is no array of numbers; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
+| `forward(x)` | the computation, the *room* behind the door: containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. If it raises, nothing is remembered anywhere below and buffers are unchanged. |
 | `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds each parameter's exact gradient and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered once. Never writes into `output_grad`. |
 | `backward_parameters(output_grad)` | as backward, but the input gradient is not wanted: returns `None`. |
 | `step(lr)` | every trainable parameter moves by `-lr * direction`, where the direction is what an optimizer put there, else the gradient; then gradients count as zero. |
@@ -25,9 +25,10 @@ looked after here: every `forward` and `backward` that a subclass defines is cal
 `_guarded_backward` below. Arrays that forward or backward return belong to the caller; values are remembered by
 reference, so nobody writes into one between a forward and its backward.
 
-**Memory between layers.** What a layer hands to the next in a chain nobody else sees. Where the first promises that it
-does not keep it either (`new_result`, `new_grad`) and the second can do with it (`overwrites`), the second is given the
-array twice, as x and as `spare`, memory for its result: a large net spends much of its time on moving arrays.
+**Memory between layers.** In a chain nobody but the next layer sees what a layer returns. If the first promises that it
+does not need it any more (`new_result`, `new_grad`) and the next can write into it (`overwrites`), then the next is
+given the array a second time, as `spare`, and may put its own result there. Large nets wait for memory more than they
+compute.
 
 **Threads.** A net holds its memory and its mode, so it is for one thread at a time; others take a `copy.deepcopy` of it.
 
@@ -92,10 +93,12 @@ class Layer:
     def __init_subclass__(cls, guarded: bool = True):
         super().__init_subclass__()
         for name, guard in _GUARDS.items():
-            if name in vars(cls):
-                setattr(cls, f"bare_{name}", vars(cls)[name])
+            home = next(base for base in cls.__mro__ if name in vars(base))
+            if home is cls or not issubclass(home, Layer):  # its own, or that of a class it is mixed with
+                verb = vars(home)[name]
+                setattr(cls, f"bare_{name}", verb)
                 if guarded:
-                    setattr(cls, name, guard(vars(cls)[name]))
+                    setattr(cls, name, guard(verb))
                 for promise in _PROMISES - vars(cls).keys():
                     setattr(cls, promise, False)
 

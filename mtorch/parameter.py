@@ -16,6 +16,7 @@ from mtorch.arrays import (
     zeros_on_cache_line,
 )
 from mtorch.checks import check_flag
+from mtorch.errors import ShapeMismatchError
 
 
 class Parameter:
@@ -58,7 +59,9 @@ class Parameter:
         self._grad = grad
 
     def accumulate(self, contribution: Array) -> None:
-        """grad += contribution, for an array that already exists (it is read, not kept)."""
+        """grad += contribution, for an array that already exists (it is read, not kept). Nothing is broadcast."""
+        if contribution.shape != self.value.shape:
+            raise ShapeMismatchError(self, f"expected a gradient of its shape, got {contribution.shape}")
         if self.contributed:
             self._grad += contribution
         else:

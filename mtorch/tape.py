@@ -10,7 +10,7 @@ Chain = tuple[tuple[Layer, bool, bool], ...]
 
 
 def chained(layers: Sequence[Layer]) -> Chain:
-    """Each layer with whether, going forward and going back, it may compute in the memory of what it is given."""
+    """Each layer, and whether it may write into what it is given, going forward and going back."""
     back = layers[::-1]
     over = _spared(layers, [layer.new_result for layer in layers])
     over_back = _spared(back, [layer.new_grad for layer in back])[::-1]
@@ -53,7 +53,7 @@ class Tape:
             try:
                 if x.__class__ is not array and x.__class__ in NO_ARRAY and layer.array_only:
                     refuse(layer, x)
-                x = layer.bare_forward(x, x) if over else layer.bare_forward(x)
+                x = layer.bare_forward(x, x) if over and x.__class__ is array else layer.bare_forward(x)
                 if x.__class__ is not array and x.__class__ in NO_VALUE:
                     settled(layer, x, layer.moves_data)
             except BaseException as error:
@@ -83,7 +83,7 @@ class Tape:
             if output_grad is not None:
                 layer._returned = TRUSTED
                 try:
-                    if over:
+                    if over and output_grad.__class__ is self.owner.xp.ndarray:
                         output_grad = layer.bare_backward(output_grad, output_grad)
                     else:
                         output_grad = layer.bare_backward(output_grad)

@@ -166,6 +166,17 @@ def test_large_scores_are_a_certain_choice(dtype, xp):
     assert numpy.isfinite(as_numpy(y)).all() and numpy.isfinite(as_numpy(dx)).all()
 
 
+@pytest.mark.parametrize("scale", [1, 1e4, 1e18])
+def test_where_the_choice_is_certain_scores_have_no_gradient(scale):
+    """One key: dq and dk are 0 and not what roundings leave, which Adam would take for a direction."""
+    layer = layers.MultiHeadAttention(16, 4, rng=0)
+    rng = numpy.random.default_rng(0)
+    query, key = ((scale * rng.standard_normal(shape)).astype("float32") for shape in ((5, 2, 16), (1, 2, 16)))
+    layer((query, key, key))
+    layer.backward(rng.standard_normal((5, 2, 16)).astype("float32"))
+    assert not layer.in_proj_weight.grad[:32].any() and layer.in_proj_weight.grad[32:].any()
+
+
 def test_what_does_not_fit_is_refused():
     layer = attention()
     mask = numpy.zeros((4, 5), bool)

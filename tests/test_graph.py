@@ -650,7 +650,7 @@ def test_a_mask_in_a_graph_keeps_its_kind_and_is_refused_as_the_layer_refuses_it
     attend, x = layers.MultiHeadAttention(4, 2, rng=0), rng.standard_normal((3, 2, 4))
     graph = Graph(["x", "mask"], {"y": (attend, ("x", "x", "x", "mask"))}, "y")
     for call in (attend, lambda value: graph((x, value[3]))):
-        with pytest.raises(TypeError, match="expected a mask of booleans or real numbers, got dtype int64"):
+        with pytest.raises(TypeError, match="expected a mask of booleans or floats, got dtype int64"):
             call((x, x, x, numpy.ones((3, 3), "int64")))
 
 

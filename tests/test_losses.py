@@ -558,3 +558,11 @@ def test_targets_of_another_array_module_are_refused_with_the_fix(cls):
 def test_every_public_loss_is_a_name_of_the_package():
     for name in mtorch.losses.__all__:
         assert getattr(mtorch, name) is getattr(mtorch.losses, name)
+
+
+@pytest.mark.parametrize("cls", [SquareLoss, MSELoss, L1Loss, HuberLoss])
+def test_a_long_sum_of_float32_keeps_its_digits(cls):
+    """A sum of one after the other is off by 1e-4 here."""
+    prediction = numpy.full((1000, 1000), 0.1, "float32")
+    exact = cls()(prediction.astype("float64"), numpy.zeros((1000, 1000))).value
+    assert cls()(prediction, numpy.zeros_like(prediction)).value == pytest.approx(exact, rel=5e-7)

@@ -240,3 +240,10 @@ def test_numbers_whose_squares_overflow_become_zero_without_a_warning(layer):
         dx = layer.backward(numpy.ones_like(x))
         layer(x * 1e8)  # the sums overflow as well
     assert not y.any() and not dx.any()
+
+
+@pytest.mark.parametrize("cls", [layers.LayerNorm, layers.RMSNorm])
+def test_long_rows_of_float32_keep_their_digits(cls):
+    row = numpy.where(numpy.arange(300_000) % 2, 0.1, -0.1).astype("float32")
+    y = cls(row.size, eps=1e-5)(row[None])
+    numpy.testing.assert_allclose(y[0], row / numpy.sqrt(row.astype("float64") ** 2 + 1e-5), rtol=5e-7)

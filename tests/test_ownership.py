@@ -5,7 +5,7 @@ import copy
 import numpy
 import pytest
 
-from mtorch import Parameter, Sequential, layers
+from mtorch import Parameter, Residual, Sequential, ShapeMismatchError, layers
 from mtorch.arrays import map_value
 from mtorch.kernels.relu import SMALL
 from mtorch.layer import Layer
@@ -193,3 +193,53 @@ def test_a_gradient_that_was_adopted_is_not_written_over():
     net.backward(x)
     assert_same(net.parameters()["2.bias"].grad, grads["2.bias"])
     assert map_value(lambda a: a.shape, x) == (250, D)
+
+
+def test_a_number_goes_through_residual_and_relu():
+    net = Sequential(Residual(layers.Identity()), layers.ReLU())
+    assert net(numpy.asarray(-2.0, "float32")) == 0 and net.backward(numpy.asarray(1.0, "float32")) == 0
+
+
+def test_another_dtype_in_the_room_stays_what_it_is():
+    """Containers pass on what a layer returns; a wider array is computed with as it is."""
+    layer, x = layers.Linear(D, 400, rng=0), numpy.random.default_rng(0).standard_normal((500, D))
+    for given in (x, numpy.asfortranarray(x)):
+        y = layer.forward(given)
+        assert y.dtype == "float64"
+        assert_same(y, x @ layer.weight.value.T.astype("float64"), 1e-6)
+    attention = layers.MultiHeadAttention(64, 4, rng=0)
+    x = numpy.random.default_rng(0).standard_normal((20, 20, 64))
+    y = attention.forward((x.astype("float32"), x, x))
+    attention.backward(y)
+    twin = attention.to(dtype="float64")
+    twin.backward(twin((x, x, x)))
+    assert_same(attention.in_proj_weight.grad, twin.in_proj_weight.grad, 1e-5)
+
+
+def test_the_layers_of_a_chain_are_those_it_was_made_of():
+    net = Sequential(layers.Linear(2, 2), layers.ReLU())
+    with pytest.raises(AttributeError, match="layers"):
+        net.layers = net.layers[:1]
+    assert len(net) == 2
+
+
+def test_a_plain_class_mixed_in_has_its_say_in_a_chain_too():
+    class Twice:
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+        def backward(self, output_grad):
+            return super().backward(2 * output_grad)
+
+    class Louder(Twice, layers.Linear):
+        pass
+
+    layer, x = Louder(3, 2, rng=0), numpy.ones((4, 3), "float32")
+    assert not Louder.new_result and layers.Linear.new_result
+    expected = 2 * (x @ layer.weight.value.T)
+    for net in (layer, Sequential(layer)):
+        assert_same(net(x), expected)
+        assert_same(net.backward(numpy.ones((4, 2), "float32")), 2 * numpy.ones((4, 2), "float32") @ layer.weight.value)
+        assert_same(net.predict(x), expected)
+    with pytest.raises(ShapeMismatchError, match=r"Louder\(3 -> 2\)"):
+        layer(numpy.ones((4, 5), "float32"))

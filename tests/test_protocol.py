@@ -610,3 +610,13 @@ def test_a_layer_recalls_what_it_remembered(values):
     assert layer.recall() == (values[0] if len(values) == 1 else values)
     with pytest.raises(BackwardError):
         layer.recall()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 1), (1, 3), (3, 2), (1, 2, 3)])
+def test_a_gradient_of_another_shape_is_not_broadcast(shape):
+    parameter = mtorch.Parameter(numpy.zeros((2, 3)))
+    for _ in range(2):
+        with pytest.raises(ShapeMismatchError, match=r"Parameter\(\(2, 3\), float64\) expected a gradient"):
+            parameter.accumulate(numpy.ones(shape))
+        parameter.accumulate(numpy.ones((2, 3)))
+    assert (parameter.grad == 2).all()

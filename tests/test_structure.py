@@ -19,7 +19,7 @@ ALLOWED = {
     "checks": set(),
     "arrays": set(),
     "initializers": set(),
-    "parameter": {"arrays", "checks"},
+    "parameter": {"arrays", "checks", "errors"},
     "kernels": {"arrays", "kernels"},
     "layer": {"arrays", "checks", "errors", "kernels", "parameter"},
     "tape": {"arrays", "kernels", "layer", "parameter"},

@@ -141,7 +141,7 @@ def loop(run: Run, folder: RunFolder) -> None:
 
 def described(row: dict[str, Any]) -> str:
     """The measures of a row as text."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in row.items() if name.startswith("te"))
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name.startswith("te"))
 
 
 def pictures(folder: RunFolder, run: Run, free_run: bool) -> None:

@@ -26,14 +26,17 @@ class Sequential(Container):
             raise ValueError("Sequential needs at least one layer")
         layers = self.bare(layers)
         super().__init__(layers)
-        self.layers: tuple[Layer, ...] = layers
-        self.chain = chained(layers)
+        self._layers, self.chain = layers, chained(layers)
         self.first_moving = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers) - 1)
         self.parts = layers[-1].parts
         if type(self) is Sequential:
             self.new_result = next((f.new_result for f in reversed(layers) if f.new_result is not None), None)
             self.new_grad = next((f.new_grad for f in layers if f.new_grad is not None), None)
         self.flow({})
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self._layers
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         return ((str(i), layer) for i, layer in enumerate(self.layers))

@@ -31,8 +31,9 @@ def _clip(x: Array, y: Array) -> None:
 def relu_grad(xp: ModuleType, y: Array, output_grad: Array, spare: Array | None = None) -> Array:
     """output_grad where y > 0, else 0, as a new array or in spare memory, which may be its own; y = max(x, 0).
 
-    NumPy casts a mask of booleans slowly. In small arrays the sign of y serves instead; in large ones of float32 the
-    bits of y, which read as an integer are 0 or more, are held to 0 or 1 and multiply the bits of the gradient.
+    NumPy casts a mask of booleans slowly. In small arrays the sign of y serves instead. In large ones of float32 it is
+    the bits of y, which as an integer are 0 where y is 0 and positive where y is: clipped to 0 or 1 they multiply the
+    bits of the gradient, and so keep or clear them.
     """
     if y.size <= SMALL:
         return xp.sign(y) * output_grad
@@ -49,9 +50,10 @@ def _select_new(y: Array, output_grad: Array, dx: Array) -> None:
 
 
 def _select(y: Array, output_grad: Array, dx: Array) -> None:
+    """The same where dx is output_grad itself, so that the mask needs memory of its own."""
     numpy.multiply(numpy.clip(y, 0, 1, out=empty_like(numpy, y)), output_grad, out=dx)
 
 
 def relu_grad_generic(xp: ModuleType, y: Array, output_grad: Array, spare: Array | None = None) -> Array:
-    """The definition, which the body above is compared with."""
+    """The definition; tests compare the body above with it."""
     return xp.multiply(output_grad, y > 0, out=spare)

@@ -31,7 +31,7 @@ def row_dots(xp: ModuleType, x: Array, w: Array) -> Array:
 
 def row_squares(xp: ModuleType, x: Array) -> Array:
     """x (M, K) -> the sums of the squares of each row (M,)."""
-    return numpy.vecdot(x, x) if is_numpy(xp) else (x * x).sum(axis=1)
+    return numpy.vecdot(x, x) if is_numpy(xp) and x.shape[1] <= SHORT_SUM else (x * x).sum(axis=1)
 
 
 def sum_along(xp: ModuleType, x: Array, axis: int) -> Array:

@@ -115,6 +115,8 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     """a.dot(b) of two matrices; in parts, by rows or by columns of the result, where BLAS is held to one thread."""
     if a.__class__ is not numpy.ndarray:
         return a.dot(b, out)
+    if a.dtype != b.dtype:
+        return a.dot(b) if out is None else numpy.matmul(a, b, out=out, casting="same_kind")
     rows, columns = len(a), b.shape[1]
     y = empty((rows, columns), a.dtype) if out is None else out
     if not _holders or a.size * columns < WORTH:

@@ -23,23 +23,21 @@ from mtorch.tape import Container, Tape
 class MultiHeadAttention(Container):
     """y = concat_h(P_h v_h) W_o^T + b_o with P_h = softmax(q_h k_h^T / sqrt(d) + mask), d = E / num_heads.
 
-    Takes x (T, N, E), which asks itself, or (query, key, value), or (query, key, value, mask); query (L, N, E), key and
-    value (S, N, E). Returns y (L, N, E). The rows of in_proj_weight (3E, E) make q, k and v, in this order.
+    Takes (query, key, value), or (query, key, value, mask), or x (T, N, E), which is all three; query (L, N, E), key
+    and value (S, N, E). Returns y (L, N, E). The rows of in_proj_weight (3E, E) make q, k and v, in this order.
 
     mask: booleans, True where a query may not see a key, or numbers added to the scores; (L, S) for all,
         (N, L, S) or (N, 1, S) for each sample, (N * num_heads, L, S) for each head as in torch. It has no gradient.
     causal: a query sees keys up to its own place only.
-    A query that may see nothing gets the mean of nothing, P = 0.
+    A query that may see nothing has P = 0, so that its y is b_o.
 
-    Backward: the heads' results c = P v are linear in P and v, so with dc, the gradient of c, dP = dc v^T and
-    dv = P^T dc. The softmax takes out of dP its mean under P, which is short to find, sum_S P dP = dc . P v = dc . c:
-        dS = P (dP - dc . c),   dq = dS k / sqrt(d),   dk = dS^T q / sqrt(d).
+    Backward: y is linear in P and v, so dP = dc v^T and dv = P^T dc for dc, the gradient of the heads' results; the
+    softmax takes out of dP its mean under P, dS = P (dP - sum_S P dP); then dq = dS k / sqrt(d), dk = dS^T q / sqrt(d).
 
-    Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762; the mean as in
-    Dao et al., "FlashAttention", 2022, arXiv:2205.14135.
+    Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
     """
 
-    new_result = new_grad = True
+    new_grad = True
 
     def __init__(
         self,
@@ -91,7 +89,7 @@ class MultiHeadAttention(Container):
         context = empty_on(xp, (length, n, self.embed_dim), p.dtype)
         xp.matmul(thinned, v, out=self._heads(context))
         y = tape.call(self.out_proj, context)
-        self.remember(x, tape, q, k, v, p, thinned, context)
+        self.remember(x, tape, q, k, v, p, thinned)
         return y
 
     def backward(self, output_grad: Array) -> Value:
@@ -114,7 +112,7 @@ class MultiHeadAttention(Container):
     ) -> tuple[Array, ...]:
         """Adds the gradients of the input projection; returns those of its results, as rows, one array a source."""
         xp, e = self.xp, self.embed_dim
-        q, k, v, p, thinned, context = saved
+        q, k, v, p, thinned = saved
         dc = self._heads(tape.pull(output_grad))
         dp = tape.pull(pairs(xp, dc, v))
         if len(sources) == 1:
@@ -124,7 +122,7 @@ class MultiHeadAttention(Container):
             parts = tuple(empty_on(xp, source.shape, p.dtype) for source in sources)
             grads = tuple(map(flat_rows, parts))
         dq, dk, dv = map(self._heads, parts)
-        attention_grad(xp, q, k, p, dp, self._heads(context), dc, dq, dk)
+        attention_grad(xp, q, k, p, dp, dq, dk)
         xp.matmul(thinned.swapaxes(-1, -2), dc, out=dv)
         factors = [(g.T, flat_rows(x)) for g, x in zip(grads, sources, strict=True)]
         self.in_proj_weight.accumulate_result(stacked, xp, product, factors)
@@ -175,7 +173,7 @@ class MultiHeadAttention(Container):
         elif mask.dtype.kind == "f":
             mask = self.xp.maximum(mask, low).astype(q.dtype)
         else:
-            raise TypeError(f"{self!r} expected a mask of booleans or real numbers, got dtype {mask.dtype}")
+            raise TypeError(f"{self!r} expected a mask of booleans or floats, got dtype {mask.dtype}")
         if mask.shape == (n * heads, length, size):
             mask = mask.reshape(n, heads, length, size)
         elif mask.shape in ((n, length, size), (n, 1, size)):

@@ -1,10 +1,10 @@
 """Mean squared error."""
 
-from typing import Any
+from types import ModuleType
 
-from mtorch.arrays import Array, array_module
+from mtorch.arrays import Array
 from mtorch.kernels.memory import empty_like
-from mtorch.losses.base import Loss, LossFunction
+from mtorch.losses.base import LossFunction
 
 
 class MSELoss(LossFunction):
@@ -15,14 +15,8 @@ class MSELoss(LossFunction):
     Backward: dL/dp = 2 (p - t).
     """
 
-    def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.admit(prediction)
-        xp = array_module(prediction)
-        target = self.admit_target(xp, prediction, target)
-        d = xp.subtract(prediction, target, out=empty_like(xp, prediction))
-        if self.reduction == "none":
-            return self.outcome(xp, d * d, 2 * d)
-        share = 1 / self.number(d.size, d) if self.reduction == "mean" else 1.0
-        value = xp.vdot(d, d)
-        d *= 2 * share
-        return self.outcome(xp, value, d, share)
+    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
+        d = prediction - target
+        terms = xp.multiply(d, d, out=empty_like(xp, d))
+        d *= 2
+        return terms, d

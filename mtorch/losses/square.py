@@ -10,6 +10,8 @@ from mtorch.kernels.labels import one_hot
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
 from mtorch.losses.labels import admit_labels, class_axis
 
+LONG = 4096  # entries from which on BLAS, which adds one after the other, loses digits of float32
+
 
 class SquareLoss(LossFunction):
     """L = 1/2 ||p - t||^2, summed over the last axis and averaged over all leading ones.
@@ -36,7 +38,7 @@ class SquareLoss(LossFunction):
         if self.reduction == "none":
             return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d)
         share = 1 / self.number(d.size // classes, d) if self.reduction == "mean" else 1.0
-        value = xp.vdot(d, d)
+        value = xp.vdot(d, d) if d.size <= LONG else (d * d).sum()
         d *= constant(xp, share, d.dtype)
         return self.outcome(xp, value, d, 0.5 * share)
 
