@@ -200,6 +200,30 @@ def test_a_number_goes_through_residual_and_relu():
     assert net(numpy.asarray(-2.0, "float32")) == 0 and net.backward(numpy.asarray(1.0, "float32")) == 0
 
 
+def test_what_is_no_array_is_no_spare_memory():
+    class Half(Layer):
+        new_grad = overwrites = True
+
+        def forward(self, x, spare=None):
+            return numpy.multiply(x, 0.5, out=spare)
+
+        def backward(self, output_grad, spare=None):
+            return numpy.multiply(output_grad, 0.5, out=spare)
+
+    class Double(Layer):
+        new_result = new_grad = True
+
+        def forward(self, x):
+            return 2 * x  # a scalar where x has no axes
+
+        def backward(self, output_grad):
+            return 2 * output_grad
+
+    net = Sequential(Double(), Half(), Double())
+    for x in (numpy.asarray(3.0, "float32"), numpy.full((2, 3), 3.0, "float32")):
+        assert (net(x) == 6).all() and (net.backward(x) == 6).all() and (x == 3).all()
+
+
 def test_another_dtype_in_the_room_stays_what_it_is():
     """Containers pass on what a layer returns; a wider array is computed with as it is."""
     layer, x = layers.Linear(D, 400, rng=0), numpy.random.default_rng(0).standard_normal((500, D))

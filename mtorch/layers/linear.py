@@ -78,7 +78,7 @@ class Linear(Layer):
         w, rows = self.weight.value, len(shape) == 2
         if rows and x.size * self.out_dim < LARGE:
             y = x.dot(w.T)
-        elif rows and x.flags.fnc and x.dtype == w.dtype:  # as pooled images lie: BLAS is faster with columns
+        elif rows and x.flags.fnc:  # as pooled images lie: BLAS is faster with columns
             y = self.xp.ascontiguousarray(product(w, x.T).T)
         else:
             y = product(flat_rows(x), w.T)
