@@ -353,6 +353,18 @@ def test_a_process_that_is_gone_is_an_error_and_started_again():
         parallel.zero_grad(), plain.zero_grad()
 
 
+def test_a_handler_of_this_process_is_not_that_of_the_others():
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        parallel = DataParallel(net(), workers=2)
+        parallel(numpy.zeros((4, 3)))
+        (pid,) = pids(parallel)
+        os.kill(pid, signal.SIGTERM)
+        await_end([pid])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_the_processes_end_with_the_layer():
     parallel = DataParallel(net(), 3)
     parallel.backward(parallel(numpy.ones((6, 3))))
@@ -528,6 +540,7 @@ def test_an_error_keeps_its_place_and_tells_where_it_came_from():
         parallel(x)
     notes = "".join(caught.value.__notes__)
     assert "in layer 1 of Sequential" in notes and "in process 1" in notes and "Traceback" in notes
+    assert "in one of the 2 parts of an input of shape (4,)" in notes
 
 
 def test_an_interrupt_is_an_interrupt_also_when_the_others_have_ended():
@@ -538,11 +551,13 @@ def test_an_interrupt_is_an_interrupt_also_when_the_others_have_ended():
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
                 raise KeyboardInterrupt
+            if x[0] == 2:  # the copy: it has not answered yet when it is ended
+                time.sleep(10)
             return super().forward(x)
 
     parallel, x = DataParallel(Interrupted(), 2), numpy.ones((4, 1))
     parallel(x)
-    x[0] = 7
+    x[:2], x[2:] = 7, 2
     with pytest.raises(KeyboardInterrupt):
         parallel(x)
     assert parallel(numpy.ones((4, 1))).sum() == 4
