@@ -64,12 +64,15 @@ def memory_kb(field: str) -> int:
 
 
 def process_seconds(pid: int) -> float:
-    """Processor time of a process and all its threads, 0 where the system does not tell."""
+    """Processor time of a process, its threads and the processes it started, 0 where the system does not tell."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        own = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        ended = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]))
+        children = [child for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
         return 0.0
+    return own + ended / os.sysconf("SC_CLK_TCK") + sum(map(process_seconds, map(int, children)))
 
 
 def busy_seconds() -> float:

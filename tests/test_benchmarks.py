@@ -1,12 +1,15 @@
 """The benchmark's versions of a step are one step: equal losses from equal initial values."""
 
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.rounds import Row, Worker
 from benchmarks.worker import Missing, build
 from benchmarks.workloads import SCALING, TABLE, WORKLOADS
@@ -81,3 +84,15 @@ def test_a_missed_goal_is_marked_and_the_result_is_json():
     result = json.loads(json.dumps(report.as_dict(machine, [row], {"batch": [(1, row)]}, {})))
     assert result["rows"][0]["ratio"] == pytest.approx({"torch": 0.5, "numpy": 3.0})
     assert "0.50" in report.markdown("2026-01-01", machine, [row], {"batch": [(1, row)]}, {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells")
+def test_the_time_of_a_process_is_also_that_of_those_it_starts():
+    """A DataParallel's processes are not others that disturb it."""
+    work = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ninput()"
+    before = machine.process_seconds(os.getpid())
+    child = subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    during = machine.process_seconds(os.getpid())
+    child.communicate(b"\n")
+    assert during - before > 0.15 and machine.process_seconds(os.getpid()) - before > 0.15
