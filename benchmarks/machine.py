@@ -69,7 +69,8 @@ def process_seconds(pid: int) -> float:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         own = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
         ended = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]))
-        children = [child for task in tasks for child in (task / "children").read_text().split()]
+        known = [task / "children" for task in tasks if (task / "children").exists()]  # not every kernel tells
+        children = [child for path in known for child in path.read_text().split()]
     except OSError:
         return 0.0
     return own + ended / os.sysconf("SC_CLK_TCK") + sum(map(process_seconds, map(int, children)))
