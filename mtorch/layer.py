@@ -27,8 +27,7 @@ reference, so nobody writes into one between a forward and its backward.
 
 **Memory between layers.** In a chain nobody but the next layer sees what a layer returns. If the first promises that it
 does not need it any more (`new_result`, `new_grad`) and the next can write into it (`overwrites`), then the next is
-given the array a second time, as `spare`, and may put its own result there. Large nets wait for memory more than they
-compute.
+given the array a second time, as `spare`, and may put its own result there, which saves a large array.
 
 **Threads.** A net holds its memory and its mode, so it is for one thread at a time; others take a `copy.deepcopy` of it.
 
