@@ -566,3 +566,21 @@ def test_a_long_sum_of_float32_keeps_its_digits(cls):
     prediction = numpy.full((1000, 1000), 0.1, "float32")
     exact = cls()(prediction.astype("float64"), numpy.zeros((1000, 1000))).value
     assert cls()(prediction, numpy.zeros_like(prediction)).value == pytest.approx(exact, rel=5e-7)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1024,), (3, 1024), (67, 101), (7, 5, 300)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_squares_of_any_number_and_order_of_entries(shape, order):
+    rng = numpy.random.default_rng(0)
+    p, t = (numpy.asarray(rng.standard_normal(shape), order=order) for _ in range(2))
+    for reduction, value, grad in (
+        ("mean", ((p - t) ** 2).mean(), 2 * (p - t) / max(p.size, 1)),
+        ("sum", ((p - t) ** 2).sum(), 2 * (p - t)),
+        ("none", (p - t) ** 2, 2 * (p - t)),
+    ):
+        loss = MSELoss(reduction=reduction)(p, t)
+        numpy.testing.assert_allclose(loss.value, value, rtol=1e-13)
+        numpy.testing.assert_allclose(loss.grad, grad, rtol=1e-13)
+        assert loss.grad.shape == shape and (reduction != "none" or numpy.shape(loss.value) == shape)
+        if shape and reduction != "none":
+            assert SquareLoss(reduction="sum")(p, t).value == pytest.approx(0.5 * ((p - t) ** 2).sum(), rel=1e-13)

@@ -637,41 +637,63 @@ def test_wrong_lengths_on_a_device_are_raised_at_the_next_host_read(kind):
         ours((None, x, [4, 5]))
 
 
-@pytest.mark.parametrize(("rows", "width"), [(3, 128), (50, 128), (100, 64), (200, 32)])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    ("rows", "there", "back"), [(20, (1, 64), (1, 64)), (50, (1, 64), (1, 32)), (200, (1, 32), (4, 32))]
+)
 @pytest.mark.parametrize("reverse", [False, True])
-def test_the_gates_of_an_lstm_by_blocks_of_columns_equal_the_generic_ones(monkeypatch, rows, width, reverse):
-    """What one thread of BLAS does not pack: (G / B, K, B) weights, for products of less than a million entries."""
-    monkeypatch.setattr(recurrence.threads, "one_for_blas", lambda: True)
-    rng, hidden, size = numpy.random.default_rng(0), 128, 6
-    weights = [0.2 * rng.standard_normal(s) for s in ((4 * hidden, size), (4 * hidden, hidden), 4 * hidden, 4 * hidden)]
+def test_products_that_blas_does_not_pack_equal_the_generic_ones(monkeypatch, cell, rows, there, back, reverse):
+    """The weights lie as (P, G / B, K / P, B) for products of at most a million multiplications."""
+    monkeypatch.setattr(recurrence.threads, "takes_unpacked", lambda: True)
+    kernel = {"lstm": lstm, "gru": gru}[cell]
+    rng, hidden, size, gates = numpy.random.default_rng(0), 128, 6, {"lstm": 4, "gru": 3}[cell]
+    shapes = ((gates * hidden, size), (gates * hidden, hidden), gates * hidden, gates * hidden)
+    weights = [0.2 * rng.standard_normal(s) for s in shapes]
     if rows == 50:  # without a bias there are less columns
         weights[2:] = None, None
-    x, state = rng.standard_normal((3, rows, size)), tuple(rng.standard_normal((2, rows, hidden)))
+    states = 1 + (cell == "lstm")
+    x, state = rng.standard_normal((3, rows, size)), tuple(rng.standard_normal((states, rows, hidden)))
     padding = None if reverse else recurrence.padding_mask(numpy, rng.integers(1, 4, rows), 3)
-    thin = recurrence.thin_factor(numpy.zeros((hidden + 1 + size, 4 * hidden)), rows, hidden)
-    assert thin.shape[2] == width and rows * thin[0].size <= 1_000_000
-    found = lstm.forward(numpy, x, state, weights, padding, reverse)
-    wanted = lstm.forward_generic(numpy, x, state, weights, padding, reverse)
+    if cell == "lstm":
+        for matrix, expected in ((numpy.zeros((hidden + 1 + size, 4 * hidden)), there), (weights[1], back)):
+            parts, _, length, width = recurrence.right_factor(matrix, rows)[0].shape
+            assert (parts, width) == expected and rows * length * width <= 1_000_000
+    found = kernel.forward(numpy, x, state, weights, padding, reverse)
+    wanted = kernel.forward_generic(numpy, x, state, weights, padding, reverse)
     for a, b in zip((found[0], *found[1]), (wanted[0], *wanted[1]), strict=True):
         numpy.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
     grad = rng.standard_normal(found[0].shape)
-    monkeypatch.setattr(lstm, "is_numpy", lambda xp: True)
-    dx, dstate, grads = lstm.backward(numpy, found[2], weights, grad, (None, None))
-    monkeypatch.setattr(lstm, "is_numpy", lambda xp: False)
-    zeros = tuple(numpy.zeros((2, rows, hidden)))
-    again = lstm.forward(numpy, x, state, weights, padding, reverse)
-    dx_2, dstate_2, grads_2 = lstm.backward(numpy, again[2], weights, grad, zeros)
+    dx, dstate, grads = kernel.backward(numpy, found[2], weights, grad, (None,) * states)
+    monkeypatch.setattr(kernel, "is_numpy", lambda xp: False)
+    dx_2, dstate_2, grads_2 = kernel.backward(numpy, wanted[2], weights, grad, (None,) * states)
     for a, b in zip((dx, *dstate, *grads), (dx_2, *dstate_2, *grads_2), strict=True):
         assert (a is None) == (b is None)
         if a is not None:
             numpy.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_blocks_of_columns_only_where_they_pay(monkeypatch):
+def test_products_are_cut_only_where_that_pays(monkeypatch):
+    def cut(matrix, rows):
+        return recurrence.right_factor(matrix, rows)[0].ndim == 4
+
     large = numpy.zeros((135, 512))
-    monkeypatch.setattr(recurrence.threads, "one_for_blas", lambda: True)
-    assert recurrence.thin_factor(large, 10_000, 128) is None  # many rows
-    assert recurrence.thin_factor(numpy.zeros((35, 400)), 3, 100) is None  # widths that do not divide
-    assert recurrence.thin_factor(numpy.zeros((35, 128)), 3, 32) is None  # a small matrix
-    monkeypatch.setattr(recurrence.threads, "one_for_blas", lambda: False)
-    assert recurrence.thin_factor(large, 3, 128) is None
+    monkeypatch.setattr(recurrence.threads, "takes_unpacked", lambda: True)
+    assert cut(large, 100)
+    assert not cut(large, 10)  # BLAS takes it whole
+    assert not cut(large, 10_000)  # many rows
+    assert not cut(numpy.zeros((135, 400)), 100)  # widths that do not divide
+    assert not cut(numpy.zeros((35, 128)), 1000)  # a small matrix
+    monkeypatch.setattr(recurrence.threads, "takes_unpacked", lambda: False)
+    assert not cut(large, 100)
+
+
+def test_what_blas_does_not_pack_depends_on_its_threads_and_kernels(monkeypatch):
+    threads = recurrence.threads
+    for count, kernels, expected in ((1, "SkylakeX", True), (2, "SkylakeX", False), (1, "Haswell", False)):
+        monkeypatch.setattr(threads, "_blas_threads", lambda count=count: (lambda: count, None))
+        monkeypatch.setattr(threads, "_kernels", lambda kernels=kernels: kernels)
+        assert threads.takes_unpacked() is expected
+    monkeypatch.setattr(threads, "_blas_threads", lambda: None)
+    assert not threads.takes_unpacked()
+    monkeypatch.undo()
+    assert threads._kernels() == "" or threads._kernels().isalnum()

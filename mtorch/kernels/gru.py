@@ -98,8 +98,9 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     half = numpy.full((), 0.5, dtype)
     w_rz = recurrence.joined_weights(w_hh[of_rz], (b_ih + b_hh)[of_rz] if bias else None, w_ih[of_rz])
     w_rz *= half
-    w_rz, product = recurrence.right_factor(w_rz.T)
-    w_q, _ = recurrence.right_factor(recurrence.joined_weights(w_hh[of_n], b_hh[of_n] if bias else None).T)
+    w_rz, product = recurrence.right_factor(w_rz.T, batch)
+    w_q = recurrence.joined_weights(w_hh[of_n], b_hh[of_n] if bias else None)
+    w_q, product_q = recurrence.right_factor(w_q.T, batch, gaps=True)
     w_n = recurrence.joined_weights(b_ih[of_n] if bias else None, w_ih[of_n])
     p = empty((steps, batch, hidden), dtype)
     numpy.matmul(rows(before)[:, hidden:], w_n.T, rows(p))
@@ -109,7 +110,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     a = empty((batch, 2 * hidden), dtype)
     rz, less, q_d, (n, _) = empty((4, 2, batch, hidden), dtype)
     a_blocks, (r, z), (_, less_z), (q, d), one = _as_blocks(a, 2), rz, less, q_d, numpy.ones((), dtype)
-    matmul, add, subtract, multiply, tanh = numpy.matmul, numpy.add, numpy.subtract, numpy.multiply, numpy.tanh
+    add, subtract, multiply, tanh = numpy.add, numpy.subtract, numpy.multiply, numpy.tanh
     pads = recurrence.pads_by_step(padding, steps)
     h_1, h = before[:, :, : hidden + bias], before[:, :, :hidden]
     factors = into_da[:, 0], into_da[:, 1:3], into_da[:, 1], into_da[:, 3], z_kept
@@ -119,7 +120,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
         tanh(a_blocks, rz)
         multiply(rz, half, rz)
         add(rz, half, rz)
-        matmul(h_1, w_q, q)
+        product_q(h_1, w_q, q)
         multiply(r, q, n)
         add(n, p_n, n)
         tanh(n, n)
@@ -143,7 +144,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
 def _backward_numpy(xp, weights, dy, dh, padding, reverse, before, into_da, z_kept):
     """The gradients of a and q take the place of their factors."""
     steps, batch, hidden = dy.shape
-    w_hh, _ = recurrence.right_factor(weights[1])
+    w_hh, product = recurrence.right_factor(weights[1], batch, gaps=True)
     first, (dh, through) = dh, empty((2, batch, hidden), dy.dtype)
     dh[...] = 0 if first is None else first
     blocks = empty((4, batch, hidden), dy.dtype)
@@ -151,14 +152,14 @@ def _backward_numpy(xp, weights, dy, dh, padding, reverse, before, into_da, z_ke
     if padding is not None:
         into_da *= ~padding[:, None]
         numpy.copyto(z_kept, 1, where=padding)  # z = 1 holds the state
-    add, multiply, matmul = numpy.add, numpy.multiply, numpy.matmul
+    add, multiply = numpy.add, numpy.multiply
     run = zip(dy, into_da, z_kept, _as_blocks(da, 4), da[:, :, hidden:], strict=True)
     for dy_t, factors, z, da_blocks, into_h in in_order(run, not reverse):
         add(dh, dy_t, dh)
         multiply(dh, factors, blocks)
         multiply(dh, z, through)
         da_blocks[...] = blocks
-        matmul(into_h, w_hh, dh)
+        product(into_h, w_hh, dh)
         add(dh, through, dh)
     da, bias = rows(da), weights[2] is not None
     return da, dh, recurrence.joined_grads(da[:, : 3 * hidden], da[:, hidden:], before, hidden, bias)

@@ -82,8 +82,8 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
 
     sigmoid(z) = (1 + tanh(z / 2)) / 2, so that one tanh serves all gates; the weights carry the half.
 
-    Backward multiplies dh and dc with factors that are known here, and needs nothing else but f:
-    f c (1 - f), i g (1 - i), h' (1 - o), i - i g g, o - h' tanh(c') for dz_f, dz_i, dz_o, dz_g and dc.
+    Backward multiplies dh and dc with factors that are known here, and needs nothing else:
+    f c (1 - f), i g (1 - i), h' (1 - o) for dz_f, dz_i, dz_o; f, i - i g g, o - h' tanh(c') for dc before, dz_g, dc.
     """
     steps, batch, _ = x.shape
     w_ih, w_hh, b_ih, b_hh = weights
@@ -91,28 +91,27 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     before, after = recurrence.joined(x, state[0], hidden, b_ih is not None, reverse)
     w = recurrence.joined_weights(w_hh, None if b_ih is None else b_ih + b_hh, w_ih)
     w *= numpy.array([0.5, 0.5, 1, 0.5], dtype).repeat(hidden)[:, None]
-    w, product, z, z_blocks = _gate_product(w.T, batch, hidden)
-    y = empty((steps, batch, hidden), dtype)
-    into_dz, into_dc = (empty((steps, n, batch, hidden), dtype) for n in (4, 2))  # for dz f, i, o, g; for dc, and f
+    w, product = recurrence.right_factor(w.T, batch)
+    into_dz, kept = (empty((steps, n, batch, hidden), dtype) for n in (4, 3))
 
+    z = empty((batch, 4 * hidden), dtype)
     gates = empty((4, batch, hidden), dtype)  # f, i, o, g
     cells = empty((3, batch, hidden), dtype)  # c, g, tanh(c')
     made = empty((3, batch, hidden), dtype)  # f c, i g, h'
-    pairs, f_i_o, f_i = gates.reshape(z_blocks.shape), gates[:3], gates[:2]
-    (f, i, o, g_made), (c, g, tanh_c), (fc, ig, h_made) = gates, cells, made
-    c_g, g_tanh_c, fc_ig, ig_h = cells[:2], cells[1:], made[:2], made[1:]
+    z_blocks, pairs, f_i_o_made, g_made = _as_blocks(z), gates.reshape(2, 2, batch, hidden), gates[:3], gates[3]
+    (c, g, tanh_c), c_g, g_tanh_c = cells, cells[:2], cells[1:]
+    (fc, ig, h), fc_ig, ig_h = made, made[:2], made[1:]
     one, half = numpy.ones((), dtype), numpy.full((), 0.5, dtype)
     c[...] = 0 if state[1] is None else state[1]
     add, subtract, multiply, tanh = numpy.add, numpy.subtract, numpy.multiply, numpy.tanh
 
     pads = recurrence.pads_by_step(padding, steps)
-    factors = into_dz[:, :3], into_dz[:, 3], into_dc[:, 0], into_dc[:, 1]
-    run = zip(before, after, y, *factors, pads, strict=True)
-    for h_x, h_new, y_t, a_f_i_o, a_g, a_c, f_kept, pad in in_order(run, reverse):
+    run = zip(before, after, into_dz[:, :3], kept, kept[:, :2], kept[:, 1:], kept[:, 2], pads, strict=True)
+    for h_x, h_new, factors, f_i_o, f_i, i_o, o, pad in in_order(run, reverse):
         product(h_x, w, z)
         tanh(z_blocks, pairs)
-        multiply(f_i_o, half, f_i_o)
-        add(f_i_o, half, f_i_o)
+        multiply(f_i_o_made, half, f_i_o_made)
+        add(f_i_o_made, half, f_i_o)
         g[...] = g_made
         multiply(f_i, c_g, fc_ig)
         if pad is None:
@@ -120,63 +119,51 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
         else:
             numpy.copyto(c, fc + ig, where=~pad)
         tanh(c, tanh_c)
-        multiply(o, tanh_c, h_made)
-        h_new[...] = h_made
-        y_t[...] = h_made
+        multiply(o, tanh_c, h)
+        h_new[...] = h
         if pad is not None:
             numpy.copyto(h_new, h_x[:, :hidden], where=pad)
-        subtract(one, f_i_o, a_f_i_o)
-        multiply(a_f_i_o, made, a_f_i_o)
+        subtract(one, f_i_o, factors)
+        multiply(factors, made, factors)
         multiply(ig_h, g_tanh_c, ig_h)
-        subtract(i, ig_h[0], a_g)
-        subtract(o, ig_h[1], a_c)
-        f_kept[...] = f
-    return masked(xp, padding, y), (after[0 if reverse else -1], c), (padding, reverse, before, into_dz, into_dc)
+        subtract(i_o, ig_h, i_o)
+    y = empty((steps, batch, hidden), dtype)
+    y[...] = masked(xp, padding, after)
+    return y, (after[0 if reverse else -1], c), (padding, reverse, before, into_dz, kept)
 
 
-def _gate_product(w, batch, hidden):
-    """The weights, f(rows, weights, z), an array for z, and its view that begins with f, i and o, g: (2, 2, N, ..)."""
-    thin = recurrence.thin_factor(w, batch, hidden)
-    if thin is None:
-        w, product = recurrence.right_factor(w)
-        z = empty((batch, 4 * hidden), w.dtype)
-        return w, product, z, _as_blocks(z)
-    count, _, width = thin.shape
-    z = empty((count, batch, width), w.dtype)
-    return thin, numpy.matmul, z, z.reshape(2, 2, count // 4, batch, width)[:, ::-1].transpose(0, 1, 3, 2, 4)
-
-
-def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_dz, into_dc):
+def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_dz, kept):
     """The gradients of z take the place of their factors."""
     steps, batch, hidden = dy.shape
     dtype = dy.dtype
-    w_hh, product = recurrence.right_factor(weights[1])
+    w_hh, product = recurrence.right_factor(weights[1], batch)
     dh, dc, through = empty((3, batch, hidden), dtype)
     dh[...], dc[...] = (0 if grad is None else grad for grad in state_grad)
     blocks = empty((4, batch, hidden), dtype)
-    f_i, o, g, pairs = blocks[:2], blocks[2], blocks[3], blocks.reshape(2, 2, batch, hidden)
-    dz = into_dz.reshape(steps, batch, 4 * hidden)
+    f, i, o, g = blocks
+    dz, pairs = into_dz.reshape(steps, batch, 4 * hidden), blocks.reshape(2, 2, batch, hidden)
     if padding is not None:
-        into_dz *= ~padding[:, None]
-        into_dc[:, 0] *= ~padding
-        numpy.copyto(into_dc[:, 1], 1, where=padding)
+        into_dz[:, :3] *= ~padding[:, None]
+        kept[:, 1:] *= ~padding[:, None]
+        numpy.copyto(kept[:, 0], 1, where=padding)
     add, multiply, pads = numpy.add, numpy.multiply, recurrence.pads_by_step(padding, steps)
-    factors = into_dz[:, :2], into_dz[:, 2], into_dz[:, 3], into_dc[:, 0], into_dc[:, 1]
-    for dy_t, a_f_i, a_o, a_g, a_c, f, dz_t, dz_blocks, pad in in_order(
-        zip(dy, *factors, dz, _as_blocks(dz), pads, strict=True), not reverse
-    ):
+    factors = (*into_dz.swapaxes(0, 1)[:3], *kept.swapaxes(0, 1))
+    run = zip(dy, *factors, dz, _as_blocks(dz), pads, strict=True)
+    for dy_t, a_f, a_i, a_o, f_kept, a_g, a_c, dz_t, dz_blocks, pad in in_order(run, not reverse):
         add(dh, dy_t, dh)
         multiply(dh, a_c, through)
         add(dc, through, dc)
-        multiply(dc, a_f_i, f_i)
+        multiply(dc, a_f, f)
+        multiply(dc, a_i, i)
         multiply(dh, a_o, o)
         multiply(dc, a_g, g)
         dz_blocks[...] = pairs
-        multiply(dc, f, dc)
+        multiply(dc, f_kept, dc)
         if pad is None:
             product(dz_t, w_hh, dh)
         else:
-            numpy.copyto(dh, numpy.matmul(dz_t, w_hh), where=~pad)
+            product(dz_t, w_hh, through)
+            numpy.copyto(dh, through, where=~pad)
     dz = rows(dz)
     return dz, (dh, dc), recurrence.joined_grads(dz, dz, before, hidden, weights[2] is not None)
 

@@ -138,29 +138,39 @@ def joined_grads(into_x: Array, into_h: Array, before: Array, hidden: int, bias:
     return dw_x[:, bias:], dw_h[:, :hidden], dw_x[:, 0] if bias else None, dw_h[:, hidden] if bias else None
 
 
-def right_factor(matrix: Array) -> tuple[Array, Callable[..., Any]]:
+def right_factor(matrix: Array, rows: int, gaps: bool = False) -> tuple[Array, Callable[..., Any]]:
     """A copy of the matrix, and the function that multiplies the rows of every step with it: f(rows, copy, out).
 
     In a large matrix the rows must not begin a power of two apart, where a product finds them in the same few cache
-    lines; matmul takes the gaps as they are, and for small ones dot is called faster.
-    """
-    gap, product = (16, numpy.matmul) if matrix.size > SMALL else (0, numpy.ndarray.dot)
-    copy = memory.empty((matrix.shape[0], matrix.shape[1] + gap), matrix.dtype)[:, : matrix.shape[1]]
-    copy[...] = matrix
-    return copy, product
-
-
-def thin_factor(matrix: Array, rows: int, hidden: int) -> Array | None:
-    """A copy of the (K, G) matrix as (G / B, K, B), for a product with few rows at a time: matmul(rows, copy).
-
-    One thread of OpenBLAS packs the whole matrix for each product, which with few rows takes as long as the product.
-    Products of less than a million multiplications it makes without (on processors with AVX-512), so the columns are
-    taken B at a time. None where there is nothing to gain.
+    lines. For small matrices dot is called faster; but what lies with gaps, as the rows of a step may, it copies.
     """
     size, columns = matrix.shape
-    width = next((b for b in (128, 64, 32) if rows * size * b <= 1_000_000 and hidden % b == 0), 0)
-    if matrix.size <= SMALL or not width or not threads.one_for_blas():
-        return None
-    copy = memory.empty((columns // width, size, width), matrix.dtype)
-    copy[...] = matrix.reshape(size, columns // width, width).transpose(1, 0, 2)
-    return copy
+    if matrix.size > SMALL and rows * matrix.size > threads.UNPACKED and threads.takes_unpacked():
+        for parts, width in ((parts, width) for parts in (1, 2, 4, 8) for width in (64, 32)):
+            if rows * size * width <= parts * threads.UNPACKED and size % parts == 0 and columns % width == 0:
+                return _right_blocks(matrix, rows, parts, width)
+    gap = 16 if matrix.size > SMALL else 0
+    copy = memory.empty((size, columns + gap), matrix.dtype)[:, :columns]
+    copy[...] = matrix
+    return copy, numpy.matmul if gap or gaps else numpy.ndarray.dot
+
+
+def _right_blocks(matrix: Array, rows: int, parts: int, width: int) -> tuple[Array, Callable[..., Any]]:
+    """The same with the (K, G) matrix cut into (P, G / B, K / P, B), for products so small that BLAS packs nothing.
+
+    Else one thread of it packs the whole matrix at every step, which with few rows takes as long as the product.
+    """
+    size, columns = matrix.shape
+    copy = memory.empty((parts, columns // width, size // parts, width), matrix.dtype)
+    copy[...] = matrix.reshape(parts, size // parts, columns // width, width).swapaxes(1, 2)
+    made = memory.empty((parts, columns // width, rows, width), matrix.dtype)
+
+    def product(a: Array, copy: Array, out: Array) -> None:
+        by_width = out.reshape(rows, columns // width, width).swapaxes(0, 1)
+        if parts == 1:
+            numpy.matmul(a, copy[0], by_width)
+        else:
+            numpy.matmul(a.reshape(rows, parts, 1, size // parts).transpose(1, 2, 0, 3), copy, made)
+            numpy.add.reduce(made, 0, out=by_width)
+
+    return copy, product

@@ -25,6 +25,7 @@ import numpy
 from mtorch.arrays import Array
 from mtorch.kernels.memory import empty
 
+UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS has kernels that take matrices as they lie
 WORTH = 1 << 25  # operations below which waking a thread costs more than it saves
 
 _busy, _door = Lock(), Lock()
@@ -56,10 +57,10 @@ def holding() -> bool:
     return _holders > 0
 
 
-def one_for_blas() -> bool:
-    """Whether BLAS makes a product with one thread now."""
+def takes_unpacked() -> bool:
+    """Whether BLAS makes a product of up to `UNPACKED` multiplications without packing: one thread, with AVX-512."""
     blas = _blas_threads()
-    return blas is not None and blas[0]() == 1
+    return blas is not None and blas[0]() == 1 and _kernels() in ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 
 def alone(function: Callable[..., Any], *args: Any) -> Any:
@@ -205,13 +206,22 @@ def _answer(context: Context, function: Callable[[range], Any], part: range, i: 
 @cache
 def _blas_threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
     """How to ask the OpenBLAS that NumPy has loaded for its number of threads, and how to set it."""
-    try:
+    return next(filter(all, _of_openblas("get_num_threads", "set_num_threads")), None)
+
+
+@cache
+def _kernels() -> str:
+    """The kind of processor that OpenBLAS has chosen its kernels for."""
+    for (name,) in filter(all, _of_openblas("get_corename")):
+        name.restype = ctypes.c_char_p
+        return name().decode()
+    return ""
+
+
+def _of_openblas(*names: str) -> Iterator[tuple[Callable[..., Any] | None, ...]]:
+    """Those functions of the OpenBLAS that NumPy has loaded, for every way in which its builds spell them."""
+    with suppress(AttributeError, OSError):
         library = ctypes.PyDLL(numpy._core._multiarray_umath.__file__)
-    except (AttributeError, OSError):
-        return None
-    for prefix in ("scipy_openblas", "openblas"):
-        for suffix in ("64_", ""):
-            get, set_to = (getattr(library, f"{prefix}_{verb}_num_threads{suffix}", None) for verb in ("get", "set"))
-            if get and set_to:
-                return get, set_to
-    return None
+        for prefix in ("scipy_openblas", "openblas"):
+            for suffix in ("64_", ""):
+                yield tuple(getattr(library, f"{prefix}_{name}{suffix}", None) for name in names)

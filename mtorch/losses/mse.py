@@ -1,10 +1,10 @@
 """Mean squared error."""
 
-from types import ModuleType
+from typing import Any
 
-from mtorch.arrays import Array
-from mtorch.kernels.memory import empty_like
-from mtorch.losses.base import LossFunction
+from mtorch.arrays import Array, array_module, constant, whole
+from mtorch.kernels.rows import sum_squares
+from mtorch.losses.base import Loss, LossFunction
 
 
 class MSELoss(LossFunction):
@@ -15,8 +15,15 @@ class MSELoss(LossFunction):
     Backward: dL/dp = 2 (p - t).
     """
 
-    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
-        d = prediction - target
-        terms = xp.multiply(d, d, out=empty_like(xp, d))
-        d *= 2
-        return terms, d
+    def __call__(self, prediction: Array, target: Any) -> Loss:
+        prediction = self.admit(prediction)
+        xp = array_module(prediction)
+        d = whole(xp, prediction - self.admit_target(xp, prediction, target))
+        if self.reduction == "none":
+            squares = whole(xp, d * d)
+            d *= 2
+            return self.outcome(xp, squares, d)
+        share = 1 / self.number(d.size, d) if self.reduction == "mean" else 1.0
+        value = sum_squares(xp, d)
+        d *= constant(xp, 2 * share, d.dtype)
+        return self.outcome(xp, value, d, share)

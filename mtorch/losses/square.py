@@ -7,10 +7,11 @@ from typing import Any
 from mtorch.arrays import Array, array_module, constant
 from mtorch.checks import check_flag
 from mtorch.kernels.labels import one_hot
+from mtorch.kernels.rows import sum_squares
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
 from mtorch.losses.labels import admit_labels, class_axis
 
-LONG = 4096  # entries from which on BLAS, which adds one after the other, loses digits of float32
+LONG = 4096  # entries up to which one product sums their squares without a loss of digits
 
 
 class SquareLoss(LossFunction):
@@ -38,7 +39,7 @@ class SquareLoss(LossFunction):
         if self.reduction == "none":
             return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d)
         share = 1 / self.number(d.size // classes, d) if self.reduction == "mean" else 1.0
-        value = xp.vdot(d, d) if d.size <= LONG else (d * d).sum()
+        value = xp.vdot(d, d) if d.size <= LONG else sum_squares(xp, d)
         d *= constant(xp, share, d.dtype)
         return self.outcome(xp, value, d, 0.5 * share)
 
