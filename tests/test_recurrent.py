@@ -639,7 +639,7 @@ def test_wrong_lengths_on_a_device_are_raised_at_the_next_host_read(kind):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize(
-    ("rows", "there", "back"), [(20, (1, 64), (1, 64)), (50, (1, 64), (1, 32)), (200, (1, 32), (4, 32))]
+    ("rows", "there", "back"), [(20, (1, 64), (1, 64)), (50, (1, 64), (2, 64)), (200, (1, 32), (8, 64))]
 )
 @pytest.mark.parametrize("reverse", [False, True])
 def test_products_that_blas_does_not_pack_equal_the_generic_ones(monkeypatch, cell, rows, there, back, reverse):

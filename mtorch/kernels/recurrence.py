@@ -11,6 +11,7 @@ compute the same with few calls, in place, with every operand of a step contiguo
 time when the recurrence runs backwards: the states before and after step t stand in one buffer of T + 1.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -146,7 +147,7 @@ def right_factor(matrix: Array, rows: int, gaps: bool = False) -> tuple[Array, C
     """
     size, columns = matrix.shape
     if matrix.size > SMALL and rows * matrix.size > threads.UNPACKED and threads.takes_unpacked():
-        for parts, width in ((parts, width) for parts in (1, 2, 4, 8) for width in (64, 32)):
+        for width, parts in itertools.product((64, 32), (1, 2, 4, 8)):
             if rows * size * width <= parts * threads.UNPACKED and size % parts == 0 and columns % width == 0:
                 return _right_blocks(matrix, rows, parts, width)
     gap = 16 if matrix.size > SMALL else 0
@@ -164,6 +165,7 @@ def _right_blocks(matrix: Array, rows: int, parts: int, width: int) -> tuple[Arr
     copy = memory.empty((parts, columns // width, size // parts, width), matrix.dtype)
     copy[...] = matrix.reshape(parts, size // parts, columns // width, width).swapaxes(1, 2)
     made = memory.empty((parts, columns // width, rows, width), matrix.dtype)
+    total = memory.empty(made.shape[1:], matrix.dtype)
 
     def product(a: Array, copy: Array, out: Array) -> None:
         by_width = out.reshape(rows, columns // width, width).swapaxes(0, 1)
@@ -171,6 +173,7 @@ def _right_blocks(matrix: Array, rows: int, parts: int, width: int) -> tuple[Arr
             numpy.matmul(a, copy[0], by_width)
         else:
             numpy.matmul(a.reshape(rows, parts, 1, size // parts).transpose(1, 2, 0, 3), copy, made)
-            numpy.add.reduce(made, 0, out=by_width)
+            numpy.add.reduce(made, 0, out=total)
+            by_width[...] = total
 
     return copy, product
