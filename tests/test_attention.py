@@ -200,3 +200,9 @@ def test_fixed_positions_are_sines_and_cosines():
     numpy.testing.assert_allclose((y**2).sum(axis=1), 4)
     for pair, rate in enumerate((1, 0.1, 0.01, 0.001)):
         numpy.testing.assert_allclose(y[3, 2 * pair : 2 * pair + 2], [numpy.sin(3 * rate), numpy.cos(3 * rate)])
+
+
+def test_the_repr_shows_what_was_chosen():
+    assert repr(layers.MultiHeadAttention(4, 2)) == "MultiHeadAttention(4, 2)"
+    chosen = layers.MultiHeadAttention(4, 2, dropout=0.1, causal=True)
+    assert repr(chosen) == "MultiHeadAttention(4, 2, dropout=0.1, causal=True)"

@@ -15,6 +15,7 @@ from mtorch import (
     Layer,
     Module,
     Parameter,
+    Residual,
     Sequential,
     ShapeMismatchError,
     initializers,
@@ -339,3 +340,15 @@ def test_a_checkpoint_with_settings_of_another_program_is_one_line(tmp_path, cap
 def test_no_module_of_arrays_is_any_object_with_functions():
     with pytest.raises(TypeError, match="array module"):
         layers.Linear(1, 1, xp=types.SimpleNamespace(zeros=numpy.zeros))
+
+
+def test_a_shortcut_that_is_missing_is_told_when_the_net_is_built():
+    wanted = "both branches to return one shape, got 4 and 3 entries on axis -1"
+    with pytest.raises(ShapeMismatchError, match=wanted) as caught:
+        Sequential(layers.Linear(2, 3), Residual(layers.Linear(3, 4)))
+    assert str(caught.value).startswith("Residual(Linear(3 -> 4))")
+
+
+def test_a_misspelt_option_is_told_with_the_name_of_its_loss():
+    with pytest.raises(TypeError, match="CrossEntropyLoss.*wieght"):
+        losses.CrossEntropyLoss(wieght=[1, 2])

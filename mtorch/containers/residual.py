@@ -32,7 +32,9 @@ class Residual(Container):
         out = self.body.flow(known)
         around = known if self.shortcut is None else self.shortcut.flow(known)
         for axis, size in out.items():
-            self.expect(around, axis, size)
+            if around.get(axis, size) != size:
+                got = f"{size} and {around[axis]} entries on axis {axis}"
+                raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
         return around | out
 
     def admit(self, x: Value) -> Value:

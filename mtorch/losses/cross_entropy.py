@@ -26,8 +26,16 @@ class CrossEntropyLoss(LabelLoss):
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2015, arXiv:1512.00567 (smoothing).
     """
 
-    def __init__(self, backward_func: Any = None, *, label_smoothing: float = 0, **options: Any):
-        super().__init__(backward_func, **options)
+    def __init__(
+        self,
+        backward_func: Any = None,
+        *,
+        weight: Any = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0,
+        reduction: str = "mean",
+    ):
+        super().__init__(backward_func, weight=weight, ignore_index=ignore_index, reduction=reduction)
         check_number(self, "label_smoothing", label_smoothing, 0, 1)
         self.label_smoothing = label_smoothing
 

@@ -12,6 +12,8 @@ class Adadelta(Optimizer):
 
     u is the recent size of the moves themselves, so that a direction has the units of the parameter and the rate none.
 
+    options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
+
     Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, arXiv:1212.5701.
     """
 

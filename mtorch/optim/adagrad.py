@@ -15,6 +15,8 @@ class Adagrad(Optimizer):
     Each entry has a rate of its own, which falls the faster the larger its gradients were. s begins at
     `initial_accumulator_value`.
 
+    options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
+
     Duchi, Hazan & Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011.
     """
 

@@ -41,12 +41,16 @@ class Adam(_Adaptive):
 
     Both averages begin at 0; dividing by 1 - beta^t makes them averages of the t gradients there were.
 
+    options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
+
     Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980.
     """
 
 
 class AdamW(_Adaptive):
     """Adam with decoupled weight decay: d of Adam + weight_decay * value, so that the averages see the gradient alone.
+
+    options: those of Adam.
 
     Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.
     """

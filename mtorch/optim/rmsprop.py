@@ -14,6 +14,7 @@ class RMSprop(Optimizer):
 
     centered: the root is of the variance a - m^2, with m := alpha m + (1 - alpha) g.
     momentum: v := momentum * v + d takes the place of d.
+    options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
 
     Tieleman & Hinton, "Lecture 6.5: RMSprop", COURSERA: Neural Networks for Machine Learning, 2012.
     """

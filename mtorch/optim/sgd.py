@@ -11,6 +11,8 @@ from mtorch.optim.base import Optimizer, Rate
 class SGD(Optimizer):
     """d = g; with momentum v := momentum * v + g and d = v, or with Nesterov d = g + momentum * v.
 
+    options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
+
     Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and momentum in deep learning", 2013.
     """
 
