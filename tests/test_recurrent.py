@@ -8,7 +8,7 @@ import pytest
 from conformance import assert_same, run
 
 from mtorch import Bidirectional, Graph, Input, Recurrent, Sequential, ShapeMismatchError, layers
-from mtorch.kernels import gru, lstm, recurrence, rnn
+from mtorch.kernels import gru, lstm, recurrence, rnn, threads
 from mtorch.layer import EMPTY, Layer
 from mtorch.testing import check_gradients, strict
 
@@ -697,3 +697,63 @@ def test_what_blas_does_not_pack_depends_on_its_threads_and_kernels(monkeypatch)
     assert not threads.takes_unpacked()
     monkeypatch.undo()
     assert threads._kernels() == "" or threads._kernels().isalnum()
+
+
+def in_turn(function, count, operations):
+    """`threads.in_parts` with three threads, one after the other."""
+    bounds = [count * i // 3 for i in range(4)]
+    return [function(range(low, high)) for low, high in itertools.pairwise(bounds) if low < high]
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"bidirectional": True, "num_layers": 2, "bias": False}, {"batch_first": True, "return_state": True}],
+)
+@pytest.mark.parametrize("batch", [3, 4, 6, 7, 13])
+def test_a_batch_that_threads_divide_gives_the_same(monkeypatch, kind, options, batch):
+    layer = fused(kind, **options)
+    x = normal(*((batch, 4) if layer.batch_first else (4, batch)), D)
+    state = state_of(kind, layer.num_layers * layer.directions, batch, H)
+    values = x, (state, x), (None, x, numpy.arange(batch) % 4 + 1)
+    whole = [run(layer, value) for value in values]
+    parts_of = []
+    monkeypatch.setattr(recurrence, "WIDE", H)
+    monkeypatch.setattr(recurrence, "SHARE", 2)
+    monkeypatch.setattr(recurrence.threads, "several", lambda: True)
+    monkeypatch.setattr(recurrence.threads, "in_parts", lambda *args: parts_of.append(args[1]) or in_turn(*args))
+    for value, expected in zip(values, whole, strict=True):
+        assert_same(run(layer, value)[:2], expected[:2], 1e-13)
+        for name, grad in run(layer, value)[2].items():
+            assert_same(grad, expected[2][name], 1e-13)
+    assert set(parts_of) == ({batch // 2} | {min(3, batch // 2)} if batch > 3 else set())
+
+
+@every_kind
+def test_threads_divide_only_long_steps_on_the_host(monkeypatch, kind):
+    divided = []
+    monkeypatch.setattr(recurrence.threads, "several", lambda: True)
+    monkeypatch.setattr(recurrence.threads, "in_parts", lambda *args: divided.append(args[1]) or in_turn(*args))
+    wide, narrow = (getattr(layers, kind)(1, size, rng=0) for size in (recurrence.WIDE, recurrence.WIDE - 1))
+    assert wide.spreads and not narrow.spreads
+    share = recurrence.SHARE
+    for layer, batch, expected in ((wide, 2 * share, [2]), (wide, 2 * share - 1, []), (narrow, 9 * share, [])):
+        divided.clear()
+        layer(numpy.zeros((1, batch, 1), "float32"))
+        assert divided == expected
+    divided.clear()
+    with threads.undivided():
+        monkeypatch.undo()
+        assert not threads.several()
+
+
+@every_kind
+def test_the_threads_of_this_machine_give_the_same_as_one(kind):
+    layer = getattr(layers, kind)(5, recurrence.WIDE, dtype="float64", rng=0)
+    x = normal(6, 3 * recurrence.SHARE + 1, 5)
+    found = run(layer, x)
+    with threads.undivided():
+        wanted = run(layer, x)
+    assert_same(found[:2], wanted[:2], 1e-12)
+    for name, grad in found[2].items():
+        assert_same(grad, wanted[2][name], 1e-12)

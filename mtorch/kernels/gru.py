@@ -20,6 +20,7 @@ from mtorch.kernels import recurrence
 from mtorch.kernels.memory import empty
 from mtorch.kernels.recurrence import State, Weights, held, in_order, masked, rows
 from mtorch.kernels.sigmoid import sigmoid
+from mtorch.kernels.threads import product
 
 
 def forward(
@@ -42,7 +43,7 @@ def backward(
     dw_ih, db_ih = (None if d is None else xp.concatenate((d[size:], d[:size])) for d in (dw_ih, db_ih))
     dx = None
     if input_grad:
-        dx = da[:, : 3 * size].dot(xp.concatenate((w_ih[2 * size :], w_ih[: 2 * size])))
+        dx = product(da[:, : 3 * size], xp.concatenate((w_ih[2 * size :], w_ih[: 2 * size])))
         dx = dx.reshape(*y_grad.shape[:2], w_ih.shape[1])
     return dx, (dh,), (dw_ih, dw_hh, db_ih, db_hh)
 
@@ -98,9 +99,9 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     half = numpy.full((), 0.5, dtype)
     w_rz = recurrence.joined_weights(w_hh[of_rz], (b_ih + b_hh)[of_rz] if bias else None, w_ih[of_rz])
     w_rz *= half
-    w_rz, product = recurrence.right_factor(w_rz.T, batch)
+    w_rz, times = recurrence.right_factor(w_rz.T, batch)
     w_q = recurrence.joined_weights(w_hh[of_n], b_hh[of_n] if bias else None)
-    w_q, product_q = recurrence.right_factor(w_q.T, batch, gaps=True)
+    w_q, times_q = recurrence.right_factor(w_q.T, batch, gaps=True)
     w_n = recurrence.joined_weights(b_ih[of_n] if bias else None, w_ih[of_n])
     p = empty((steps, batch, hidden), dtype)
     numpy.matmul(rows(before)[:, hidden:], w_n.T, rows(p))
@@ -116,11 +117,11 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     factors = into_da[:, 0], into_da[:, 1:3], into_da[:, 1], into_da[:, 3], z_kept
     run = zip(before, h_1, h, after, y, p, *factors, pads, strict=True)
     for h_x, h_1, h, h_new, y_t, p_n, a_n, a_rz, a_r, a_q, z_t, pad in in_order(run, reverse):
-        product(h_x, w_rz, a)
+        times(h_x, w_rz, a)
         tanh(a_blocks, rz)
         multiply(rz, half, rz)
         add(rz, half, rz)
-        product_q(h_1, w_q, q)
+        times_q(h_1, w_q, q)
         multiply(r, q, n)
         add(n, p_n, n)
         tanh(n, n)
@@ -144,7 +145,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
 def _backward_numpy(xp, weights, dy, dh, padding, reverse, before, into_da, z_kept):
     """The gradients of a and q take the place of their factors."""
     steps, batch, hidden = dy.shape
-    w_hh, product = recurrence.right_factor(weights[1], batch, gaps=True)
+    w_hh, times = recurrence.right_factor(weights[1], batch, gaps=True)
     first, (dh, through) = dh, empty((2, batch, hidden), dy.dtype)
     dh[...] = 0 if first is None else first
     blocks = empty((4, batch, hidden), dy.dtype)
@@ -159,7 +160,7 @@ def _backward_numpy(xp, weights, dy, dh, padding, reverse, before, into_da, z_ke
         multiply(dh, factors, blocks)
         multiply(dh, z, through)
         da_blocks[...] = blocks
-        product(into_h, w_hh, dh)
+        times(into_h, w_hh, dh)
         add(dh, through, dh)
     da, bias = rows(da), weights[2] is not None
     return da, dh, recurrence.joined_grads(da[:, : 3 * hidden], da[:, hidden:], before, hidden, bias)

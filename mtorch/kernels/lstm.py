@@ -19,6 +19,7 @@ from mtorch.kernels import recurrence
 from mtorch.kernels.memory import empty
 from mtorch.kernels.recurrence import State, Weights, held, in_order, masked, rows
 from mtorch.kernels.sigmoid import sigmoid
+from mtorch.kernels.threads import product
 
 
 def forward(
@@ -36,7 +37,7 @@ def backward(
     padding, reverse, *rest = memory
     body = _backward_numpy if is_numpy(xp) else backward_generic
     dz, state, grads = body(xp, weights, masked(xp, padding, y_grad), state_grad, padding, reverse, *rest)
-    dx = dz.dot(weights[0]).reshape(*y_grad.shape[:2], weights[0].shape[1]) if input_grad else None
+    dx = product(dz, weights[0]).reshape(*y_grad.shape[:2], weights[0].shape[1]) if input_grad else None
     return dx, state, grads
 
 
@@ -91,7 +92,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     before, after = recurrence.joined(x, state[0], hidden, b_ih is not None, reverse)
     w = recurrence.joined_weights(w_hh, None if b_ih is None else b_ih + b_hh, w_ih)
     w *= numpy.array([0.5, 0.5, 1, 0.5], dtype).repeat(hidden)[:, None]
-    w, product = recurrence.right_factor(w.T, batch)
+    w, times = recurrence.right_factor(w.T, batch)
     into_dz, kept = (empty((steps, n, batch, hidden), dtype) for n in (4, 3))
 
     z = empty((batch, 4 * hidden), dtype)
@@ -108,7 +109,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     pads = recurrence.pads_by_step(padding, steps)
     run = zip(before, after, into_dz[:, :3], kept, kept[:, :2], kept[:, 1:], kept[:, 2], pads, strict=True)
     for h_x, h_new, factors, f_i_o, f_i, i_o, o, pad in in_order(run, reverse):
-        product(h_x, w, z)
+        times(h_x, w, z)
         tanh(z_blocks, pairs)
         multiply(f_i_o_made, half, f_i_o_made)
         add(f_i_o_made, half, f_i_o)
@@ -136,7 +137,7 @@ def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_
     """The gradients of z take the place of their factors."""
     steps, batch, hidden = dy.shape
     dtype = dy.dtype
-    w_hh, product = recurrence.right_factor(weights[1], batch)
+    w_hh, times = recurrence.right_factor(weights[1], batch)
     dh, dc, through = empty((3, batch, hidden), dtype)
     dh[...], dc[...] = (0 if grad is None else grad for grad in state_grad)
     blocks = empty((4, batch, hidden), dtype)
@@ -160,9 +161,9 @@ def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_
         dz_blocks[...] = pairs
         multiply(dc, f_kept, dc)
         if pad is None:
-            product(dz_t, w_hh, dh)
+            times(dz_t, w_hh, dh)
         else:
-            product(dz_t, w_hh, through)
+            times(dz_t, w_hh, through)
             numpy.copyto(dh, through, where=~pad)
     dz = rows(dz)
     return dz, (dh, dc), recurrence.joined_grads(dz, dz, before, hidden, weights[2] is not None)

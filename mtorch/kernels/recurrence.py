@@ -19,13 +19,72 @@ from typing import Any
 import numpy
 
 from mtorch import arrays
-from mtorch.arrays import BLOCK, Array
+from mtorch.arrays import BLOCK, Array, is_numpy
 from mtorch.kernels import memory, threads
 
+WIDE = 256  # hidden entries from which on a step is so long that several threads can make one each
+SHARE = 16  # sequences of a thread, at least
 SMALL = 1 << 14  # entries of a matrix up to which the call of a product costs more than how its rows lie
 
 State = tuple[Array | None, ...]
 Weights = tuple[Array, Array, Array | None, Array | None]
+
+
+def forward(
+    kernel: ModuleType,
+    xp: ModuleType,
+    x: Array,
+    state: State,
+    weights: Weights,
+    padding: Array | None,
+    reverse: bool,
+    *options: Any,
+) -> tuple[Array, State, Any]:
+    """`kernel.forward`; where its steps are long, each thread takes some of the sequences through all of them."""
+    (steps, batch, _), hidden = x.shape, weights[1].shape[1]
+    shares = batch // SHARE
+    if hidden < WIDE or shares < 2 or not is_numpy(xp) or not threads.several():
+        return kernel.forward(xp, x, state, weights, padding, reverse, *options)
+    y = memory.empty((steps, batch, hidden), x.dtype)
+
+    def part(numbers: range) -> tuple[Any, ...]:
+        rows = slice(batch * numbers.start // shares, batch * numbers.stop // shares)
+        first = tuple(None if each is None else each[rows] for each in state)
+        pads = None if padding is None else padding[:, rows]
+        y[:, rows], last, kept = kernel.forward(xp, x[:, rows], first, weights, pads, reverse, *options)
+        return last, (rows, kept)
+
+    lasts, kept = zip(*threads.in_parts(part, shares, _operations(steps * batch, weights)), strict=True)
+    return y, tuple(map(numpy.concatenate, zip(*lasts, strict=True))), list(kept)
+
+
+def backward(
+    kernel: ModuleType, xp: ModuleType, kept: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool
+) -> tuple[Array | None, State, list[Weights]]:
+    """`kernel.backward`, with the gradients of the weights from each part."""
+    if not isinstance(kept, list):
+        dx, state, grads = kernel.backward(xp, kept, weights, y_grad, state_grad, input_grad)
+        return dx, state, [grads]
+    size = *y_grad.shape[:2], weights[0].shape[1]
+    dx = memory.empty(size, y_grad.dtype) if input_grad else None
+
+    def part(numbers: range) -> list[tuple[State, Weights]]:
+        found = []
+        for rows, own in kept[numbers.start : numbers.stop]:
+            last = tuple(None if each is None else each[rows] for each in state_grad)
+            d, first, grads = kernel.backward(xp, own, weights, y_grad[:, rows], last, input_grad)
+            if input_grad:
+                dx[:, rows] = d
+            found.append((first, grads))
+        return found
+
+    parts = threads.in_parts(part, len(kept), _operations(size[0] * size[1], weights))
+    firsts, grads = zip(*itertools.chain(*parts), strict=True)
+    return dx, tuple(map(numpy.concatenate, zip(*firsts, strict=True))), list(grads)
+
+
+def _operations(rows: int, weights: Weights) -> int:
+    return rows * (weights[0].size + weights[1].size)
 
 
 def padding_mask(xp: ModuleType, lengths: Array, steps: int) -> Array:
@@ -78,7 +137,7 @@ def project(xp: ModuleType, x: Array, weight: Array, bias: Array | None) -> Arra
         flat = xp.concatenate((flat, xp.ones((steps * batch, 1), x.dtype)), axis=1)
         weight = xp.concatenate((weight, bias[None, :]))
     out = memory.empty_on(xp, (steps, batch, weight.shape[1]), x.dtype)
-    xp.dot(flat, weight, out=rows(out))
+    threads.product(flat, weight, rows(out))
     return out
 
 
@@ -90,7 +149,7 @@ def weight_grads(xp: ModuleType, x: Array, before: Array, into_x: Array, into_h:
     ones = arrays.ones(xp, into_x.shape[0], into_x.dtype)
     b_ih = xp.matmul(ones, into_x) if bias else None
     b_hh = b_ih if into_h is into_x or not bias else xp.matmul(ones, into_h)
-    return xp.matmul(into_x.T, rows(x)), xp.matmul(into_h.T, rows(before)), b_ih, b_hh
+    return threads.product(into_x.T, rows(x)), threads.product(into_h.T, rows(before)), b_ih, b_hh
 
 
 def masked(xp: ModuleType, padding: Array | None, a: Array) -> Array:
@@ -128,7 +187,7 @@ def joined_grads(into_x: Array, into_h: Array, before: Array, hidden: int, bias:
     """What `weight_grads` gives, from the joined rows: in one product where into_x is into_h."""
 
     def product(g: Array, x: Array) -> Array:
-        return numpy.matmul(g.T, x, out=memory.empty((g.shape[1], x.shape[1]), x.dtype))
+        return threads.product(g.T, x, memory.empty((g.shape[1], x.shape[1]), x.dtype))
 
     before = rows(before)
     if into_x is into_h:

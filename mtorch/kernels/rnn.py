@@ -15,6 +15,7 @@ from mtorch.arrays import Array, is_numpy
 from mtorch.kernels import recurrence
 from mtorch.kernels.memory import empty
 from mtorch.kernels.recurrence import State, Weights, held, in_order, masked, rows
+from mtorch.kernels.threads import product
 
 
 def forward(
@@ -38,7 +39,7 @@ def backward(
     x, before, *rest = memory
     body = _backward_numpy if is_numpy(xp) else backward_generic
     dz, dh = body(xp, weights[1], masked(xp, rest[0], y_grad), state_grad[0], *rest)
-    dx = dz.dot(weights[0]).reshape(x.shape) if input_grad else None
+    dx = product(dz, weights[0]).reshape(x.shape) if input_grad else None
     return dx, (dh,), recurrence.weight_grads(xp, x, before, dz, dz, weights[2] is not None)
 
 
@@ -70,12 +71,12 @@ def _forward_numpy(xp, x, state, weights, padding, reverse, nonlinearity):
     hidden = w_hh.shape[1]
     p = recurrence.project(xp, x, w_ih.T, None if b_ih is None else b_ih + b_hh)
     before, after = recurrence.state_buffer(xp, x, hidden, state[0], reverse)
-    w_hh = numpy.ascontiguousarray(w_hh.T)
+    w_hh, times = recurrence.right_factor(w_hh.T, x.shape[1])
     z = empty(p.shape[1:], x.dtype)
     zero = numpy.zeros((), x.dtype)
     run = zip(before, after, p, recurrence.pads_by_step(padding, len(x)), strict=True)
     for h, h_new, p_t, pad in in_order(run, reverse):
-        h.dot(w_hh, z)
+        times(h, w_hh, z)
         numpy.add(z, p_t, z)
         if nonlinearity == "tanh":
             numpy.tanh(z, h_new)
@@ -91,7 +92,8 @@ def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, nonlinearity, after):
     """dz first holds f', made block by block for many steps at once, and is multiplied with dh step by step."""
     steps, batch, hidden = dy.shape
     dh = numpy.zeros((batch, hidden), dy.dtype) if dh is None else dh.copy()
-    dz = empty(dy.shape, dy.dtype)
+    dz, spare = empty(dy.shape, dy.dtype), empty(dh.shape, dh.dtype)
+    w_hh, times = recurrence.right_factor(w_hh, batch)
     pads = recurrence.pads_by_step(padding, steps)
     for low, high in recurrence.blocks_backward(steps, batch * hidden, reverse):
         slopes = dz[low:high]
@@ -108,7 +110,8 @@ def _backward_numpy(xp, w_hh, dy, dh, padding, reverse, nonlinearity, after):
             numpy.add(dh, dy_t, dh)
             numpy.multiply(dh, dz_t, dz_t)
             if pad is None:
-                dz_t.dot(w_hh, dh)
+                times(dz_t, w_hh, dh)
             else:
-                numpy.copyto(dh, dz_t.dot(w_hh), where=~pad)
+                times(dz_t, w_hh, spare)
+                numpy.copyto(dh, spare, where=~pad)
     return rows(dz), dh

@@ -63,6 +63,12 @@ def takes_unpacked() -> bool:
     return blas is not None and blas[0]() == 1 and _kernels() in ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 
+def several() -> bool:
+    """Whether `in_parts` has several threads now."""
+    blas = _blas_threads()
+    return blas is not None and not _busy.locked() and (_threads if _holders else blas[0]()) > 1
+
+
 def alone(function: Callable[..., Any], *args: Any) -> Any:
     """function(*args) while BLAS is held to one thread."""
     with held():

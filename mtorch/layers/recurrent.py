@@ -10,8 +10,8 @@ from mtorch import arrays
 from mtorch.arrays import Array, Value
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.initializers import as_generator, uniform
+from mtorch.kernels import recurrence
 from mtorch.kernels.philox import keep_mask, seed_and_counter
-from mtorch.kernels.recurrence import padding_mask
 from mtorch.layer import Layer
 from mtorch.layers import sequences
 from mtorch.parameter import Parameter
@@ -63,7 +63,7 @@ class RecurrentLayer(Layer):
         flags = {"batch_first": batch_first, "bidirectional": bidirectional, "return_state": return_state}
         vars(self).update({flag: check_flag(name, flag, value) for flag, value in flags.items()})
         self.parts = 2 if return_state else None
-        self.directions = 2 if bidirectional else 1
+        self.directions, self.spreads = 2 if bidirectional else 1, out_dim >= recurrence.WIDE
         self.final_state: Value = None
         ends = ("", "_reverse")[: self.directions]
         self.suffixes = [f"_l{layer}{end}" for layer in range(num_layers) for end in ends]
@@ -106,7 +106,7 @@ class RecurrentLayer(Layer):
         padding = None
         if lengths is not None:
             sequences.check_lengths(self, lengths, steps, batch)
-            padding = padding_mask(xp, lengths, steps)
+            padding = recurrence.padding_mask(xp, lengths, steps)
             inner = xp.where(padding, 0, inner)  # whatever stands in the padding, it meets no weight
         memories, masks, ends = [], [], []
         for cells in self._cells():
@@ -117,7 +117,8 @@ class RecurrentLayer(Layer):
             for i in cells:
                 values = tuple(None if p is None else p.value for p in self._weights(i))
                 start = tuple(None if part is None else part[i] for part in first)
-                y, end, memory = self.kernel.forward(xp, inner, start, values, padding, i > cells[0], *self.options)
+                options = padding, i > cells[0], *self.options
+                y, end, memory = recurrence.forward(self.kernel, xp, inner, start, values, *options)
                 outputs.append(y)
                 ends.append(end)
                 memories.append(memory)
@@ -149,11 +150,11 @@ class RecurrentLayer(Layer):
                 end = tuple(None if part is None else part[i] for part in last)
                 own = g[:, :, (i - cells[0]) * self.out_dim : (i - cells[0] + 1) * self.out_dim]
                 wanted = input_grad or i >= self.directions
-                d, starts[i], grads = self.kernel.backward(xp, memories[i], values, own, end, wanted)
+                d, starts[i], grads = recurrence.backward(self.kernel, xp, memories[i], values, own, end, wanted)
                 dx = d if dx is None else dx + d
-                for parameter, grad in zip(weights, grads, strict=True):
-                    if parameter is not None:
-                        parameter.accumulate(grad)
+                for parameter, *contributions in zip(weights, *grads, strict=True):
+                    for contribution in contributions if parameter is not None else ():
+                        parameter.accumulate(contribution)
             g = self._thinned(dx, masks.pop()) if masks else dx
         if not input_grad:
             return None
