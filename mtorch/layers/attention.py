@@ -28,13 +28,11 @@ class MultiHeadAttention(Container):
 
     mask: booleans, True where a query may not see a key, or numbers added to the scores; (L, S) for all,
         (N, L, S) or (N, 1, S) for each sample, (N * num_heads, L, S) for each head as in torch. It has no gradient.
-    causal: a query sees keys up to its own place only.
+    causal: a query sees keys up to its own place only. One that may see nothing has P = 0, so that its y is b_o.
     dropout: the share of the entries of P that are zeroed in training, before they meet v.
-    A query that may see nothing has P = 0, so that its y is b_o.
 
     Backward: y is linear in P and v, so dP = dc v^T and dv = P^T dc for dc, the gradient of the heads' results; the
     softmax takes out of dP its mean under P, dS = P (dP - sum_S P dP); then dq = dS k / sqrt(d), dk = dS^T q / sqrt(d).
-    Into q, k and v and out of the heads lead projections, whose gradients are those of `Linear`.
 
     Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
     """
@@ -60,8 +58,7 @@ class MultiHeadAttention(Container):
         xp, dtype = home_of(name, xp, dtype)
         rng, options = initializers.as_generator(rng, name), {"xp": xp, "dtype": dtype}
         dropout = check_number(name, "dropout", dropout, least=0, most=1)
-        bias = check_flag(name, "bias", bias)
-        thin = Dropout(dropout, rng=rng, **options)
+        thin, bias = Dropout(dropout, rng=rng, **options), check_flag(name, "bias", bias)
         out_proj = Linear(e, e, bias=bias, init=initializers.kaiming_uniform(a=5**0.5), rng=rng, **options)
         super().__init__((thin, out_proj))
         self.embed_dim, self.num_heads, self.causal = e, heads, check_flag(name, "causal", causal)
@@ -186,8 +183,8 @@ class MultiHeadAttention(Container):
         return mask if bias is None else mask + bias
 
     def details(self) -> str:
-        dropout = f", dropout={self.thin.p:g}" if self.thin.p else ""
-        return f"{self.embed_dim}, {self.num_heads}{dropout}" + (", causal=True" if self.causal else "")
+        dropout, causal = f", dropout={self.thin.p:g}" * (self.thin.p > 0), ", causal=True" * self.causal
+        return f"{self.embed_dim}, {self.num_heads}{dropout}{causal}"
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Any, Any]]:
