@@ -733,15 +733,16 @@ def test_a_batch_that_threads_divide_gives_the_same(monkeypatch, kind, options, 
 def test_threads_divide_only_long_steps_on_the_host(monkeypatch, kind):
     divided = []
     monkeypatch.setattr(recurrence.threads, "several", lambda: True)
-    monkeypatch.setattr(recurrence.threads, "in_parts", lambda *args: divided.append(args[1]) or in_turn(*args))
-    wide, narrow = (getattr(layers, kind)(1, size, rng=0) for size in (recurrence.WIDE, recurrence.WIDE - 1))
+    monkeypatch.setattr(recurrence.threads, "in_parts", lambda *args: divided.append(args[1:]) or in_turn(*args))
+    wide, narrow = (getattr(layers, kind)(2, size, rng=0) for size in (recurrence.WIDE, recurrence.WIDE - 1))
     assert wide.spreads and not narrow.spreads
     share = recurrence.SHARE
-    for layer, batch, expected in ((wide, 2 * share, [2]), (wide, 2 * share - 1, []), (narrow, 9 * share, [])):
+    multiplications = 3 * 2 * share * (wide.weight_ih_l0.value.size + wide.weight_hh_l0.value.size)
+    for layer, batch, parts in ((wide, 2 * share, [2]), (wide, 2 * share - 1, []), (narrow, 9 * share, [])):
         divided.clear()
-        layer(numpy.zeros((1, batch, 1), "float32"))
-        assert divided == expected
-    divided.clear()
+        y = layer(numpy.zeros((3, batch, 2), "float32"))
+        layer.backward(y)
+        assert divided == [(count, multiplications) for count in parts] * 2
     with threads.undivided():
         monkeypatch.undo()
         assert not threads.several()

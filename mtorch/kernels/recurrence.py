@@ -61,7 +61,7 @@ def forward(
 def backward(
     kernel: ModuleType, xp: ModuleType, kept: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool
 ) -> tuple[Array | None, State, list[Weights]]:
-    """`kernel.backward`, with the gradients of the weights from each part."""
+    """`kernel.backward`, with the gradients of the weights from each part; a list was kept where there were several."""
     if not isinstance(kept, list):
         dx, state, grads = kernel.backward(xp, kept, weights, y_grad, state_grad, input_grad)
         return dx, state, [grads]
@@ -84,6 +84,7 @@ def backward(
 
 
 def _operations(rows: int, weights: Weights) -> int:
+    """Multiplications for that many states."""
     return rows * (weights[0].size + weights[1].size)
 
 
@@ -187,7 +188,8 @@ def joined_grads(into_x: Array, into_h: Array, before: Array, hidden: int, bias:
     """What `weight_grads` gives, from the joined rows: in one product where into_x is into_h."""
 
     def product(g: Array, x: Array) -> Array:
-        return threads.product(g.T, x, memory.empty((g.shape[1], x.shape[1]), x.dtype))
+        out = memory.empty((g.shape[1], x.shape[1]), x.dtype)
+        return threads.product(g.T, x, out) if threads.holding() else numpy.matmul(g.T, x, out)  # dot copies gaps
 
     before = rows(before)
     if into_x is into_h:
