@@ -637,7 +637,7 @@ def test_wrong_lengths_on_a_device_are_raised_at_the_next_host_read(kind):
         ours((None, x, [4, 5]))
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize(
     ("rows", "there", "back"), [(20, (1, 64), (1, 64)), (50, (1, 64), (2, 64)), (200, (1, 32), (8, 64))]
 )
@@ -645,8 +645,8 @@ def test_wrong_lengths_on_a_device_are_raised_at_the_next_host_read(kind):
 def test_products_that_blas_does_not_pack_equal_the_generic_ones(monkeypatch, cell, rows, there, back, reverse):
     """The weights lie as (P, G / B, K / P, B) for products of at most a million multiplications."""
     monkeypatch.setattr(recurrence.threads, "takes_unpacked", lambda: True)
-    kernel = {"lstm": lstm, "gru": gru}[cell]
-    rng, hidden, size, gates = numpy.random.default_rng(0), 128, 6, {"lstm": 4, "gru": 3}[cell]
+    kernel, gates, hidden = {"rnn": (rnn, 1, 256), "lstm": (lstm, 4, 128), "gru": (gru, 3, 128)}[cell]
+    rng, size, options = numpy.random.default_rng(0), 20, ("tanh",) * (cell == "rnn")
     shapes = ((gates * hidden, size), (gates * hidden, hidden), gates * hidden, gates * hidden)
     weights = [0.2 * rng.standard_normal(s) for s in shapes]
     if rows == 50:  # without a bias there are less columns
@@ -658,8 +658,8 @@ def test_products_that_blas_does_not_pack_equal_the_generic_ones(monkeypatch, ce
         for matrix, expected in ((numpy.zeros((hidden + 1 + size, 4 * hidden)), there), (weights[1], back)):
             parts, _, length, width = recurrence.right_factor(matrix, rows)[0].shape
             assert (parts, width) == expected and rows * length * width <= 1_000_000
-    found = kernel.forward(numpy, x, state, weights, padding, reverse)
-    wanted = kernel.forward_generic(numpy, x, state, weights, padding, reverse)
+    found = kernel.forward(numpy, x, state, weights, padding, reverse, *options)
+    wanted = kernel.forward_generic(numpy, x, state, weights, padding, reverse, *options)
     for a, b in zip((found[0], *found[1]), (wanted[0], *wanted[1]), strict=True):
         numpy.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
     grad = rng.standard_normal(found[0].shape)
