@@ -129,7 +129,9 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
         multiply(ig_h, g_tanh_c, ig_h)
         subtract(i_o, ig_h, i_o)
     y = empty((steps, batch, hidden), dtype)
-    y[...] = masked(xp, padding, after)
+    y[...] = after
+    if padding is not None:
+        numpy.copyto(y, 0, where=padding)
     return y, (after[0 if reverse else -1], c), (padding, reverse, before, into_dz, kept)
 
 

@@ -225,16 +225,21 @@ def _right_blocks(matrix: Array, rows: int, parts: int, width: int) -> tuple[Arr
     size, columns = matrix.shape
     copy = memory.empty((parts, columns // width, size // parts, width), matrix.dtype)
     copy[...] = matrix.reshape(parts, size // parts, columns // width, width).swapaxes(1, 2)
+
+    def by_width(out: Array) -> Array:
+        return out.reshape(rows, columns // width, width).swapaxes(0, 1)
+
+    def whole(a: Array, copy: Array, out: Array) -> None:
+        numpy.matmul(a, copy[0], by_width(out))
+
+    if parts == 1:
+        return copy, whole
     made = memory.empty((parts, columns // width, rows, width), matrix.dtype)
     total = memory.empty(made.shape[1:], matrix.dtype)
 
-    def product(a: Array, copy: Array, out: Array) -> None:
-        by_width = out.reshape(rows, columns // width, width).swapaxes(0, 1)
-        if parts == 1:
-            numpy.matmul(a, copy[0], by_width)
-        else:
-            numpy.matmul(a.reshape(rows, parts, 1, size // parts).transpose(1, 2, 0, 3), copy, made)
-            numpy.add.reduce(made, 0, out=total)
-            by_width[...] = total
+    def summed(a: Array, copy: Array, out: Array) -> None:
+        numpy.matmul(a.reshape(rows, parts, 1, size // parts).transpose(1, 2, 0, 3), copy, made)
+        numpy.add.reduce(made, 0, out=total)
+        by_width(out)[...] = total
 
-    return copy, product
+    return copy, summed
