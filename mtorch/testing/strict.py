@@ -5,7 +5,7 @@ NumPy computes inside, so a machine without a GPU can prove that code written fo
 * arrays of this module meet their own kind and numbers only, host arrays are a TypeError everywhere, and so are
   `numpy.exp(x)` (CuPy would let it through) and `numpy.asarray(x)`;
 * names, keywords and dtypes that CuPy lacks are refused, as listed in `cupy_api_14.2.json` (which
-  `reference/make_cupy_api.py` writes from an installed CuPy);
+  `tools/make_cupy_api.py` writes from an installed CuPy);
 * integer indices out of range and duplicate ones in `a[i] = v` are an IndexError, where CuPy goes on silently;
 * fresh memory from `empty` holds NaN, and the smallest integer, so that nothing reads it unnoticed;
 * every wait of the host for the device is counted: `synchronisations`, and

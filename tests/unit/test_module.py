@@ -5,7 +5,7 @@ import pickle
 
 import numpy
 import pytest
-from conformance import assert_same
+from harness import assert_same
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mtorch

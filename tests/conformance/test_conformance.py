@@ -5,7 +5,7 @@ import pickle
 
 import numpy
 import pytest
-from conformance import LAYERS, LOSSES, assert_same, cotangent, example, final_classes, host, leaves, run
+from harness import LAYERS, LOSSES, assert_same, cotangent, example, final_classes, host, leaves, run
 
 from mtorch import arrays
 from mtorch.errors import BackwardError, ShapeMismatchError

@@ -87,7 +87,7 @@ def test_layer_files_stay_short():
 
 
 def test_a_class_is_abstract_or_final():
-    from conformance import final_classes
+    from harness import final_classes
 
     from mtorch import Layer
 

@@ -13,7 +13,7 @@ from mtorch import layers
 from mtorch.testing import strict
 from mtorch.testing import strict as xp
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGED = Path(strict.__file__).with_name("cupy_api_14.2.json")
 
 
@@ -525,17 +525,13 @@ def test_a_layer_that_writes_into_its_argument_is_found():
 # ---------------------------------------------------------------------- the table
 
 
-def test_both_copies_of_the_table_are_equal():
-    assert (ROOT / "reference" / "cupy_api_14.2.json").read_bytes() == PACKAGED.read_bytes()
-
-
 def test_the_script_writes_the_table_of_an_installed_cupy(tmp_path):
     cupy = pytest.importorskip("cupy")
     if not cupy.__version__.startswith("14.2."):
         pytest.skip("another CuPy than the table's")
     import runpy
 
-    script = runpy.run_path(str(ROOT / "reference" / "make_cupy_api.py"))
+    script = runpy.run_path(str(ROOT / "tools" / "make_cupy_api.py"))
     script["main"]([str(tmp_path / "table.json")])
     assert (tmp_path / "table.json").read_text() == PACKAGED.read_text()
 

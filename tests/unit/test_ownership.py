@@ -4,12 +4,12 @@ import copy
 
 import numpy
 import pytest
+from harness import LAYERS, assert_same, cotangent, example, leaves, run
 
 from mtorch import Parameter, Residual, Sequential, ShapeMismatchError, layers
 from mtorch.arrays import map_value
 from mtorch.kernels.relu import SMALL
 from mtorch.layer import Layer
-from tests.conformance import LAYERS, assert_same, cotangent, example, leaves, run
 
 
 def arrays_in(memory, found=None):

@@ -23,7 +23,7 @@ from mtorch.data import sine_cosine
 from mtorch.testing import strict
 from mtorch.training import RunFolder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KEYS = {"cell", "steps", "test_mse", "test_mse_after_first_step", "seconds"}
 
 

@@ -22,7 +22,7 @@ from mtorch.data import digits, standardise
 from mtorch.testing import strict
 from mtorch.training import RunFolder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PICTURES = {"curves.png", "predictions.png", "confusion.png"}
 
 

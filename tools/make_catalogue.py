@@ -1,7 +1,7 @@
 """Writes docs/CATALOGUE.md and the README's table of layers from the classes themselves and their `examples()`.
 
-    python docs/make_catalogue.py            # rewrites both
-    python docs/make_catalogue.py --check    # exit code 1 where they are out of date
+    python tools/make_catalogue.py            # rewrites both
+    python tools/make_catalogue.py --check    # exit code 1 where they are out of date
 
 A feature is a row of names: of classes (its files are where they are defined, its proof is the conformance suite over
 their examples) and of tests. A name that does not exist is an error, so the table cannot promise what is not there.
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "conformance")]
 
-from conformance import examples, final_classes  # noqa: E402
+from harness import examples, final_classes  # noqa: E402
 
 from mtorch.layer import Layer  # noqa: E402
 from mtorch.losses.base import LossFunction  # noqa: E402
@@ -102,10 +102,10 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
     "Proofs": {
         "Gradient checker, and wrong layers it must reject": ("", "mtorch/testing/gradients.py", "test_checker.py"),
         "Strict fake of CuPy": ("", "mtorch/testing/strict.py", "test_strict.py test_strict_training.py"),
-        "A new layer gets its proofs from one file": ("", "tests/conformance.py", "test_meta.py"),
-        "Every fault of the ancestors": ("", "tests/test_ancestors.py", "test_ancestors.py"),
-        "Node tests of ONNX": ("", "tests/test_onnx_nodes.py", "test_onnx_nodes.py"),
-        "PyTorch's own tables of samples": ("", "tests/test_torch_tables.py", "test_torch_tables.py"),
+        "A new layer gets its proofs from one file": ("", "tests/conformance/harness.py", "test_meta.py"),
+        "Every fault of the ancestors": ("", "tests/unit/test_ancestors.py", "test_ancestors.py"),
+        "Node tests of ONNX": ("", "tests/against/test_onnx_nodes.py", "test_onnx_nodes.py"),
+        "PyTorch's own tables of samples": ("", "tests/against/test_torch_tables.py", "test_torch_tables.py"),
         "Numbers of the ancestors": ("", "apps", "test_app_mnist.py test_app_sine.py test_models.py"),
     },
 }  # fmt: skip
@@ -122,13 +122,16 @@ def link(path: str, text: str = "", up: str = "") -> str:
 
 
 def test_link(name: str, up: str) -> str:
-    path, _, function = name.partition("::")
-    found = link(f"tests/{path}", path, up)
+    file, _, function = name.partition("::")
+    found = sorted((ROOT / "tests").rglob(file))
+    if not found:
+        raise SystemExit(f"tests/ has no {file}")
+    path = found[0].relative_to(ROOT)
     if function:
-        tree = ast.parse((ROOT / "tests" / path).read_text())
+        tree = ast.parse(found[0].read_text())
         if function not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}:
-            raise SystemExit(f"tests/{path} has no {function}")
-    return found
+            raise SystemExit(f"{path} has no {function}")
+    return link(str(path), file, up)
 
 
 def equation(cls: type) -> str:
@@ -147,7 +150,7 @@ def number_of_examples(cls: type) -> int:
 def catalogue() -> str:
     lines = [
         "# Catalogue", "",
-        "Written by `python docs/make_catalogue.py` from the classes and their `examples()`; do not edit by hand.", "",
+        "Written by `python tools/make_catalogue.py` from the classes and their `examples()`; do not edit by hand.", "",
         "`python -m pytest -k Name` runs the shared proofs of one class over all its examples: gradients against finite differences",
         "in float64 and longdouble, dtypes, structure, ownership, accumulation, state, copies, the strict array module.", "",
     ]  # fmt: skip
@@ -179,7 +182,7 @@ def table_of_layers() -> str:
 
 def main() -> int:
     readme = (ROOT / "README.md").read_text()
-    begin, end = "<!-- layers: written by docs/make_catalogue.py -->\n", "<!-- end of layers -->"
+    begin, end = "<!-- layers: written by tools/make_catalogue.py -->\n", "<!-- end of layers -->"
     between = re.escape(begin) + r".*?" + re.escape(end)
     wanted = {
         ROOT / "docs" / "CATALOGUE.md": catalogue(),
@@ -187,7 +190,7 @@ def main() -> int:
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
-        print("\n".join(f"{path.relative_to(ROOT)} is out of date: python docs/make_catalogue.py" for path in stale))
+        print("\n".join(f"{path.relative_to(ROOT)} is out of date: python tools/make_catalogue.py" for path in stale))
         return bool(stale)
     for path in stale:
         path.write_text(wanted[path])

@@ -5,7 +5,7 @@ import sys
 
 import numpy
 import pytest
-from conformance import assert_same, run
+from harness import assert_same, run
 
 from mtorch import Bidirectional, Graph, Input, Recurrent, Sequential, ShapeMismatchError, layers
 from mtorch.kernels import gru, lstm, recurrence, rnn, threads

@@ -1,6 +1,6 @@
 """Are the proofs awake? Puts small faults into the package, one at a time, and counts those that a test finds.
 
-    python tests/mutants.py [--count N] [--seed S] [--only PATH] [--all] [--list] [--jobs N]
+    python tools/mutants.py [--count N] [--seed S] [--only PATH] [--all] [--list] [--jobs N]
 
 A mutant is one small change of one expression in layers/, containers/, losses/, optim/ or a kernel: a sign, a factor
 1 + 1e-3, an axis, an index or a slice off by one, a gradient that is not added or is written over the old one, two
@@ -33,9 +33,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 FOLDERS = ("layers", "containers", "losses", "optim", "kernels")
-EXPLAINED = ROOT / "tests" / "mutants.md"
+EXPLAINED = ROOT / "tools" / "mutants.md"
 
 # The test modules of a file, beside the shared proofs of its classes; the first pattern that is in its path decides.
 TESTS = [
@@ -354,7 +354,8 @@ def concerned(path: str) -> tuple[list[str], set[str]]:
     files that import it, other files of functions in between.
     """
     names = next(tests for words, tests in TESTS if not words or any(w in path for w in words.split()))
-    files = [f"tests/test_{name}.py" for name in [*names.split(), "bad_input"]]
+    folder = {"strict_training": "conformance", "checker": "conformance"}
+    files = [f"tests/{folder.get(name, 'unit')}/test_{name}.py" for name in [*names.split(), "bad_input"]]
     importers: dict[str, set[str]] = {}
     helpers = set()
     for other in (ROOT / "mtorch").rglob("*.py"):
@@ -418,20 +419,20 @@ def run_tests(folder: Path, mutant: Mutant | None, source: str, chosen: list[str
     import pytest
 
     os.chdir(folder)
-    sys.path[:0] = [str(folder), str(folder / "tests")]
+    sys.path[:0] = [str(folder), *(str(folder / "tests" / name) for name in ("conformance", "unit"))]
     plugin = Failures()
     if mutant is None:
         pytest.main([*OPTIONS, *chosen], plugins=[plugin])
         return plugin.found
     sys.meta_path.insert(0, Replaced(module_name(mutant.path), str(folder / mutant.path), source))
-    import conformance
+    import harness
 
     files, modules = concerned(mutant.path)
-    for cases in (conformance.LAYERS, conformance.LOSSES):
+    for cases in (harness.LAYERS, harness.LOSSES):
         cases[:] = [c for c in cases if any(base.__module__ in modules for base in c.values[0].__mro__)]
-    if conformance.LAYERS or conformance.LOSSES:
-        every = "tests/test_conformance.py::test_every_final_class_has_examples"  # it counts all of them
-        pytest.main([*OPTIONS, "-x", f"--deselect={every}", "tests/test_conformance.py"], plugins=[plugin])
+    if harness.LAYERS or harness.LOSSES:
+        every = "tests/conformance/test_conformance.py::test_every_final_class_has_examples"  # it counts all of them
+        pytest.main([*OPTIONS, "-x", f"--deselect={every}", "tests/conformance/test_conformance.py"], plugins=[plugin])
     if not plugin.found:
         code = pytest.main([*OPTIONS, "-x", *files], plugins=[plugin])
         if code not in (0, 5) and not plugin.found:
@@ -485,7 +486,7 @@ class Worker:
 def snapshot() -> Path:
     """A copy of the package and its tests: others may edit the originals meanwhile."""
     folder = Path(tempfile.mkdtemp(prefix="mutants-"))
-    for name in ("mtorch", "tests", "apps", "benchmarks", "docs", "reference"):
+    for name in ("mtorch", "tests", "apps", "benchmarks", "docs", "tools"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz.part"))
     for name in ("pyproject.toml", "README.md"):

@@ -17,7 +17,7 @@ from mtorch.data import ArrayDataset, DataLoader
 from mtorch.testing import strict
 from mtorch.training import Parser, RunFolder, evaluate, number, progress, run, train_epoch, written
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

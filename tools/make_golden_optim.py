@@ -15,7 +15,7 @@ CASES = {
     "Adam": [{}, {"lr": 0.1, "betas": [0.5, 0.75], "eps": 1e-2, "weight_decay": 0.1}],
     "AdamW": [{}, {"lr": 0.1, "weight_decay": 0.5}],
 }  # fmt: skip
-FILE = Path(__file__).with_name("golden_optim.json")
+FILE = Path(__file__).parents[1] / "tests" / "unit/golden_optim.json"
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 LAYER = '''"""A layer that the package has never seen."""
 
@@ -49,7 +49,7 @@ class {name}(LossFunction):
 def proofs(tmp_path_factory):
     """{class: {proof: outcome}} for a copy of the package with four new files, and for one layer and loss it has."""
     root = tmp_path_factory.mktemp("copy")
-    unwanted = shutil.ignore_patterns("__pycache__", "test_[!c]*.py", "test_c[!o]*.py")
+    unwanted = shutil.ignore_patterns("__pycache__", "unit", "against", "test_[!c]*.py", "test_c[!o]*.py")
     for folder in ("mtorch", "tests"):
         shutil.copytree(ROOT / folder, root / folder, ignore=unwanted)
     shutil.copy(ROOT / "pyproject.toml", root)
@@ -61,8 +61,8 @@ def proofs(tmp_path_factory):
     ):
         text = template.format(name=name, derivative=derivative)
         (root / "mtorch" / folder / f"{name.lower()}.py").write_text(text)
-    command = [sys.executable, "-m", "pytest", "tests/test_conformance.py", "-v", "--tb=no", "-p", "no:cacheprovider"]
-    command += ["-k", "Cube or Quartic or GELU-0 or HuberLoss-0", "-o", "addopts=-m 'not gpu'"]
+    command = [sys.executable, "-m", "pytest", "tests/conformance/test_conformance.py", "-v", "--tb=no"]
+    command += ["-p", "no:cacheprovider", "-k", "Cube or Quartic or GELU-0 or HuberLoss-0", "-o", "addopts=-m 'not gpu'"]
     environment = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
     found = {}

@@ -1,9 +1,9 @@
-"""Writes the names and keywords of the installed CuPy: `python reference/make_cupy_api.py [FILE ...]`.
+"""Writes the names and keywords of the installed CuPy: `python tools/make_cupy_api.py [FILE ...]`.
 
 CuPy imports without a GPU or a driver, so this runs anywhere. Each name of `cupy` and of the submodules below is
 listed with "ufunc", or with the names of its arguments, or with null where it is no callable or shows no signature;
 then come the attributes of `cupy.ndarray`. The strict array module (`mtorch.testing.strict`) refuses what is not in
-the table. Without arguments both copies are written: the one beside this script and the one that the package ships.
+the table. Without arguments it writes the one that the package ships.
 """
 
 import inspect
@@ -47,7 +47,7 @@ def main(paths: list[str]) -> None:
     found = table()
     file = f"cupy_api_{'.'.join(found['cupy'].split('.')[:2])}.json"
     here = Path(__file__).resolve().parent
-    for path in paths or [here / file, here.parent / "mtorch" / "testing" / file]:
+    for path in paths or [here.parent / "mtorch" / "testing" / file]:
         Path(path).write_text(json.dumps(found, indent=0))
         print(path)
 

@@ -6,7 +6,7 @@ import weakref
 
 import numpy
 import pytest
-from conformance import assert_same, cotangent, host, run
+from harness import assert_same, cotangent, host, run
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mtorch
