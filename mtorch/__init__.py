@@ -1,19 +1,25 @@
 """mtorch: a neural-network library in which every layer carries its own hand-written derivative."""
 
-from mtorch import layers, losses, optim
-from mtorch.containers import Bidirectional, DataParallel, Fork, Graph, Input, Parallel, Recurrent, Residual, Sequential
+from mtorch import fast, layers, losses, optim
+from mtorch.bidirectional import Bidirectional
 from mtorch.errors import BackwardError, ShapeMismatchError
-from mtorch.functions import *  # noqa: F403
-from mtorch.functions import __all__ as _functions
-from mtorch.functions import abs, max, min, sum  # noqa: F401
+from mtorch.fork import Fork, Parallel
+from mtorch.graph import Graph, Input
+from mtorch.graph.functions import *  # noqa: F403
+from mtorch.graph.functions import __all__ as _functions
+from mtorch.graph.functions import abs, max, min, sum  # noqa: F401
 from mtorch.initializers import seed
+from mtorch.insight.summary import summary
 from mtorch.layer import Layer
 from mtorch.losses import *  # noqa: F403
 from mtorch.losses import __all__ as _losses
 from mtorch.module import Module
 from mtorch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
+from mtorch.parallel import DataParallel
 from mtorch.parameter import Buffer, Parameter
-from mtorch.summary import summary
+from mtorch.residual import Residual
+from mtorch.sequential import Sequential
+from mtorch.unroll import Recurrent
 
 __version__ = "0.1.0"
 
@@ -23,7 +29,8 @@ ShapeNotMatchException = ShapeMismatchError
 __all__ = [
     "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "DataParallel", "Fork", "Graph",
     "Input", "Layer", "Module", "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential",
-    "ShapeMismatchError", "ShapeNotMatchException", "layers", "load", "losses", "optim", "save", "seed", "summary",  # noqa: F405
+    "ShapeMismatchError", "ShapeNotMatchException", "fast",
+    "layers", "load", "losses", "optim", "save", "seed", "summary",  # noqa: F405
     *_functions, *_losses,
 ]  # fmt: skip
 

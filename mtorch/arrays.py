@@ -78,7 +78,7 @@ def host_array(x: object, who: object) -> numpy.ndarray:
     return array
 
 
-def admit_array(xp: ModuleType, x: object, who: object) -> Array:
+def as_numeric(xp: ModuleType, x: object, who: object) -> Array:
     """`x` as a numeric array of `xp`, its kind kept; TypeError when it lives on another array module."""
     home = array_module(x)
     if home is xp and x.__class__ is xp.ndarray:
@@ -91,18 +91,18 @@ def admit_array(xp: ModuleType, x: object, who: object) -> Array:
     raise TypeError(f"{who!r} lives on {xp.__name__}, got an array of {home.__name__}: convert it with {fix}")
 
 
-def admit_real(xp: ModuleType, dtype: numpy.dtype, x: object, who: object) -> Array:
+def as_float(xp: ModuleType, dtype: numpy.dtype, x: object, who: object) -> Array:
     """`x` as an array of `xp` in a floating dtype (cast once when it has another)."""
-    array = admit_array(xp, x, who)
+    array = as_numeric(xp, x, who)
     return array if array.dtype == dtype and array.dtype.isnative else array.astype(dtype)
 
 
-def admit_ids(xp: ModuleType, x: object, who: object, what: str = "integer ids") -> Array:
+def as_ids(xp: ModuleType, x: object, who: object, what: str = "integer ids") -> Array:
     """`x` as integers of any width on `xp`. Host integers are the one kind of host array that a device accepts."""
     home = array_module(x)
     array = x if home is xp and x.__class__ is xp.ndarray else None
     if array is None:
-        array = host_array(x, who) if home in (None, numpy) else admit_array(xp, x, who)
+        array = host_array(x, who) if home in (None, numpy) else as_numeric(xp, x, who)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{who!r} expected {what}, got dtype {array.dtype}")
     return array if home is xp else xp.asarray(array)
@@ -180,12 +180,12 @@ class Direction(NamedTuple):
 _faults: dict[str, Array] = {}
 
 
-def note_fault(text: str, fault: Array) -> None:
-    """Keeps a truth value that is still being computed on a device; `raise_faults` tells it at the next host read."""
+def defer_error(text: str, fault: Array) -> None:
+    """Keeps a truth value that is still being computed on a device; `raise_deferred` tells it at the next host read."""
     _faults[text] = fault | _faults[text] if text in _faults else fault
 
 
-def spoil(xp: ModuleType, value: Array) -> Array:
+def mark_invalid(xp: ModuleType, value: Array) -> Array:
     """The value, or NaN where a fault noted on that device has come true, so that one read tells."""
     for fault in _faults.values():
         if array_module(fault) is xp:
@@ -193,7 +193,7 @@ def spoil(xp: ModuleType, value: Array) -> Array:
     return value
 
 
-def raise_faults() -> None:
+def raise_deferred() -> None:
     """ValueError with the text of the first fault that has come true on a device. Without any, costs nothing."""
     if not _faults:
         return

@@ -76,7 +76,7 @@ class Layer:
 
     moves_data = False  # True for layers that only rearrange entries and so take any kind of data
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
-    spreads = False  # True for layers whose kernels share their work between threads, and for nets that hold one
+    multithreaded = False  # True for layers whose kernels share their work between threads, and for nets that hold one
     array_only = False  # True for layers that take one array; a tuple is then refused for them
     new_result: bool | None = False  # True: forward returns new memory, which the layer does not keep
     new_grad: bool | None = False  # True: so does backward. None for either: or what it got, or a view of that
@@ -109,7 +109,7 @@ class Layer:
         elif x.__class__ is self._array_class() and x.dtype is self.dtype:
             return self.forward(x)
         symbol = _symbol_in(x)
-        return self.forward(self.admit(x)) if symbol is None else symbol.apply(self, x)
+        return self.forward(self.cast_input(x)) if symbol is None else symbol.apply(self, x)
 
     def _array_class(self) -> type:
         try:
@@ -118,11 +118,11 @@ class Layer:
             complete(self)
             raise
 
-    def admit(self, x: Value) -> Value:
+    def cast_input(self, x: Value) -> Value:
         """What the door lets in: every array on this layer's module, in this layer's dtype."""
         if x is None:
             raise TypeError(f"{self!r} expected an array, got None")
-        return arrays.map_value(lambda leaf: arrays.admit_real(self.xp, self.dtype, leaf, self), x)
+        return arrays.map_value(lambda leaf: arrays.as_float(self.xp, self.dtype, leaf, self), x)
 
     def forward(self, x: Value) -> Value:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
@@ -142,6 +142,10 @@ class Layer:
         for _, layer in self.walk():
             for _, parameter in layer.own(Parameter):
                 parameter.zero_grad()
+
+    def cast_grad(self, output_grad: Value) -> Value:
+        """The output gradient, checked against what forward returned and cast to its dtype."""
+        return output_grad
 
     # ------------------------------------------------------------------ memory: one slot, spent on use
 
@@ -200,7 +204,7 @@ class Layer:
 
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """Host copies of all parameters and buffers by dotted name."""
-        arrays.raise_faults()
+        arrays.raise_deferred()
         return {name: numpy.array(arrays.as_numpy(item.value)) for name, item in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -247,10 +251,10 @@ class Layer:
     def predict(self, x: Value, *more: Value) -> Value:
         """The eval-mode result of the door; keeps nothing and changes nothing."""
         if more:
-            x = self.admit((x, *more))
+            x = self.cast_input((x, *more))
         elif x.__class__ is not self._array_class() or x.dtype is not self.dtype:
-            x = self.admit(x)
-        return alone(self.infer, x) if self.spreads else self.infer(x)
+            x = self.cast_input(x)
+        return alone(self.infer, x) if self.multithreaded else self.infer(x)
 
     def infer(self, x: Value) -> Value:
         """forward in eval mode that keeps nothing; a layer that calls layers is a `Container`, which sees to theirs."""
@@ -290,14 +294,14 @@ class Layer:
 
     # ------------------------------------------------------------------ construction and errors
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         """What is known of the output's sizes by axis, given what is known of the input's; `{}` when nothing is.
 
         `Sequential` calls it at construction, so that layers that do not fit are found before any data comes.
         """
         return {}
 
-    def expect(self, known: dict[int, int], axis: int, size: int | None) -> None:
+    def check_dim(self, known: dict[int, int], axis: int, size: int | None) -> None:
         """Raises when the size of that axis is known before any data and is not `size`."""
         if size is not None and known.get(axis, size) != size:
             raise ShapeMismatchError(self, f"expected {size} entries on axis {axis}, got {known[axis]}")
@@ -394,7 +398,7 @@ def _matched(layer: Layer, grad: Value, signature: Any) -> Value:
     if grad is None or isinstance(grad, tuple):
         got = "None" if grad is None else f"a tuple of {len(grad)}"
         raise ShapeMismatchError(layer, f"expected an output gradient of shape {shape}, got {got}")
-    grad = arrays.admit_real(layer.xp, dtype, grad, layer)
+    grad = arrays.as_float(layer.xp, dtype, grad, layer)
     if grad.shape != shape:
         raise ShapeMismatchError(layer, f"expected an output gradient of shape {shape}, got {grad.shape}")
     return grad
@@ -415,7 +419,7 @@ def _guarded_forward(forward: Callable) -> Callable:
         try:
             if x.__class__ in NO_ARRAY and self.array_only:
                 refuse(self, x)
-            y = alone(forward, self, x) if self.spreads else forward(self, x)
+            y = alone(forward, self, x) if self.multithreaded else forward(self, x)
             if y.__class__ is not self.xp.ndarray:
                 y = settled(self, y)
             self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
@@ -447,7 +451,7 @@ def _guarded_backward(backward: Callable) -> Callable:
             return None
         self._returned = TRUSTED
         try:
-            grad = alone(backward, self, output_grad) if self.spreads else backward(self, output_grad)
+            grad = alone(backward, self, output_grad) if self.multithreaded else backward(self, output_grad)
         except BaseException as error:
             self.discard()
             if returned is not TRUSTED:

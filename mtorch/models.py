@@ -8,8 +8,9 @@ import math
 from typing import Any
 
 from mtorch import layers
-from mtorch.containers import Residual, Sequential
 from mtorch.layer import Layer
+from mtorch.residual import Residual
+from mtorch.sequential import Sequential
 
 # ---------------------------------------------------------------------- dense
 

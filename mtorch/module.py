@@ -7,8 +7,8 @@ from typing import Any
 
 from mtorch.arrays import Value
 from mtorch.checks import check_flag
-from mtorch.containers.expression import Expression, Input
-from mtorch.containers.graph import Graph
+from mtorch.graph.expression import Expression, Input
+from mtorch.graph.graph import Graph
 from mtorch.layer import Layer
 from mtorch.parameter import Buffer, Parameter
 
@@ -164,8 +164,8 @@ class Module(Layer, guarded=False, metaclass=_Complete):
     def __call__(self, x: Value, *more: Value) -> Value:
         return self._net(x, *more) if more else self._net(x)
 
-    def admit(self, x: Value) -> Value:
-        return self._net.admit(x)
+    def cast_input(self, x: Value) -> Value:
+        return self._net.cast_input(x)
 
     def forward(self, x: Value) -> Value:
         return self._net.forward(x)

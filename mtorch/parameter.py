@@ -28,7 +28,7 @@ class Parameter:
     `trainable = False` the value stays. Layers that train one array together share the Parameter: its array may move.
     """
 
-    __slots__ = ("value", "trainable", "contributed", "direction", "_grad")
+    __slots__ = ("value", "trainable", "has_grad", "direction", "_grad")
 
     def __init__(self, value: Array, *, trainable: bool = True):
         if not (is_array(value) and value.dtype.kind == "f"):
@@ -36,13 +36,13 @@ class Parameter:
             raise TypeError(f"Parameter expected an array of floats, got {got}")
         self.value = on_cache_line(value)
         self.trainable = check_flag("Parameter", "trainable", trainable)
-        self.contributed = False
+        self.has_grad = False
         self.direction: Array | Direction | None = None
         self._grad: Array | None = None
 
     @property
     def grad(self) -> Array:
-        if not self.contributed:
+        if not self.has_grad:
             self._workspace()[...] = 0
         return self._grad
 
@@ -54,7 +54,7 @@ class Parameter:
 
     def collect_in(self, grad: Array) -> None:
         """Collects gradients in that array from now on; it has the shape and the dtype of the value."""
-        if self.contributed:
+        if self.has_grad:
             grad[...] = self._grad
         self._grad = grad
 
@@ -62,42 +62,42 @@ class Parameter:
         """grad += contribution, for an array that already exists (it is read, not kept). Nothing is broadcast."""
         if contribution.shape != self.value.shape:
             raise ShapeMismatchError(self, f"expected a gradient of its shape, got {contribution.shape}")
-        if self.contributed:
+        if self.has_grad:
             self._grad += contribution
         else:
             self._workspace()[...] = contribution
-            self.contributed = True
+            self.has_grad = True
 
     def accumulate_result(self, function: Callable[..., Any], *args: Any) -> None:
         """grad += function(*args), for a function with `out=`: the first contribution is computed in place."""
-        if self.contributed:
+        if self.has_grad:
             self._grad += function(*args)
         else:
             function(*args, out=self._grad if self._grad is not None else self._workspace())
-            self.contributed = True
+            self.has_grad = True
 
     def accumulate_product(self, a: Array, b: Array) -> None:
         """grad += a.dot(b), the first contribution computed in place."""
-        if self.contributed:
+        if self.has_grad:
             self._grad += a.dot(b)
         else:
             a.dot(b, self._grad if self._grad is not None else self._workspace())
-            self.contributed = True
+            self.has_grad = True
 
     def step(self, lr: float) -> None:
         """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate."""
         check_rate(self, lr)
-        if self.contributed:
+        if self.has_grad:
             if self.trainable:
                 if self.direction is None:
                     descend(self.value, self._grad, lr)
                 else:
                     follow(self.value, self.direction, lr)
-            self.contributed, self.direction = False, None
+            self.has_grad, self.direction = False, None
 
     def zero_grad(self) -> None:
         """Discards the gradient without moving."""
-        self.contributed = False
+        self.has_grad = False
         self.direction = None
 
     def forget(self) -> None:
@@ -106,7 +106,7 @@ class Parameter:
         self._grad = None
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        return None, {name: getattr(self, name) for name in self.__slots__ if self.contributed or name != "_grad"}
+        return None, {name: getattr(self, name) for name in self.__slots__ if self.has_grad or name != "_grad"}
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         self._grad = None
@@ -156,12 +156,12 @@ class Strip:
         ):  # fmt: skip
             return False
         if (
-            weight.contributed and bias.contributed and weight.direction is bias.direction is None
+            weight.has_grad and bias.has_grad and weight.direction is bias.direction is None
             and weight.trainable and bias.trainable
         ):  # fmt: skip
             check_rate(weight, lr)
             descend(self.value, self.grad, lr)
-            weight.contributed = bias.contributed = False
+            weight.has_grad = bias.has_grad = False
         else:
             weight.step(lr)
             bias.step(lr)

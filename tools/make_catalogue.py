@@ -56,13 +56,13 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
     "Core": {
         "Layer contract: forward, backward, step": ("", "mtorch/layer.py", "test_conformance.py test_protocol.py"),
         "Sequential, nestable": ("Sequential", "", "test_protocol.py::test_sequential_backward_returns_the_input_gradient"),
-        "DataParallel: a batch divided among processes": ("DataParallel", "mtorch/kernels/processes.py", "test_data_parallel.py"),
+        "DataParallel: a batch divided among processes": ("DataParallel", "mtorch/parallel/processes.py", "test_data_parallel.py"),
         "Module, submodules, named parameters": ("Module", "mtorch/parameter.py", "test_module.py"),
         "Graph, from a table, a formula or a Module's forward": ("Graph", "", "test_graph.py test_autodiff_examples.py"),
         "Batches and any leading axes": ("", "mtorch/layers/linear.py", "test_conformance.py"),
         "train, eval, predict": ("", "mtorch/layer.py", "test_conformance.py::test_predict_keeps_nothing_and_disturbs_nothing"),
         "Save, load, resume": ("", "mtorch/checkpoint.py", "test_checkpoint.py"),
-        "Summary and parameter count": ("", "mtorch/summary.py", "test_training.py"),
+        "Summary and parameter count": ("", "mtorch/insight/summary.py", "test_training.py"),
         "Typed errors with place, expected, got": ("", "mtorch/errors.py", "test_protocol.py"),
     },
     "Operators": {
@@ -81,7 +81,7 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         "Conv2d, Conv1d, ConvTranspose2d": (FAMILIES["Convolution"], "", "test_conv.py test_torch_conv.py"),
         "Pooling": (FAMILIES["Pooling"], "", "test_conv.py test_torch_conv.py"),
         "Normalisation": (FAMILIES["Normalisation"], "", "test_norm.py test_torch_norm.py"),
-        "Dropout": ("Dropout", "mtorch/kernels/philox.py", "test_dropout.py test_philox.py"),
+        "Dropout": ("Dropout", "mtorch/math/philox.py", "test_dropout.py test_philox.py"),
         "Embedding": ("Embedding", "", "test_attention.py test_torch_attention.py"),
         "RNN, GRU, LSTM and their cells": (FAMILIES["Sequences"], "", "test_recurrent.py test_torch_recurrent.py"),
         "Multi-head attention, positions": (

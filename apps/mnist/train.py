@@ -13,7 +13,7 @@ from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES, Recipe, make_loss, m
 from mtorch import DataParallel, Module
 from mtorch.arrays import as_numpy, module_for
 from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
-from mtorch.summary import count_parameters
+from mtorch.insight.summary import count_parameters
 from mtorch.training import RunFolder, Score, evaluate, progress, train_epoch, written
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")

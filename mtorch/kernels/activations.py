@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import BLOCK, Array, is_numpy
-from mtorch.kernels.erf import normal_tail, table_for
 from mtorch.kernels.memory import empty
+from mtorch.math.erf import normal_tail, table_for
 
 INF = math.inf
 PIECE = 4 * BLOCK  # with thirty passes the calls cost more than a cache that overflows a little

@@ -24,7 +24,7 @@ from numpy.lib.stride_tricks import as_strided
 from mtorch.arrays import Array, is_numpy
 from mtorch.kernels.memory import empty, scratch
 from mtorch.kernels.threads import in_parts
-from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
+from mtorch.math.windows import Pair, Window, spans, windows_back, windows_out
 
 UNROLLED_BYTES = 1 << 22  # how much of an image is unrolled at a time
 PRODUCT_BYTES = 1 << 21  # how much of the products that add up to an image gradient

@@ -14,7 +14,7 @@ import numpy
 from mtorch.arrays import Array, is_numpy
 from mtorch.kernels.memory import empty, empty_like
 from mtorch.kernels.passes import in_blocks
-from mtorch.kernels.windows import Pair, Window, spans, windows_back, windows_out
+from mtorch.math.windows import Pair, Window, spans, windows_back, windows_out
 
 
 def max_pool(xp: ModuleType, x: Array, window: Window) -> tuple[Array, Array]:

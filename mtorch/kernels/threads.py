@@ -6,8 +6,8 @@ library that NumPy has loaded is held to one thread meanwhile.  How many threads
 use (`OPENBLAS_NUM_THREADS`, threadpoolctl, or else the number of cores); where it cannot be asked, there is one.
 
 BLAS's own threads go on spinning for some 20 ms after each product that they shared, on the cores that the parts need,
-which then take more than twice as long.  So a net with layers that work in parts (`Layer.spreads`) holds BLAS to one
-thread during all of a pass, and its large products are made in parts as well (`product`).
+which then take more than twice as long.  So a net with layers that work in parts (`Layer.multithreaded`) holds BLAS to
+one thread during all of a pass, and its large products are made in parts as well (`product`).
 """
 
 import ctypes

@@ -25,8 +25,8 @@ class Activation(Layer):
     def step(self, lr: float) -> None:
         """There is nothing to move."""
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        self.expect(known, -1, self.dim)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        self.check_dim(known, -1, self.dim)
         return known if self.dim is None else known | {-1: self.dim}
 
     def details(self) -> str:

@@ -43,7 +43,7 @@ class Operator(Layer):
         """g * dy/db in the shape of y."""
         raise NotImplementedError(f"{type(self).__name__} does not define right")
 
-    def meet(self, a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
+    def broadcast_shapes(self, a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
         """`flow` for two: what is known of y's sizes. Only axes counted from the end are sure to meet each other."""
         sizes = {}
         for axis in (axis for axis in a.keys() | b.keys() if axis < 0):

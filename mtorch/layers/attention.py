@@ -9,6 +9,7 @@ import numpy
 from mtorch import arrays, initializers
 from mtorch.arrays import Array, Value, flat_rows, ones
 from mtorch.checks import check_flag, check_number, check_size
+from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden, pairs, stacked
 from mtorch.kernels.memory import empty_on
@@ -17,7 +18,6 @@ from mtorch.layer import NO_ARRAY, home_of
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter
-from mtorch.tape import Container, Tape
 
 
 class MultiHeadAttention(Container):
@@ -67,15 +67,15 @@ class MultiHeadAttention(Container):
         self.in_proj_bias = Parameter(xp.zeros(3 * e, dtype=self.dtype)) if bias else None
         self.thin, self.out_proj = thin, out_proj
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        self.expect(known, -1, self.embed_dim)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        self.check_dim(known, -1, self.embed_dim)
         return {-1: self.embed_dim}
 
-    def admit(self, x: Value) -> Value:
+    def cast_input(self, x: Value) -> Value:
         if not isinstance(x, tuple) or len(x) != 4:
-            return super().admit(x)
-        mask = None if x[3] is None else arrays.admit_array(self.xp, x[3], self)
-        return *super().admit(x[:3]), mask
+            return super().cast_input(x)
+        mask = None if x[3] is None else arrays.as_numeric(self.xp, x[3], self)
+        return *super().cast_input(x[:3]), mask
 
     def forward(self, x: Value) -> Array:
         xp = self.xp

@@ -44,8 +44,8 @@ class _BatchNorm(Layer):
         self.running_var = Buffer(xp.ones(c, dtype=self.dtype))
         self.num_batches_tracked = Buffer(xp.zeros((), dtype="int64"))
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        self.expect(known, 1, self.num_features)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        self.check_dim(known, 1, self.num_features)
         return known | {1: self.num_features}
 
     def forward(self, x: Array) -> Array:

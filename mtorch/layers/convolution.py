@@ -21,7 +21,7 @@ class Convolution(Layer):
     """
 
     array_only = True
-    spreads = True
+    multithreaded = True
     rank = 2
     transposed = False
 
@@ -63,8 +63,8 @@ class Convolution(Layer):
             values = uniform(-bound, bound)(rng, (out_channels,), fan_in, fan_out)
             self.bias = Parameter(xp.asarray(values, dtype=self.dtype))
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        self.expect(known, 1, self.in_channels)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        self.check_dim(known, 1, self.in_channels)
         return {1: self.out_channels}
 
     def details(self) -> str:

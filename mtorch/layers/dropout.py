@@ -9,8 +9,8 @@ import numpy
 from mtorch.arrays import Array
 from mtorch.checks import check_number
 from mtorch.initializers import as_generator
-from mtorch.kernels.philox import keep_mask, seed_and_counter
 from mtorch.layer import Layer
+from mtorch.math.philox import keep_mask, seed_and_counter
 
 
 class Dropout(Layer):
@@ -35,7 +35,7 @@ class Dropout(Layer):
         self.p = check_number("Dropout", "p", p, least=0, most=1)
         self.seed, self.counter = int(as_generator(rng, "Dropout").integers(2**63)), 0
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         return known
 
     def forward(self, x: Array) -> Array:

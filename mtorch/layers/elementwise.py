@@ -18,7 +18,7 @@ class Elementwise(Layer):
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         return known
 
     def check(self, x: Array) -> None:

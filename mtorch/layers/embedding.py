@@ -53,14 +53,14 @@ class Embedding(Layer):
             table[padding_idx] = 0
         self.weight = Parameter(xp.asarray(table, dtype=self.dtype))
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         return {-1: self.embedding_dim}
 
-    def admit(self, x: Any) -> Array:
+    def cast_input(self, x: Any) -> Array:
         if arrays.array_module(x) in (None, numpy) and not isinstance(x, tuple):
-            x = arrays.admit_ids(numpy, x, self)
+            x = arrays.as_ids(numpy, x, self)
             self._check_host(x)
-        return x if isinstance(x, tuple) else arrays.admit_ids(self.xp, x, self)
+        return x if isinstance(x, tuple) else arrays.as_ids(self.xp, x, self)
 
     def _check_host(self, ids: Array) -> None:
         if ids.size and not (0 <= ids.min() and ids.max() < self.num_embeddings):
@@ -76,7 +76,7 @@ class Embedding(Layer):
             self.remember(x)
             return self.weight.value.take(x, axis=0)
         outside = (x < 0) | (x >= size)
-        arrays.note_fault(f"{self!r} expected ids in [0, {size}), got one outside", outside.any())
+        arrays.defer_error(f"{self!r} expected ids in [0, {size}), got one outside", outside.any())
         ids = xp.where(outside, 0, x)
         self.remember(ids)
         return xp.where(outside[..., None], xp.asarray(float("nan"), self.dtype), self.weight.value.take(ids, axis=0))
@@ -88,7 +88,7 @@ class Embedding(Layer):
         add_rows(self.xp, grad, ids, output_grad.reshape(len(ids), self.embedding_dim))
         if spare is not None:
             grad[self.padding_idx] = spare
-        self.weight.contributed = True
+        self.weight.has_grad = True
 
     def details(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"

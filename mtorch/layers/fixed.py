@@ -52,12 +52,12 @@ class Fixed(Layer):
         here = arrays.array_module(self.given) is xp
         self.constant.value = xp.asarray(self.given if here else arrays.as_numpy(self.given), dtype=dtype)
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         shape = self.given.shape
         if not shape:
             return known
         sizes = known, {axis - len(shape): n for axis, n in enumerate(shape)}
-        return self.operator.meet(*(sizes[::-1] if self.on_left else sizes))
+        return self.operator.broadcast_shapes(*(sizes[::-1] if self.on_left else sizes))
 
     def forward(self, x: Array) -> Array:
         operator, c = self.operator, self.constant.value

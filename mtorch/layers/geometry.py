@@ -5,8 +5,8 @@ from typing import Any
 from mtorch.arrays import Array
 from mtorch.checks import check_size
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.windows import Pair, Window
 from mtorch.layer import Layer
+from mtorch.math.windows import Pair, Window
 
 Sizes = int | tuple[int, ...]
 

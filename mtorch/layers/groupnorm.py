@@ -53,8 +53,8 @@ class GroupNorm(Layer):
         self.weight = Parameter(xp.ones(num_channels, dtype=self.dtype)) if affine else None
         self.bias = Parameter(xp.zeros(num_channels, dtype=self.dtype)) if affine else None
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        self.expect(known, 1, self.num_channels)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        self.check_dim(known, 1, self.num_channels)
         return known | {1: self.num_channels}
 
     def forward(self, x: Array) -> Array:

@@ -66,8 +66,8 @@ class Linear(Layer):
         self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if check_flag("Linear", "bias", bias) else None
         self.strip = None if self.bias is None else Strip(self.weight, self.bias)
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        self.expect(known, -1, self.in_dim)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        self.check_dim(known, -1, self.in_dim)
         return {-1: self.out_dim}
 
     def forward(self, x: Array) -> Array:

@@ -18,7 +18,7 @@ class MatMul(Operator):
 
     left_reads = right_reads = "ab"
 
-    def meet(self, a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
+    def broadcast_shapes(self, a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
         return {}  # either may be a vector
 
     def result(self, a: Array, b: Array) -> Array:

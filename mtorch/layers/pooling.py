@@ -43,7 +43,7 @@ class _Pool(Layer):
         if any(2 * p > k for p, k in zip(self.window.padding, self.window.kernel, strict=True)):
             raise ValueError(f"{name} expected padding of at most half the kernel_size {kernel_size}, got {padding}")
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         return {1: known[1]} if 1 in known else {}
 
     def details(self) -> str:
@@ -161,7 +161,7 @@ class AdaptiveAvgPool2d(Layer):
         super().__init__(xp=xp, dtype=dtype)
         self.output_size = check_sizes("AdaptiveAvgPool2d", "output_size", output_size, 2)
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         return ({1: known[1]} if 1 in known else {}) | {2: self.output_size[0], 3: self.output_size[1]}
 
     def forward(self, x: Array) -> Array:

@@ -53,8 +53,8 @@ class PositionalEmbedding(Layer):
             rows = [[waves[e % 2](t * rate) for e, rate in enumerate(rates)] for t in range(max_length)]
             self.weight = Buffer(xp.asarray(rows, dtype=self.dtype), persistent=False)
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        self.expect(known, -1, self.embed_dim)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        self.check_dim(known, -1, self.embed_dim)
         return known | {-1: self.embed_dim}
 
     def forward(self, x: Array) -> Array:
@@ -67,7 +67,7 @@ class PositionalEmbedding(Layer):
         if isinstance(self.weight, Parameter):
             grad = self.weight.grad
             grad[: len(output_grad)] += output_grad.sum(axis=1)
-            self.weight.contributed = True
+            self.weight.has_grad = True
         return output_grad
 
     def details(self) -> str:

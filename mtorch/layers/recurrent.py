@@ -11,9 +11,9 @@ from mtorch.arrays import Array, Value
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.initializers import as_generator, uniform
 from mtorch.kernels import recurrence
-from mtorch.kernels.philox import keep_mask, seed_and_counter
 from mtorch.layer import Layer
 from mtorch.layers import sequences
+from mtorch.math.philox import keep_mask, seed_and_counter
 from mtorch.parameter import Parameter
 
 
@@ -63,7 +63,7 @@ class RecurrentLayer(Layer):
         flags = {"batch_first": batch_first, "bidirectional": bidirectional, "return_state": return_state}
         vars(self).update({flag: check_flag(name, flag, value) for flag, value in flags.items()})
         self.parts = 2 if return_state else None
-        self.directions, self.spreads = 2 if bidirectional else 1, out_dim >= recurrence.WIDE
+        self.directions, self.multithreaded = 2 if bidirectional else 1, out_dim >= recurrence.WIDE
         self.final_state: Value = None
         ends = ("", "_reverse")[: self.directions]
         self.suffixes = [f"_l{layer}{end}" for layer in range(num_layers) for end in ends]
@@ -84,17 +84,17 @@ class RecurrentLayer(Layer):
     def _stacked(self, state: Value, batch: int) -> tuple[sequences.Parts, bool]:
         return sequences.stacked(self, state, batch, self.state_arrays, len(self.suffixes))
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        self.expect(known, -1, self.in_dim)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        self.check_dim(known, -1, self.in_dim)
         return {} if self.return_state else {-1: self.directions * self.out_dim}
 
-    def admit(self, x: Value) -> Value:
+    def cast_input(self, x: Value) -> Value:
         if not isinstance(x, tuple):
-            return super().admit(x)
+            return super().cast_input(x)
         state, x_only, lengths = sequences.split(self, x)
-        admitted = super().admit((state, x_only))
+        admitted = super().cast_input((state, x_only))
         if lengths is not None:
-            lengths = sequences.admit_lengths(self, lengths, admitted[1])
+            lengths = sequences.as_lengths(self, lengths, admitted[1])
         return (*admitted, lengths)[: len(x)]
 
     def forward(self, x: Value) -> Value:

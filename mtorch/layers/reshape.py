@@ -34,7 +34,7 @@ class Reshape(Layer):
         if self.shape.count(-1) > 1:
             raise ValueError(f"Reshape expected at most one -1 in shape, got {shape}")
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         sizes = {axis + 1: n for axis, n in enumerate(self.shape) if n != -1}
         return sizes | {axis - len(self.shape): n for axis, n in enumerate(self.shape) if n != -1}
 

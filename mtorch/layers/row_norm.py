@@ -30,9 +30,9 @@ class RowNorm(Layer):
         affine = check_flag(name, "elementwise_affine", affine)
         self.weight = Parameter(xp.ones(self.shape, dtype=self.dtype)) if affine else None
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         for axis, size in enumerate(self.shape, start=-len(self.shape)):
-            self.expect(known, axis, size)
+            self.check_dim(known, axis, size)
         return known | dict(enumerate(self.shape, start=-len(self.shape)))
 
     def forward(self, x: Array) -> Array:

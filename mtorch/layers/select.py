@@ -44,12 +44,12 @@ class Select(Layer):
         super().__init__(xp=xp, dtype=dtype)
         self.position = check_axis("Select", position)
 
-    def admit(self, x: Value) -> Value:
+    def cast_input(self, x: Value) -> Value:
         """Floats in this layer's dtype; integers and masks keep their kind, because nothing is computed with them."""
 
         def admitted(leaf: Any) -> Array:
-            array = arrays.admit_array(self.xp, leaf, self)
-            return arrays.admit_real(self.xp, self.dtype, array, self) if array.dtype.kind == "f" else array
+            array = arrays.as_numeric(self.xp, leaf, self)
+            return arrays.as_float(self.xp, self.dtype, array, self) if array.dtype.kind == "f" else array
 
         return arrays.map_value(admitted, x)
 

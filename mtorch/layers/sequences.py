@@ -38,17 +38,17 @@ def check_lengths(layer: Layer, lengths: Array, steps: int, batch: int) -> None:
     wrong = ((lengths < 1) | (lengths > steps)).any()
     text = f"{layer!r} expected lengths from 1 to {steps}"
     if arrays.array_module(lengths) is not numpy:
-        arrays.note_fault(text, wrong)
+        arrays.defer_error(text, wrong)
     elif wrong:
         raise ValueError(f"{text}, got {lengths.tolist()}")
 
 
-def admit_lengths(layer: Layer, lengths: object, x: Array) -> Array:
+def as_lengths(layer: Layer, lengths: object, x: Array) -> Array:
     """Integer lengths on the layer's array module; those on the host are checked before they move."""
     if arrays.array_module(lengths) in (None, numpy):
         lengths = arrays.host_array(lengths, layer)
         check_lengths(layer, lengths, *time_major(layer, x).shape[:2])
-    return arrays.admit_ids(layer.xp, lengths, layer, "integer lengths")
+    return arrays.as_ids(layer.xp, lengths, layer, "integer lengths")
 
 
 def stacked(layer: Layer, state: Value, batch: int, arrays_in_state: int, cells: int) -> tuple[Parts, bool]:

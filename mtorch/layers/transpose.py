@@ -31,7 +31,7 @@ class Transpose(Layer):
             raise ValueError(f"Transpose expected axes to be a permutation of all axes, got {axes!r}")
         self.back = tuple(self.axes.index(i) for i in range(len(given)))
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         count = len(self.axes)
         from_front = {axis % count: size for axis, size in known.items() if -count <= axis < count}
         sizes = {i: from_front[axis] for i, axis in enumerate(self.axes) if axis in from_front}

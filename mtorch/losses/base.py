@@ -33,12 +33,12 @@ class Loss:
         if self._value.__class__ is not float:
             value = arrays.as_numpy(self._value)
             if (value != value).any():
-                arrays.raise_faults()
+                arrays.raise_deferred()
             self._value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
         return self._value
 
     @property
-    def unread(self) -> Any:
+    def lazy_value(self) -> Any:
         """The value without waiting for it: a float on the host, a 0-d array that is still being computed on a GPU."""
         return self._value
 
@@ -60,7 +60,7 @@ class Loss:
             wants = f"weights of the value's shape {shape}" if shape else "no weights: its value is a number"
             raise ValueError(f"{self._name}: backward expected {wants}")
         xp = arrays.array_module(self.grad)
-        weights = arrays.admit_real(xp, self.grad.dtype, weights, self._name)
+        weights = arrays.as_float(xp, self.grad.dtype, weights, self._name)
         if weights.shape != shape:
             raise ShapeMismatchError(self._name, f"expected weights of shape {shape}, got {weights.shape}")
         return self.grad * weights.reshape(shape + (1,) * (self.grad.ndim - weights.ndim))
@@ -90,14 +90,14 @@ class LossFunction:
         self.reduction = reduction
 
     def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.admit(prediction)
+        prediction = self.cast_prediction(prediction)
         xp = arrays.array_module(prediction)
-        return self.reduced(xp, *self.terms(xp, prediction, self.admit_target(xp, prediction, target)))
+        return self.reduced(xp, *self.terms(xp, prediction, self.cast_target(xp, prediction, target)))
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         raise NotImplementedError(f"{type(self).__name__} does not define terms")
 
-    def admit(self, prediction: Any) -> Array:
+    def cast_prediction(self, prediction: Any) -> Array:
         """The prediction as a real floating array. Lists and integers are cast to float32, and so is float16, in which
         a sum of ten thousand squares overflows; the net casts the gradient back.
         """
@@ -113,14 +113,14 @@ class LossFunction:
         wide = host.dtype.kind == "f" and host.dtype.itemsize > 2
         return host.astype(host.dtype.newbyteorder("=") if wide else numpy.float32)
 
-    def admit_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
+    def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
         """The target in the prediction's module, dtype and shape; nothing broadcasts."""
         if target.__class__ is not prediction.__class__ or target.dtype is not prediction.dtype:
             if isinstance(target, tuple):
                 raise TypeError(f"{self!r} expected one array as target, got a tuple of {len(target)}")
             if isinstance(target, numpy.ndarray) and target.dtype.kind in "iub":
                 target = xp.asarray(target)
-            target = arrays.admit_real(xp, prediction.dtype, target, self)
+            target = arrays.as_float(xp, prediction.dtype, target, self)
         if target.shape != prediction.shape:
             raise ShapeMismatchError(self, f"expected a target of shape {prediction.shape}, got {target.shape}")
         return target
@@ -148,7 +148,7 @@ class LossFunction:
         if value.__class__ is numpy.float32 or value.__class__ is numpy.float64:
             value = float(value) * factor
         else:
-            value = arrays.spoil(xp, value if factor == 1 else value * factor)
+            value = arrays.mark_invalid(xp, value if factor == 1 else value * factor)
         return Loss(value, grad, self.backward_func, type(self).__name__)
 
     def details(self) -> Iterator[str]:

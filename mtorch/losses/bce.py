@@ -21,9 +21,9 @@ class BCELoss(LossFunction):
     """
 
     def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.admit(prediction)
+        prediction = self.cast_prediction(prediction)
         xp = arrays.array_module(prediction)
-        target = self.admit_target(xp, prediction, target)
+        target = self.cast_target(xp, prediction, target)
         self._check(xp, prediction, "predictions")
         self._check(xp, target, "targets")
         return self.reduced(xp, *self.terms(xp, prediction, target))
@@ -32,7 +32,7 @@ class BCELoss(LossFunction):
         outside = ~((x >= 0) & (x <= 1)).all()
         text = f"{self!r} expected {what} in [0, 1]"
         if not arrays.is_numpy(xp):
-            arrays.note_fault(f"{text}, got others", outside)
+            arrays.defer_error(f"{text}, got others", outside)
         elif outside:
             raise ValueError(f"{text}, got {x[~((x >= 0) & (x <= 1))].reshape(-1)[0]}")
 

@@ -8,7 +8,7 @@ from mtorch import arrays
 from mtorch.arrays import Array, array_module, flat_rows
 from mtorch.kernels.rows import max_along, quiet, sum_along
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction, check_number
-from mtorch.losses.labels import LabelLoss, admit_labels, class_axis
+from mtorch.losses.labels import LabelLoss, as_labels, class_axis
 
 
 class CrossEntropyLoss(LabelLoss):
@@ -41,13 +41,13 @@ class CrossEntropyLoss(LabelLoss):
 
     @quiet
     def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.admit(prediction)
+        prediction = self.cast_prediction(prediction)
         xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
         x = prediction if prediction.ndim == 2 and prediction.flags.c_contiguous else \
             xp.ascontiguousarray(flat_rows(prediction))  # fmt: skip
         q = self._probabilities(xp, prediction, target)
         if q is None:
-            labels = admit_labels(self, xp, target, lead, classes, self.ignore_index)
+            labels = as_labels(self, xp, target, lead, classes, self.ignore_index)
             losses, grad = self._on_labels(xp, x, labels.reshape(-1))
         else:
             losses, grad = self._on_probabilities(xp, x, flat_rows(q))
@@ -62,7 +62,7 @@ class CrossEntropyLoss(LabelLoss):
             return None
         if self.ignore_index is not None and self.ignore_index >= 0:
             raise ValueError(f"{self!r} cannot ignore a label when the target is class probabilities")
-        return self.admit_target(xp, prediction, target)
+        return self.cast_target(xp, prediction, target)
 
     def _on_labels(self, xp: ModuleType, x: Array, labels: Array) -> tuple[Array, Array]:
         """With a the weight of an item's own label and b what smoothing gives to each class:

@@ -10,8 +10,8 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.labels import first_beyond
 from mtorch.losses.base import LossFunction
+from mtorch.losses.one_hot import first_beyond
 
 
 def class_axis(loss: LossFunction, prediction: Array) -> tuple[tuple[int, ...], int]:
@@ -22,7 +22,7 @@ def class_axis(loss: LossFunction, prediction: Array) -> tuple[tuple[int, ...], 
     return shape[:-1], shape[-1]
 
 
-def admit_labels(
+def as_labels(
     loss: LossFunction, xp: ModuleType, target: Any, lead: tuple[int, ...], classes: int, ignored: int | None = None
 ) -> Array:
     """Integer labels of shape `lead` or `lead + (1,)` as ones of shape `lead` on the prediction's array module.
@@ -48,11 +48,11 @@ def admit_labels(
         if dtype.char in "QL":  # unsigned 64 bits do not index
             labels = labels.astype("int64")
         return labels if xp is numpy else xp.asarray(labels.astype("int64"))
-    labels = arrays.admit_array(xp, labels, loss).astype("int64")
+    labels = arrays.as_numeric(xp, labels, loss).astype("int64")
     inside = labels.clip(0, classes - 1)
     if ignored is not None:
         inside = xp.where(labels == ignored, labels, inside)
-    arrays.note_fault(f"{loss!r} expected labels in [0, {classes}), got others", (inside != labels).any())
+    arrays.defer_error(f"{loss!r} expected labels in [0, {classes}), got others", (inside != labels).any())
     return inside
 
 
@@ -119,7 +119,7 @@ class LabelLoss(LossFunction):
             count = xp.add.reduce(weights)
             text = f"{self!r} has nothing to average: the labels' weights are all 0, or all labels are ignored"
             if xp is not numpy:
-                arrays.note_fault(text, count == 0)
+                arrays.defer_error(text, count == 0)
                 count = xp.where(count == 0, 1.0, count)
             elif not count:
                 raise ValueError(text)

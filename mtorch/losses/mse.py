@@ -16,9 +16,9 @@ class MSELoss(LossFunction):
     """
 
     def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.admit(prediction)
+        prediction = self.cast_prediction(prediction)
         xp = array_module(prediction)
-        d = whole(xp, prediction - self.admit_target(xp, prediction, target))
+        d = whole(xp, prediction - self.cast_target(xp, prediction, target))
         if self.reduction == "none":
             squares = whole(xp, d * d)
             d *= 2

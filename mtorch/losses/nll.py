@@ -7,7 +7,7 @@ from typing import Any
 from mtorch.arrays import Array, array_module
 from mtorch.kernels.rows import quiet
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
-from mtorch.losses.labels import LabelLoss, admit_labels, class_axis
+from mtorch.losses.labels import LabelLoss, as_labels, class_axis
 
 
 class NLLLoss(LabelLoss):
@@ -21,9 +21,9 @@ class NLLLoss(LabelLoss):
 
     @quiet
     def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.admit(prediction)
+        prediction = self.cast_prediction(prediction)
         xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
-        labels = admit_labels(self, xp, target, lead, classes, self.ignore_index)
+        labels = as_labels(self, xp, target, lead, classes, self.ignore_index)
         labels, weights, kept, count = self.counted(xp, labels.reshape(-1), classes, prediction.dtype)
         a = 1 / count if weights is None else weights / count
         own = xp.arange(0, prediction.size, classes)

@@ -6,10 +6,10 @@ from typing import Any
 
 from mtorch.arrays import Array, array_module, constant
 from mtorch.checks import check_flag
-from mtorch.kernels.labels import one_hot
 from mtorch.kernels.rows import sum_squares
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
-from mtorch.losses.labels import admit_labels, class_axis
+from mtorch.losses.labels import as_labels, class_axis
+from mtorch.losses.one_hot import one_hot
 
 LONG = 4096  # entries up to which one product sums their squares without a loss of digits
 
@@ -27,15 +27,15 @@ class SquareLoss(LossFunction):
         self.transform = check_flag("SquareLoss", "transform", transform)
 
     def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
-        prediction = self.admit(prediction)
+        prediction = self.cast_prediction(prediction)
         xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
         if transform is None:
             transform = self.transform
         if transform is True or check_flag(self, "transform", transform):
-            labels = admit_labels(self, xp, target, lead, classes)
+            labels = as_labels(self, xp, target, lead, classes)
             d = prediction - one_hot(xp, labels, classes, prediction.dtype)
         else:
-            d = prediction - self.admit_target(xp, prediction, target)
+            d = prediction - self.cast_target(xp, prediction, target)
         if self.reduction == "none":
             return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d)
         share = 1 / self.number(d.size // classes, d) if self.reduction == "mean" else 1.0

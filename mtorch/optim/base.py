@@ -136,7 +136,7 @@ class Optimizer:
 
     @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the parameters moved
     def _step_by_rule(self, rate: float) -> None:
-        live = [(path, p) for path, p in self.named.items() if p.contributed and p.trainable]
+        live = [(path, p) for path, p in self.named.items() if p.has_grad and p.trainable]
         self._direct(live, self._shrinkage([p.grad for _, p in live]))
         self.module.step(rate)
 

@@ -42,7 +42,7 @@ def make_value(inputs: Any, xp: ModuleType, dtype: Any, rng: numpy.random.Genera
         return tuple(make_value(part, xp, dtype, rng) for part in inputs)
     if inputs is None:
         return None
-    array = arrays.admit_array(xp, inputs, "check_gradients")
+    array = arrays.as_numeric(xp, inputs, "check_gradients")
     return array.astype(dtype) if array.dtype.kind == "f" else array
 
 

@@ -31,7 +31,7 @@ class _Tally:
 
     def add(self, loss: Loss, prediction: Array, labels: Array, count: Callable[[Array], Any]) -> None:
         n, guess = len(labels), prediction.argmax(-1)
-        self.loss = self.loss + loss.unread * n
+        self.loss = self.loss + loss.lazy_value * n
         right = labels.argmax(-1) if labels.shape == prediction.shape else labels.reshape(guess.shape)
         self.right = self.right + count(guess == right)
         self.samples += n

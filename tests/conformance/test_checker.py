@@ -199,7 +199,7 @@ def test_the_checked_layer_is_a_copy():
     layer = Right()
     before = layer.weight.value.copy()
     check_gradients(layer, (4, 3))
-    assert layer.dtype == "float32" and not layer.weight.contributed
+    assert layer.dtype == "float32" and not layer.weight.has_grad
     numpy.testing.assert_array_equal(layer.weight.value, before)
 
 

@@ -245,7 +245,7 @@ def test_a_backward_that_forgets_to_return_is_told_so_in_its_place():
         with pytest.raises(TypeError, match=r"Unanswered\(\) expected its backward to return .*got None") as error:
             net.backward_parameters(y)
         assert re.search(place, error.value.__notes__[0])
-        assert not any(parameter.contributed for parameter in net.parameters().values())
+        assert not any(parameter.has_grad for parameter in net.parameters().values())
 
 
 def test_ids_have_no_gradient_and_what_is_not_asked_for_may_be_forgotten():
@@ -258,7 +258,7 @@ def test_ids_have_no_gradient_and_what_is_not_asked_for_may_be_forgotten():
     assert fork.backward(fork(ids)) is None
     net = Sequential(Unanswered(), layers.Linear(3, 2))
     net.backward_parameters(net(PAIR))
-    assert net.layers[1].weight.contributed
+    assert net.layers[1].weight.has_grad
 
 
 @pytest.mark.parametrize(

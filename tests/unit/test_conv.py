@@ -9,7 +9,7 @@ import pytest
 from mtorch import Sequential, ShapeMismatchError, layers
 from mtorch.arrays import as_numpy
 from mtorch.kernels import convolution, pooling
-from mtorch.kernels.windows import Window, _sliced_windows_out, spans, windows_back, windows_out
+from mtorch.math.windows import Window, _sliced_windows_out, spans, windows_back, windows_out
 from mtorch.testing import check_gradients, strict
 
 rng = numpy.random.default_rng(0)

@@ -31,7 +31,8 @@ from mtorch import (
     layers,
     models,
 )
-from mtorch.kernels import processes, threads
+from mtorch.kernels import threads
+from mtorch.parallel import processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 nn = layers.on(numpy, dtype="float64")
@@ -114,7 +115,7 @@ def test_calls_without_a_backward_are_forgotten_by_the_others(monkeypatch):
         team.tapes = {each: None for each in [*team.tapes, number] if each in calls}
         return numpy.full((len(x), 1), float(len(team.tapes)))
 
-    monkeypatch.setattr("mtorch.containers.team.Team._forward", held)
+    monkeypatch.setattr("mtorch.parallel.team.Team._forward", held)
     parallel = DataParallel(nn.Linear(1, 1), 3)
     for n in (6, 4, 4, 4, 6, 4, 6):
         assert parallel(numpy.zeros((n, 1)))[-1, 0] <= 2  # the last one and this
@@ -218,7 +219,7 @@ def test_evaluation_and_prediction_stay_in_this_process():
     parallel.eval(), plain.eval()
     assert_same(plain, parallel, x)
     assert parallel._team is None
-    assert not parallel.spreads and DataParallel(models.lenet(), 2).spreads  # alone, BLAS has the threads of the net
+    assert not parallel.multithreaded and DataParallel(models.lenet(), 2).multithreaded
 
 
 def test_inside_another_and_on_other_systems_one_process_does_all(monkeypatch):
@@ -285,7 +286,7 @@ def test_an_error_in_one_process_leaves_nothing_behind():
         parallel(numpy.ones((4, 1)))
         with pytest.raises(ArithmeticError, match="too steep"):
             parallel.backward(g)
-        assert not parallel.net.weight.contributed
+        assert not parallel.net.weight.has_grad
         assert_same(Choosy(), parallel, numpy.ones((4, 1)))
 
 

@@ -5,7 +5,7 @@ import math
 import numpy
 import pytest
 
-from mtorch.kernels.erf import erf, normal_cdf, table_for
+from mtorch.math.erf import erf, normal_cdf, table_for
 
 ERF = [
     ("0", "0.0"),

@@ -166,9 +166,9 @@ def test_a_formula_must_be_one():
 def test_a_door_given_an_expression_writes_down_and_computes_nothing():
     x, spy = Input("x"), Spy()
     y = spy(x)
-    assert isinstance(y, mtorch.containers.Expression) and spy.forwards == 0
-    assert isinstance(Sequential(spy)(y), mtorch.containers.Expression)
-    assert isinstance(Add()((x, numpy.ones(3))), mtorch.containers.Expression)
+    assert isinstance(y, mtorch.graph.Expression) and spy.forwards == 0
+    assert isinstance(Sequential(spy)(y), mtorch.graph.Expression)
+    assert isinstance(Add()((x, numpy.ones(3))), mtorch.graph.Expression)
 
 
 X = numpy.array([[0.5, 1.5, 2.0], [1.0, 0.25, 3.0]])
@@ -350,8 +350,8 @@ def test_a_parameter_that_no_gradient_reaches_rests():
     optimizer = mtorch.Adam(net, lr=1.0, weight_decay=0.5)
     for backward in (net.backward, net.backward_parameters):
         backward(net(numpy.ones((3, 2, 4))))
-        moved = {name: p.value.copy() for name, p in net.parameters().items() if p.contributed}
-        assert len(moved) == 4 and not mask.contributed and not mask.grad.any()
+        moved = {name: p.value.copy() for name, p in net.parameters().items() if p.has_grad}
+        assert len(moved) == 4 and not mask.has_grad and not mask.grad.any()
         optimizer.step()
         assert not mask.value.any() and all((net.parameters()[name].value != old).any() for name, old in moved.items())
 
@@ -567,8 +567,8 @@ def test_copies_do_not_share():
     twin = copy.deepcopy(graph)
     graph.step(0.1)
     twin.backward(ONES)
-    assert all(not p.contributed for p in graph.parameters().values())
-    assert all(p.contributed for p in twin.parameters().values())
+    assert all(not p.has_grad for p in graph.parameters().values())
+    assert all(p.has_grad for p in twin.parameters().values())
 
 
 def test_an_optimizer_drives_a_graph():
@@ -595,8 +595,8 @@ class Ids(Layer):
         super().__init__(**options)
         self.table = Parameter(self.xp.asarray(numpy.arange(12.0).reshape(4, 3), dtype=self.dtype))
 
-    def admit(self, x):
-        return mtorch.arrays.admit_ids(self.xp, x[0], self), super().admit(x[1])
+    def cast_input(self, x):
+        return mtorch.arrays.as_ids(self.xp, x[0], self), super().cast_input(x[1])
 
     def forward(self, x):
         ids, weight = x

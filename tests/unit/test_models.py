@@ -9,7 +9,7 @@ from mtorch import Adam, CrossEntropyLoss, Module, ShapeMismatchError, layers, m
 from mtorch.arrays import as_numpy
 from mtorch.data import who_acts
 from mtorch.data.sentences import WORDS
-from mtorch.summary import count_parameters, summary
+from mtorch.insight.summary import count_parameters, summary
 from mtorch.testing import strict
 
 # name: (arguments of a tiny one, how many parameters the usual one has)

@@ -86,7 +86,7 @@ def test_names_go_through_modules_lists_tuples_and_dicts_and_unused_layers_stay(
     assert set(module.state_dict()) == expected | {"mean"}
     left, right = module((X, numpy.ones((4, 1))))
     module.backward((numpy.ones_like(left), numpy.ones_like(right)))
-    assert all(p.contributed != name.startswith("unused") for name, p in module.parameters().items())
+    assert all(p.has_grad != name.startswith("unused") for name, p in module.parameters().items())
     assert module.unused.training and module.skip.training
     module.eval()
     assert not (module.training or module.unused.training or module.skip.training or module.skip.fc1.training)

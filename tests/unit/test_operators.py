@@ -28,10 +28,10 @@ def through(layer, x, grad=None):
 
 def test_only_axes_counted_from_the_end_are_sure_to_meet():
     add = layers.Add()
-    assert add.meet({0: 2, -1: 4}, {0: 3, -1: 1}) == {-1: 4}
-    assert add.meet({-1: 1, -2: 3}, {}) == {-2: 3}
+    assert add.broadcast_shapes({0: 2, -1: 4}, {0: 3, -1: 1}) == {-1: 4}
+    assert add.broadcast_shapes({-1: 1, -2: 3}, {}) == {-2: 3}
     with pytest.raises(ShapeMismatchError, match="on axis -1, got 4 and 5"):
-        add.meet({-1: 4}, {-1: 5})
+        add.broadcast_shapes({-1: 4}, {-1: 5})
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -234,7 +234,7 @@ def test_select_undoes_fork_and_leaves_zeros_for_the_branch_it_did_not_take():
 
 def test_transpose_takes_a_full_permutation():
     assert layers.Transpose((2, 0, -2))(DATA).shape == (4, 2, 3)
-    assert layers.Transpose((1, 2, 0)).flow({0: 2, -1: 4}) == {1: 4, 2: 2, -2: 4, -1: 2}
+    assert layers.Transpose((1, 2, 0)).infer_shape({0: 2, -1: 4}) == {1: 4, 2: 2, -2: 4, -1: 2}
     for axes in ((0, 2), (0, 0), (1, -1)):
         with pytest.raises(ValueError, match="permutation"):
             layers.Transpose(axes)
@@ -349,10 +349,10 @@ def test_functions_compute_on_data_in_its_own_dtype():
 
 
 def test_every_function_is_its_layer():
-    """All of `mtorch.functions`, on an expression and on data."""
+    """All of `mtorch.graph.functions`, on an expression and on data."""
     x = rng.uniform(0.5, 0.9, (4, 6))
     more = {"concat": [0], "split": [2, 1], "reshape": [(2, 3)], "transpose": [(1, 0)], "power": [2.5]}
-    names = [*mtorch.functions.__all__, "abs", "sum", "max", "min"]
+    names = [*mtorch.graph.functions.__all__, "abs", "sum", "max", "min"]
     for name in names:
         function = getattr(mtorch, name)
         two = name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")

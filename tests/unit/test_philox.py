@@ -5,8 +5,8 @@ import math
 import numpy
 import pytest
 
-from mtorch.kernels import philox
-from mtorch.kernels.philox import keep_mask, random_bits, uniform
+from mtorch.math import philox
+from mtorch.math.philox import keep_mask, random_bits, uniform
 
 KNOWN_ANSWERS = [  # counter words, key words, answer (kat_vectors of Random123)
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),

@@ -293,7 +293,7 @@ def test_an_error_in_the_middle_of_backward_drops_everything_below_and_says_so()
         net.backward(y)
     assert any("discarded" in note for note in caught.value.__notes__)
     assert "in layer 1 of Sequential" in caught.value.__notes__
-    assert not any(p.contributed for p in net.parameters().values())
+    assert not any(p.has_grad for p in net.parameters().values())
     with pytest.raises(BackwardError):
         net.backward(y)
 

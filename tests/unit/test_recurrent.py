@@ -547,7 +547,7 @@ def test_recurrent_unrolls_any_layer_from_state_and_x_to_state_and_y():
 
 def test_a_state_that_is_left_out_is_no_question_for_the_door_of_the_cell():
     class Picky(Doubling):
-        def admit(self, value):
+        def cast_input(self, value):
             return value[0] + 0.0, value[1] + 0.0
 
     with pytest.raises(ShapeMismatchError, match="because the cell has no initial state"):
@@ -735,7 +735,7 @@ def test_threads_divide_only_long_steps_on_the_host(monkeypatch, kind):
     monkeypatch.setattr(recurrence.threads, "several", lambda: True)
     monkeypatch.setattr(recurrence.threads, "in_parts", lambda *args: divided.append(args[1:]) or in_turn(*args))
     wide, narrow = (getattr(layers, kind)(2, size, rng=0) for size in (recurrence.WIDE, recurrence.WIDE - 1))
-    assert wide.spreads and not narrow.spreads
+    assert wide.multithreaded and not narrow.multithreaded
     share = recurrence.SHARE
     multiplications = 3 * 2 * share * (wide.weight_ih_l0.value.size + wide.weight_hh_l0.value.size)
     for layer, batch, parts in ((wide, 2 * share, [2]), (wide, 2 * share - 1, []), (narrow, 9 * share, [])):

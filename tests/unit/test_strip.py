@@ -34,7 +34,7 @@ def assert_steps_to(layer, values):
     layer.step(LR)
     for name, value in layer.state_dict().items():
         numpy.testing.assert_allclose(value, values[name], rtol=1e-13, err_msg=name)
-    assert not any(p.contributed or p.grad.any() for p in layer.parameters().values())
+    assert not any(p.has_grad or p.grad.any() for p in layer.parameters().values())
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_pickle_holds_gradients_only_where_there_are_any():
     layer(numpy.ones((1, 100)))
     layer.backward(numpy.ones((1, 100)))
     twin = pickle.loads(pickle.dumps(layer))
-    assert twin.weight.contributed and (twin.weight.grad == layer.weight.grad).all()
+    assert twin.weight.has_grad and (twin.weight.grad == layer.weight.grad).all()
 
 
 def test_subclasses_move_all_they_have():
@@ -134,7 +134,7 @@ def test_subclasses_move_all_they_have():
     third.scale.accumulate(numpy.ones(2))
     before = own.state_dict()
     pass_through(third).step(LR)
-    assert (third.scale.value == 1 - LR).all() and not third.weight.contributed
+    assert (third.scale.value == 1 - LR).all() and not third.weight.has_grad
     pass_through(own).step(LR)
     assert (own.weight.value != before["weight"]).all()
 

@@ -12,7 +12,7 @@ import pytest
 import mtorch
 from mtorch import layers
 from mtorch.kernels import convolution, passes, threads
-from mtorch.kernels.windows import Window
+from mtorch.math.windows import Window
 
 
 class Blas:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mtorch.arrays import Value
+from mtorch.container import Container, Tape, chained
 from mtorch.layer import Layer
-from mtorch.tape import Container, Tape, chained
 
 
 class Sequential(Container):
@@ -32,7 +32,7 @@ class Sequential(Container):
         if type(self) is Sequential:
             self.new_result = next((f.new_result for f in reversed(layers) if f.new_result is not None), None)
             self.new_grad = next((f.new_grad for f in layers if f.new_grad is not None), None)
-        self.flow({})
+        self.infer_shape({})
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -41,10 +41,10 @@ class Sequential(Container):
     def children(self) -> Iterator[tuple[str, Layer]]:
         return ((str(i), layer) for i, layer in enumerate(self.layers))
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         for i, layer in enumerate(self.layers):
             try:
-                known = layer.flow(known)
+                known = layer.infer_shape(known)
             except ValueError as error:
                 error.add_note(f"in layer {i} of Sequential")
                 raise
@@ -54,8 +54,8 @@ class Sequential(Container):
     def moves_data(self) -> bool:
         return all(layer.moves_data for layer in self.layers)
 
-    def admit(self, x: Value) -> Value:
-        return next((layer for layer in self.layers if not layer.moves_data), self.layers[0]).admit(x)
+    def cast_input(self, x: Value) -> Value:
+        return next((layer for layer in self.layers if not layer.moves_data), self.layers[0]).cast_input(x)
 
     def forward(self, x: Value) -> Value:
         tape = Tape(self)

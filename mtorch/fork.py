@@ -6,9 +6,9 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Value
+from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.tape import Container, Tape
 
 
 class _Branches(Container):
@@ -38,12 +38,12 @@ class Fork(_Branches):
     Backward: x feeds every branch, so their input gradients add.
     """
 
-    def admit(self, x: Value) -> Value:
-        return next((branch for branch in self.branches if not branch.moves_data), self.branches[0]).admit(x)
+    def cast_input(self, x: Value) -> Value:
+        return next((branch for branch in self.branches if not branch.moves_data), self.branches[0]).cast_input(x)
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         for branch in self.branches:
-            branch.flow(known)
+            branch.infer_shape(known)
         return {}
 
     def forward(self, x: Value) -> tuple[Value, ...]:
@@ -81,8 +81,8 @@ class Parallel(_Branches):
             raise ShapeMismatchError(self, f"expected a tuple of {len(self.branches)}, got {got}")
         return x
 
-    def admit(self, x: Value) -> Value:
-        return tuple(branch.admit(part) for branch, part in zip(self.branches, self._parts(x), strict=True))
+    def cast_input(self, x: Value) -> Value:
+        return tuple(branch.cast_input(part) for branch, part in zip(self.branches, self._parts(x), strict=True))
 
     def forward(self, x: tuple[Value, ...]) -> tuple[Value, ...]:
         tape = Tape(self)

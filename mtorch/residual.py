@@ -5,9 +5,9 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Value
+from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.tape import Container, Tape
 
 
 class Residual(Container):
@@ -28,17 +28,17 @@ class Residual(Container):
         self.body = branches[0]
         self.shortcut = None if shortcut is None else branches[1]
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        out = self.body.flow(known)
-        around = known if self.shortcut is None else self.shortcut.flow(known)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        out = self.body.infer_shape(known)
+        around = known if self.shortcut is None else self.shortcut.infer_shape(known)
         for axis, size in out.items():
             if around.get(axis, size) != size:
                 got = f"{size} and {around[axis]} entries on axis {axis}"
                 raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
         return around | out
 
-    def admit(self, x: Value) -> Value:
-        return self.body.admit(x)
+    def cast_input(self, x: Value) -> Value:
+        return self.body.cast_input(x)
 
     def forward(self, x: Value) -> Value:
         tape = Tape(self)

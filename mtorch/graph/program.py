@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mtorch.containers.plan import Plan, Template, gather, leaves, mapped
+from mtorch.container import chained
+from mtorch.graph.plan import Plan, Template, gather, leaves, mapped
 from mtorch.layers.select import Select
-from mtorch.tape import chained
 
 DROP, PARAMETERS = -1, -2  # in place of a template: nobody wants this gradient, or only the chain's parameters do
 

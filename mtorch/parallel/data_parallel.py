@@ -6,12 +6,12 @@ from typing import Any
 from mtorch import arrays
 from mtorch.arrays import Value
 from mtorch.checks import check_size
-from mtorch.containers.plan import leaves
-from mtorch.containers.team import Team
+from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.processes import can_fork, cores
+from mtorch.graph.plan import leaves
 from mtorch.layer import Layer
-from mtorch.tape import Container, Tape
+from mtorch.parallel.processes import can_fork, cores
+from mtorch.parallel.team import Team
 
 LEAST = 2  # samples of a process; BatchNorm has nothing to compare one with
 
@@ -50,15 +50,15 @@ class DataParallel(Container):
     def children(self) -> Iterator[tuple[str, Layer]]:
         yield "", self.net
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        return self.net.flow(known)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        return self.net.infer_shape(known)
 
     @property
     def moves_data(self) -> bool:
         return self.net.moves_data
 
-    def admit(self, x: Value) -> Value:
-        return self.net.admit(x)
+    def cast_input(self, x: Value) -> Value:
+        return self.net.cast_input(x)
 
     def infer(self, x: Value) -> Value:
         return self.net.infer(x)

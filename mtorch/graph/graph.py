@@ -6,16 +6,16 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Value, add_values, shape_value
-from mtorch.containers.doors import Doors
-from mtorch.containers.expression import Expression, Input, table_of
-from mtorch.containers.plan import Constant, Plan, Template, leaves
-from mtorch.containers.program import DROP, PARAMETERS, Program
+from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
+from mtorch.graph.doors import Doors
+from mtorch.graph.expression import Expression, Input, table_of
+from mtorch.graph.plan import Constant, Plan, Template, leaves
+from mtorch.graph.program import DROP, PARAMETERS, Program
 from mtorch.layer import Layer, home_of
 from mtorch.layers.arithmetic import Operator
 from mtorch.layers.select import completed
 from mtorch.parameter import Buffer, Parameter
-from mtorch.tape import Container, Tape
 
 Named = dict[str, Layer | Parameter | Buffer]
 
@@ -68,7 +68,7 @@ class Graph(Container):
         self._name()
         moved = [isinstance(item, Parameter) for item in plan.sources.values()]
         self._program = Program(plan, set(map(id, self.moving)), moved)
-        self.flow({})
+        self.infer_shape({})
 
     @classmethod
     def of(
@@ -145,7 +145,7 @@ class Graph(Container):
     def parts(self) -> int | None:
         return len(self._plan.output) if isinstance(self._plan.output, tuple) else None
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         plan = self._plan
         flows = [known] if len(self.inputs) == 1 else [{} for _ in self.inputs]
         for shape in (source.value.shape for source in self._sources):
@@ -154,11 +154,11 @@ class Graph(Container):
             slots = operand if operand.__class__ is tuple else ()
             try:
                 if operand.__class__ is int:
-                    flows.append(layer.flow(flows[operand]))
+                    flows.append(layer.infer_shape(flows[operand]))
                 elif isinstance(layer, Operator) and [slot.__class__ for slot in slots] == [int, int]:
-                    flows.append(layer.meet(flows[slots[0]], flows[slots[1]]))
+                    flows.append(layer.broadcast_shapes(flows[slots[0]], flows[slots[1]]))
                 else:
-                    flows.append(layer.flow({}))
+                    flows.append(layer.infer_shape({}))
             except ValueError as error:
                 error.add_note(f"in node {name!r} of {self.title}")
                 raise
@@ -178,8 +178,8 @@ class Graph(Container):
 
     # ------------------------------------------------------------------ the verbs
 
-    def admit(self, x: Value) -> Value:
-        given = self._doors.admit(self, self._parts(x))
+    def cast_input(self, x: Value) -> Value:
+        given = self._doors.cast_input(self, self._parts(x))
         return given if len(self.inputs) > 1 else given[0]
 
     def _parts(self, x: Value) -> tuple[Value, ...]:

@@ -5,10 +5,10 @@ from typing import Any
 from weakref import WeakSet, proxy, ref
 
 from mtorch.arrays import Value, on_cache_line
+from mtorch.container import Container, Tape
 from mtorch.errors import BackwardError
-from mtorch.kernels.processes import Crew, Ended, forked_by_others, shared
 from mtorch.layer import Layer
-from mtorch.tape import Container, Tape
+from mtorch.parallel.processes import Crew, Ended, forked_by_others, shared
 
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of two processes: the golden ratio's bits
 
@@ -102,7 +102,7 @@ class Team:
             parameter.zero_grad()
             parameter.collect_in(grad)
         dx = (tape.pull if wanted else tape.pull_parameters)(output_grad)
-        return [parameter.contributed for parameter in self.parameters], dx
+        return [parameter.has_grad for parameter in self.parameters], dx
 
 
 class Call:

@@ -6,7 +6,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, Value
-from mtorch.containers.plan import Plan, mapped, places
+from mtorch.graph.plan import Plan, mapped, places
 from mtorch.layer import Layer
 from mtorch.layers.select import Select
 
@@ -41,7 +41,7 @@ class Doors:
             origins.append(origin)
         self.keeps: dict[tuple[int, tuple], bool] = {}
 
-    def admit(self, home: Layer, given: tuple[Value, ...]) -> tuple[Value, ...]:
+    def cast_input(self, home: Layer, given: tuple[Value, ...]) -> tuple[Value, ...]:
         """The inputs on the graph's array module, in the kinds and dtypes that its layers take."""
         return tuple(self._admit(home, (i,), value) for i, value in enumerate(given))
 
@@ -55,7 +55,7 @@ class Doors:
             count = len(value)
             paths = [(*path, k - count if (*path, k - count) in self.doors else k) for k in range(count)]
             return tuple(self._admit(home, inner, part) for inner, part in zip(paths, value, strict=True))
-        return arrays.admit_real(home.xp, home.dtype, value, home)
+        return arrays.as_float(home.xp, home.dtype, value, home)
 
     def constant(self, home: Layer, slot: int, value: Any) -> Array:
         """A constant as the first layer that reads it would admit it."""
@@ -66,7 +66,7 @@ class Doors:
     def _through(self, home: Layer, door: tuple[int, tuple, bool], value: Any) -> Value:
         node, place, alone = door
         if alone:
-            return self.layers[node].admit(value)
+            return self.layers[node].cast_input(value)
         keeps = self.keeps.get((node, place))
         if keeps is None:
             keeps = self.keeps[node, place] = self._keeps_integers(home, node, place)
@@ -75,9 +75,9 @@ class Doors:
             if keeps and arrays.array_module(leaf) in (None, numpy):
                 host = arrays.host_array(leaf, home)
                 leaf = home.xp.asarray(host) if host.dtype.kind in "iu" else leaf
-            array = arrays.admit_array(home.xp, leaf, home)
+            array = arrays.as_numeric(home.xp, leaf, home)
             kept = keeps and array.dtype.kind != "f"
-            return array if kept else arrays.admit_real(home.xp, home.dtype, array, home)
+            return array if kept else arrays.as_float(home.xp, home.dtype, array, home)
 
         return arrays.map_value(admitted, value)
 
@@ -87,7 +87,8 @@ class Doors:
         for other in (None, home.xp.zeros((), home.dtype), probe):
             stand_ins = iter([probe if where == place else other for _, where in places(self.operands[node])])
             try:
-                admitted = self.layers[node].admit(mapped(lambda _, each=stand_ins: next(each), self.operands[node]))
+                operand = mapped(lambda _, each=stand_ins: next(each), self.operands[node])
+                admitted = self.layers[node].cast_input(operand)
                 for k in place:
                     admitted = admitted[k]
                 return admitted.dtype.kind != "f"

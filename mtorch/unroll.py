@@ -8,10 +8,10 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, Value
+from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.cells import Cell
-from mtorch.tape import Container, Tape
 
 
 class Recurrent(Container):
@@ -30,9 +30,9 @@ class Recurrent(Container):
         super().__init__(cells)
         self.final_state: Value = None
 
-    def admit(self, value: Value) -> Value:
+    def cast_input(self, value: Value) -> Value:
         paired = isinstance(value, tuple) and len(value) == 2 and value[0] is not None
-        return self.cell.admit(value) if paired else super().admit(value)
+        return self.cell.cast_input(value) if paired else super().cast_input(value)
 
     def forward(self, value: Value) -> Value:
         state, x = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
@@ -66,10 +66,10 @@ class Recurrent(Container):
             raise ShapeMismatchError(self, "expected (state, x), because the cell has no initial state, got x alone")
         return self.cell.initial_state(x.shape[1])
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         if not isinstance(self.cell, Cell):
             return {}
-        self.expect(known, -1, self.cell.in_dim)
+        self.check_dim(known, -1, self.cell.in_dim)
         return {-1: self.cell.out_dim}
 
     def infer(self, x: Value) -> Value:

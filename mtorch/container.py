@@ -102,7 +102,7 @@ class Tape:
 
     def _without_gradient(self, layer: Layer) -> None:
         """TypeError for a layer that returned no gradient, unless it has a door of its own, which may admit ids."""
-        if type(layer).admit is Layer.admit:
+        if type(layer).cast_input is Layer.cast_input:
             wanted = "the gradient of its input (zeros to stop it)"
             error = TypeError(f"{layer!r} expected its backward to return {wanted}, got None")
             self._note(error, layer)
@@ -139,7 +139,7 @@ class Container(Layer):
                     f"{lead!r} ({lead.xp.__name__}, {lead.dtype}) and {layer!r} ({layer.xp.__name__}, {layer.dtype})"
                 )
         super().__init__(xp=lead.xp, dtype=lead.dtype)
-        self.spreads = any(layer.spreads for layer in layers)
+        self.multithreaded = any(layer.multithreaded for layer in layers)
         below = [(layer, each) for layer in layers for _, each in layer.walk()]
         settled = set(map(id, firm))
         for layer, each in below:

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from mtorch import arrays
-from mtorch.containers.plan import Constant, leaves, mapped
+from mtorch.graph.plan import Constant, leaves, mapped
 from mtorch.layer import Layer, Symbol
 from mtorch.layers.arithmetic import Add, Divide, Multiply, Operator, Subtract
 from mtorch.layers.elementwise import Abs, Negative

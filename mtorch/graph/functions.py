@@ -13,8 +13,8 @@ import numpy
 
 from mtorch import arrays, layers
 from mtorch.arrays import Value
-from mtorch.containers.expression import Expression
-from mtorch.containers.plan import leaves
+from mtorch.graph.expression import Expression
+from mtorch.graph.plan import leaves
 from mtorch.layer import Layer
 from mtorch.layers.reductions import Axes
 from mtorch.parameter import Buffer, Parameter

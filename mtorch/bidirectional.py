@@ -5,9 +5,9 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array, shape_value
+from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.tape import Container, Tape
 
 
 class Bidirectional(Container):
@@ -27,8 +27,8 @@ class Bidirectional(Container):
         self.a, self.b = both = self.bare((a, b))
         super().__init__(both)
 
-    def flow(self, known: dict[int, int]) -> dict[int, int]:
-        a, b = self.a.flow(known), self.b.flow(known)
+    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        a, b = self.a.infer_shape(known), self.b.infer_shape(known)
         return {-1: a[-1] + b[-1]} if -1 in a and -1 in b else {}
 
     def forward(self, x: Array) -> Array:
@@ -57,7 +57,7 @@ class Bidirectional(Container):
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         from mtorch import layers
-        from mtorch.containers.recurrent import Recurrent
+        from mtorch.unroll import Recurrent
 
         nn = layers.on(xp, dtype=dtype, rng=rng)
         yield cls(nn.RNN(3, 2), nn.GRU(3, 4)), (5, 2, 3)

@@ -1,0 +1,162 @@
+"""The mark `@accelerated`: how a faster body takes the place of a reference function.
+
+The equations of a layer stand in its own file, and they run. `mtorch.fast` may register a faster body for a marked
+function and one array module; the mark looks it up in every call. There are two kinds of marked functions.
+
+*The verbs of a layer*, `forward`, `backward` and `backward_parameters`, are replaced together or not at all. A fast
+forward is a function `(layer, x) -> (y, memory)`, a fast backward is `(layer, memory, output_grad) -> dx`. The forward
+decides: its memory says which body answers it, so that `disabled()` entered in between, or another thread, changes
+nothing. Where a subclass or an instance defines one of the three by itself, the references of all three run.
+
+*Any other function* whose first argument (after `self`) is the array module is replaced by one of the same signature.
+
+`MTORCH_FAST=0`, read when mtorch is imported, turns the mark off: it then hands back the function itself.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+ENABLED = os.environ.get("MTORCH_FAST", "1") != "0"
+VERBS = ("forward", "backward", "backward_parameters")
+
+
+class _Switch(threading.local):
+    off = False
+
+
+_switch = _Switch()
+_bodies: dict[str, dict[ModuleType, Any]] = {}  # the name of a reference -> array module -> Verbs or function
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Within this context the thread runs the references alone."""
+    before, _switch.off = _switch.off, True
+    try:
+        yield
+    finally:
+        _switch.off = before
+
+
+class Verbs:
+    """The fast bodies of one class for one array module."""
+
+    def __init__(self, owner: type, xp: ModuleType, forward: Callable, backward: Callable, parameters: Callable | None):
+        self.owner, self.xp = owner, xp
+        self.forward, self.backward, self.backward_parameters = forward, backward, parameters
+        self.marked = tuple(getattr(owner, name) for name in VERBS)
+
+    def serve(self, layer: Any) -> bool:
+        """Whether the three verbs of that layer are the marked ones."""
+        kind, own = layer.__class__, layer.__dict__
+        forward, backward, parameters = self.marked
+        return (
+            kind.forward is forward and kind.backward is backward and kind.backward_parameters is parameters
+            and "forward" not in own and "backward" not in own and "backward_parameters" not in own
+        )  # fmt: skip
+
+
+class FastMemory:
+    """What a fast forward remembered, and whose it is."""
+
+    __slots__ = ("verbs", "values")
+
+    def __init__(self, verbs: Verbs, values: Any):
+        self.verbs, self.values = verbs, values
+
+    def __reduce__(self):
+        return _restored, (self.verbs.owner, self.verbs.xp.__name__, self.values)
+
+
+def accelerated(reference: Callable) -> Callable:
+    """Marks a reference function that a faster body may replace."""
+    if not ENABLED:
+        return reference
+    name = reference.__name__
+    bodies = _bodies.setdefault(_name(reference), {})
+    if name not in VERBS:
+        return _function(reference, bodies)
+    return _forward(reference, bodies) if name == "forward" else _backward(reference, name)
+
+
+def _name(function: Callable) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _function(reference: Callable, bodies: dict[ModuleType, Callable]) -> Callable:
+    position = int(reference.__code__.co_varnames[0] == "self")
+
+    @wraps(reference)
+    def function(*args: Any, **options: Any) -> Any:
+        body = bodies.get(args[position])
+        return (reference if body is None or _switch.off else body)(*args, **options)
+
+    return function
+
+
+def _forward(reference: Callable, bodies: dict[ModuleType, Verbs]) -> Callable:
+    @wraps(reference)
+    def forward(self: Any, x: Any) -> Any:
+        verbs = bodies.get(self.xp)
+        if verbs is None or _switch.off or not verbs.serve(self):
+            return reference(self, x)
+        y, memory = verbs.forward(self, x)
+        self.remember(FastMemory(verbs, memory))
+        return y
+
+    return forward
+
+
+def _backward(reference: Callable, name: str) -> Callable:
+    @wraps(reference)
+    def backward(self: Any, output_grad: Any) -> Any:
+        memory = self._memory
+        if memory.__class__ is not FastMemory:
+            return reference(self, output_grad)
+        output_grad = self.cast_grad(output_grad)
+        verbs, values = memory.verbs, self.recall().values
+        if name == "backward":
+            return verbs.backward(self, values, output_grad)
+        if verbs.backward_parameters is None:
+            verbs.backward(self, values, output_grad)
+        else:
+            verbs.backward_parameters(self, values, output_grad)
+
+    return backward
+
+
+def replace(
+    reference: Any,
+    xp: ModuleType,
+    body: Callable | None = None,
+    *,
+    forward: Callable | None = None,
+    backward: Callable | None = None,
+    backward_parameters: Callable | None = None,
+) -> None:
+    """Registers the fast body of a marked function, or the fast verbs of a class, for one array module.
+
+        replace(row_sums, numpy, fast_row_sums)
+        replace(ReLU, numpy, forward=relu, backward=relu_grad)
+    """
+    if not ENABLED:
+        return
+    if isinstance(reference, type):
+        _bodies[f"{_name(reference.forward)}"][xp] = Verbs(reference, xp, forward, backward, backward_parameters)
+    else:
+        _bodies[_name(reference)][xp] = body
+
+
+def pairs() -> dict[str, dict[ModuleType, Any]]:
+    """Everything that is replaced: the name of the reference, and its body for each array module. For tests."""
+    return {name: bodies for name, bodies in _bodies.items() if bodies}
+
+
+def _restored(owner: type, module: str, values: Any) -> FastMemory:
+    bodies = _bodies[_name(owner.forward)]
+    return FastMemory(next(verbs for xp, verbs in bodies.items() if xp.__name__ == module), values)

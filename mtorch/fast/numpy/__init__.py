@@ -1,0 +1,1 @@
+"""Bodies for NumPy: each of these modules registers what it replaces."""

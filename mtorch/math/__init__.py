@@ -1,0 +1,1 @@
+"""Mathematics that layers share: erf, random bits, sliding windows."""

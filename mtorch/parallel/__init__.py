@@ -1,0 +1,5 @@
+"""What uses several processes or machines."""
+
+from mtorch.parallel.data_parallel import DataParallel
+
+__all__ = ["DataParallel"]
