@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, flat_rows, is_numpy, ones
+from mtorch.arrays import Array, flat_rows, is_numpy, ones, quiet  # noqa: F401
 
 SHORT_SUM, SHORT_MAX = 1024, 32
-
-quiet = numpy.errstate(over="ignore", invalid="ignore")  # for functions that answer infinities with their limit or NaN
 
 
 def row_sums(xp: ModuleType, x: Array) -> Array:
