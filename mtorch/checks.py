@@ -1,10 +1,14 @@
-"""Checks of the arguments that constructors share."""
+"""Checks of the arguments that constructors share. `who` is named in the error; a bool is never a number."""
 
 import math
+import operator
+import sys
 from numbers import Real
 from typing import Any
 
 import numpy
+
+Axes = int | tuple[int, ...] | None
 
 
 def check_flag(who: object, name: str, flag: Any) -> bool:
@@ -14,21 +18,65 @@ def check_flag(who: object, name: str, flag: Any) -> bool:
     return bool(flag)
 
 
-def check_size(who: object, name: str, size: Any, least: int = 1) -> int:
-    """The size as an int; TypeError when it is none, ValueError when it is below `least`."""
-    if isinstance(size, bool) or not isinstance(size, int | numpy.integer):
-        raise TypeError(f"{who} expected an integer {name}, got {size!r}")
-    if size < least:
-        raise ValueError(f"{who} expected {name} >= {least}, got {size}")
-    return int(size)
-
-
-def check_number(who: object, name: str, number: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    """The number as a float; TypeError when it is none, ValueError unless it is finite and within the bounds."""
+def check_number(
+    who: object,
+    name: str,
+    number: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """The number as a float. TypeError if it is not a real number, ValueError unless it is finite, least <= number <=
+    most and above < number < below.
+    """
     if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{who} expected a number as {name}, got {number!r}")
-    if not (math.isfinite(number) and least <= number <= most):
-        parts = [f"{name} >= {least:g}" if least > -math.inf else "", f"{name} <= {most:g}" if most < math.inf else ""]
-        wanted = " and ".join(filter(None, parts)) or f"a finite {name}"
+    too_large = abs(number) > sys.float_info.max
+    value = math.inf if too_large else float(number)
+    if not (least <= value <= most and above < value < below):
+        lower = [f"{name} {sign} {bound:g}" for sign, bound in ((">=", least), (">", above)) if bound > -math.inf]
+        upper = [f"{name} {sign} {bound:g}" for sign, bound in (("<=", most), ("<", below)) if bound < math.inf]
+        wanted = " and ".join([*lower, *upper, *(["finite"] if too_large and not upper else [])])
+        wanted = wanted if lower or upper else f"a finite {name}"
         raise ValueError(f"{who} expected {wanted}, got {number!r}")
-    return float(number)
+    return value
+
+
+def check_integer(who: object, name: str, number: Any, least: float = -math.inf, wanted: str = "") -> int:
+    """The number as an int. TypeError if it is not an integer (`wanted` says what was), ValueError if it is below
+    `least`.
+    """
+    try:
+        if isinstance(number, bool):
+            raise TypeError
+        value = operator.index(number)
+    except TypeError:
+        raise TypeError(f"{who} expected {wanted or f'an integer {name}'}, got {number!r}") from None
+    if value < least:
+        raise ValueError(f"{who} expected {name} >= {least}, got {number}")
+    return value
+
+
+def check_size(who: object, name: str, size: Any, least: int = 1) -> int:
+    """The size as an int, at least `least`."""
+    return check_integer(who, name, size, least)
+
+
+def check_axis(who: object, axis: Any) -> int:
+    """The axis as an int."""
+    return check_integer(who, "axis", axis)
+
+
+def check_axes(who: object, axis: Any) -> Axes:
+    """The axis, the tuple of different axes, or None for all of them."""
+    if axis is None:
+        return None
+    wanted = "axis to be an int, a tuple of ints or None"
+    if not isinstance(axis, tuple):
+        return check_integer(who, "axis", axis, wanted=wanted)
+    axes = tuple(check_integer(who, "axis", n, wanted=wanted) for n in axis)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{who} expected different axes, got axis={axis!r}")
+    return axes

@@ -10,9 +10,10 @@ array module and in every dtype. Formulas and defaults are PyTorch's.
 
 import math
 from collections.abc import Callable
-from numbers import Real
 
 import numpy
+
+from mtorch.checks import check_integer, check_number
 
 Initializer = Callable[["numpy.random.Generator", tuple[int, ...], float, float], numpy.ndarray]
 
@@ -29,7 +30,8 @@ def default_generator() -> "numpy.random.Generator":
 
 def seed(n: int) -> None:
     """Starts the default generator anew from `n`; layers and loaders that already hold it go on from there too."""
-    default_generator().bit_generator.state = as_generator(_seed(n, "seed")).bit_generator.state
+    n = check_integer("seed", "a seed", n, least=0, wanted="an int")
+    default_generator().bit_generator.state = as_generator(n).bit_generator.state
 
 
 def as_generator(rng: "int | numpy.random.Generator | None" = None, who: str = "") -> "numpy.random.Generator":
@@ -38,15 +40,8 @@ def as_generator(rng: "int | numpy.random.Generator | None" = None, who: str = "
         return default_generator()
     if isinstance(rng, numpy.random.Generator):
         return rng
-    return numpy.random.default_rng(_seed(rng, f"{who} rng".lstrip(), ", a numpy.random.Generator or None"))
-
-
-def _seed(n: int, who: str, others: str = "") -> int:
-    if isinstance(n, bool) or not isinstance(n, int | numpy.integer):
-        raise TypeError(f"{who} expected an int{others}, got {n!r}")
-    if n < 0:
-        raise ValueError(f"{who} expected a seed >= 0, got {n}")
-    return int(n)
+    wanted = "an int, a numpy.random.Generator or None"
+    return numpy.random.default_rng(check_integer(f"{who} rng".lstrip(), "a seed", rng, least=0, wanted=wanted))
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -66,7 +61,7 @@ def gain(nonlinearity: str, a: float = 0.01) -> float:
     ReLU halves the second moment, hence sqrt(2); LeakyReLU of slope a leaves (1 + a^2) / 2 of it.
     """
     if nonlinearity == "leaky_relu":
-        return math.sqrt(2 / (1 + _finite("gain", "a", a) ** 2))
+        return math.sqrt(2 / (1 + check_number("gain", "a", a) ** 2))
     if nonlinearity not in _GAINS:
         known = ", ".join(sorted([*_GAINS, "leaky_relu"]))
         raise ValueError(f"gain expected a nonlinearity out of {known}, got {nonlinearity!r}")
@@ -75,27 +70,26 @@ def gain(nonlinearity: str, a: float = 0.01) -> float:
 
 def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
     """N(mean, std^2)."""
-    mean, std = _finite("normal", "mean", mean), _finite("normal", "std", std, least=0)
+    mean, std = check_number("normal", "mean", mean), check_number("normal", "std", std, least=0)
     return lambda rng, shape, fan_in, fan_out: rng.normal(mean, std, shape)
 
 
 def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
     """U(low, high)."""
-    low = _finite("uniform", "low", low)
-    high = _finite("uniform", "high", high, least=low)
+    low = check_number("uniform", "low", low)
+    high = check_number("uniform", "high", high, least=low)
     return lambda rng, shape, fan_in, fan_out: rng.uniform(low, high, shape)
 
 
 def constant(value: float) -> Initializer:
     """The same number everywhere."""
-    value = _finite("constant", "value", value)
+    value = check_number("constant", "value", value)
     return lambda rng, shape, fan_in, fan_out: numpy.full(shape, value, dtype="float64")
 
 
 def coe(coe: float = 1.0) -> Initializer:
     """N(0, coe / fan_in), the original mtorch's."""
-    if not 0 < _number("coe", "coe", coe) < math.inf:
-        raise ValueError(f"coe expected a finite coe > 0, got {coe!r}")
+    coe = check_number("coe", "coe", coe, above=0)
     return lambda rng, shape, fan_in, fan_out: rng.normal(0.0, math.sqrt(coe / _flow("coe", fan_in)), shape)
 
 
@@ -134,7 +128,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     Q is that of a QR decomposition of normal numbers; with the signs of R's diagonal moved into it, all orthogonal
     matrices are equally likely. Saxe, McClelland & Ganguli, "Exact solutions ...", 2014, arXiv:1312.6120.
     """
-    gain = _finite("orthogonal", "gain", gain)
+    gain = check_number("orthogonal", "gain", gain)
 
     def init(rng: "numpy.random.Generator", shape: tuple[int, ...], fan_in: float, fan_out: float) -> numpy.ndarray:
         if len(shape) < 2:
@@ -148,7 +142,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
 
 
 def _by_spread(name: str, gain: float, fan: Callable[[float, float], float], draw: Callable) -> Initializer:
-    gain = _finite(name, "gain", gain)
+    gain = check_number(name, "gain", gain)
     return lambda rng, shape, fan_in, fan_out: draw(rng, gain / math.sqrt(_flow(name, fan(fan_in, fan_out))), shape)
 
 
@@ -171,16 +165,3 @@ def _flow(name: str, fan: float) -> float:
     if not 0 < fan < math.inf:
         raise ValueError(f"{name} expected fans > 0, got {fan!r}")
     return fan
-
-
-def _number(name: str, argument: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} expected a number as {argument}, got {value!r}")
-    return value
-
-
-def _finite(name: str, argument: str, value: float, least: float = -math.inf) -> float:
-    if not (math.isfinite(_number(name, argument, value)) and value >= least):
-        bound = f" >= {least}" if least > -math.inf else ""
-        raise ValueError(f"{name} expected a finite {argument}{bound}, got {value!r}")
-    return float(value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.checks import check_flag
+from mtorch.checks import check_flag, check_size
 from mtorch.data.dataset import Dataset
 from mtorch.initializers import as_generator
 
@@ -47,7 +47,7 @@ class DataLoader:
         if len(dataset) == 0:
             raise ValueError(f"DataLoader dataset: expected at least one sample, got the empty {dataset!r}")
         self.dataset = dataset
-        self.batch_size = _batch_size(batch_size)
+        self.batch_size = check_size("DataLoader", "batch_size", batch_size)
         self.shuffle = check_flag("DataLoader", "shuffle", shuffle)
         self.drop_last = check_flag("DataLoader", "drop_last", drop_last)
         self._rng = rng if rng is None else as_generator(rng, "DataLoader")
@@ -110,18 +110,6 @@ class DataLoader:
             f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"drop_last={self.drop_last})"
         )
-
-
-def _batch_size(value: Any) -> int:
-    try:
-        size = operator.index(value)
-    except TypeError:
-        size = None
-    if size is None or isinstance(value, bool | numpy.bool_):
-        raise TypeError(f"DataLoader batch_size: expected an integer, got {value!r}")
-    if size < 1:
-        raise ValueError(f"DataLoader batch_size: expected at least 1, got {size}")
-    return size
 
 
 def _integer(key: str, value: Any) -> int:

@@ -7,16 +7,9 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, shape_value
-from mtorch.checks import check_size
+from mtorch.checks import check_axis, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-
-
-def check_axis(layer: str, axis: Any) -> int:
-    """The axis as an int; TypeError when it is none."""
-    if isinstance(axis, bool) or not isinstance(axis, int | numpy.integer):
-        raise TypeError(f"{layer} expected an integer axis, got {axis!r}")
-    return int(axis)
 
 
 def cuts(shape: tuple[int, ...], axis: int, sizes: list[int]) -> list[tuple[slice, ...]]:

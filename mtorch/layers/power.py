@@ -1,6 +1,5 @@
 """Powers with a constant exponent, and of one array to another."""
 
-import math
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -8,19 +7,16 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, Value, whole
+from mtorch.checks import check_number
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
 from mtorch.layers.elementwise import Elementwise
 
 
 def check_exponent(layer: str, exponent: Any) -> int | float:
-    """The exponent as an int where it is whole, else as a float; an error unless it is a finite number."""
-    if isinstance(exponent, bool) or not isinstance(exponent, int | float | numpy.integer | numpy.floating):
-        raise TypeError(f"{layer} expected a number as exponent, got {exponent!r}")
-    if not math.isfinite(exponent):
-        raise ValueError(f"{layer} expected a finite exponent, got {exponent!r}")
-    whole_number = abs(exponent) < 2**31 and exponent == int(exponent)
-    return int(exponent) if whole_number else float(exponent)
+    """The exponent as an int where it is whole, else as a float."""
+    p = check_number(layer, "exponent", exponent)
+    return int(p) if abs(p) < 2**31 and p == int(p) else p
 
 
 class Power(Elementwise):

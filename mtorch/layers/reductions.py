@@ -8,21 +8,9 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, whole
-from mtorch.checks import check_flag
+from mtorch.checks import Axes, check_axes, check_flag
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-
-Axes = int | tuple[int, ...] | None
-
-
-def check_axes(layer: str, axis: Any) -> Axes:
-    """The axis, the tuple of different axes, or None for all of them; TypeError for anything else."""
-    parts = axis if isinstance(axis, tuple) else (axis,)
-    if axis is not None and any(isinstance(n, bool) or not isinstance(n, int | numpy.integer) for n in parts):
-        raise TypeError(f"{layer} expected axis to be an int, a tuple of ints or None, got {axis!r}")
-    if len(set(parts)) < len(parts):
-        raise ValueError(f"{layer} expected different axes, got axis={axis!r}")
-    return axis if axis is None else tuple(map(int, axis)) if isinstance(axis, tuple) else int(axis)
 
 
 class Reduction(Layer):

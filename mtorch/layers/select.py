@@ -8,9 +8,9 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, Value, shape_value
+from mtorch.checks import check_integer
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.layers.concat import check_axis
 
 
 def outline(value: Value) -> Any:
@@ -42,7 +42,7 @@ class Select(Layer):
 
     def __init__(self, position: int, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
-        self.position = check_axis("Select", position)
+        self.position = check_integer("Select", "position", position)
 
     def cast_input(self, x: Value) -> Value:
         """Floats in this layer's dtype; integers and masks keep their kind, because nothing is computed with them."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.checks import check_axis
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.layers.concat import check_axis
 
 
 class Transpose(Layer):

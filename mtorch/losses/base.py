@@ -1,8 +1,6 @@
 """What all losses share: the call, the reduction, and the object that drives backward."""
 
-import math
 from collections.abc import Callable, Iterator
-from numbers import Real
 from types import ModuleType
 from typing import Any
 
@@ -164,14 +162,3 @@ class LossFunction:
         """(loss function, (prediction, target)) pairs that cover the options; every shared test runs over them."""
         for reduction in REDUCTIONS:
             yield cls(reduction=reduction), ((2, 3, 4), (2, 3, 4))
-
-
-def check_number(
-    who: object, argument: str, number: Any, low: float, high: float = math.inf, above: bool = False
-) -> None:
-    """TypeError or ValueError unless it is a finite number in [low, high] (with `above`, larger than low)."""
-    if isinstance(number, bool) or not isinstance(number, Real):
-        raise TypeError(f"{type(who).__name__} expected a number as {argument}, got {number!r}")
-    if not low <= number <= high or math.isinf(number) or (above and number == low):
-        bounds = f"{'>' if above else '>='} {low}" if high == math.inf else f"in [{low}, {high}]"
-        raise ValueError(f"{type(who).__name__} expected a finite {argument} {bounds}, got {number!r}")

@@ -6,8 +6,9 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Array, array_module, flat_rows
+from mtorch.checks import check_number
 from mtorch.kernels.rows import max_along, quiet, sum_along
-from mtorch.losses.base import REDUCTIONS, Loss, LossFunction, check_number
+from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
 from mtorch.losses.labels import LabelLoss, as_labels, class_axis
 
 
@@ -36,7 +37,7 @@ class CrossEntropyLoss(LabelLoss):
         reduction: str = "mean",
     ):
         super().__init__(backward_func, weight=weight, ignore_index=ignore_index, reduction=reduction)
-        check_number(self, "label_smoothing", label_smoothing, 0, 1)
+        check_number(type(self).__name__, "label_smoothing", label_smoothing, least=0, most=1)
         self.label_smoothing = label_smoothing
 
     @quiet

@@ -5,7 +5,8 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array
-from mtorch.losses.base import LossFunction, check_number
+from mtorch.checks import check_number
+from mtorch.losses.base import LossFunction
 
 
 class HuberLoss(LossFunction):
@@ -20,7 +21,7 @@ class HuberLoss(LossFunction):
 
     def __init__(self, backward_func: Any = None, *, delta: float = 1, reduction: str = "mean"):
         super().__init__(backward_func, reduction=reduction)
-        check_number(self, "delta", delta, 0, above=True)
+        check_number(type(self).__name__, "delta", delta, above=0)
         self.delta = delta
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:

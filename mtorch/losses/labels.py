@@ -9,6 +9,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
+from mtorch.checks import check_integer
 from mtorch.errors import ShapeMismatchError
 from mtorch.losses.base import LossFunction
 from mtorch.losses.one_hot import first_beyond
@@ -74,9 +75,7 @@ class LabelLoss(LossFunction):
         super().__init__(backward_func, reduction=reduction)
         name = type(self).__name__
         if ignore_index is not None:
-            if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | numpy.integer):
-                raise TypeError(f"{name} expected an integer ignore_index, got {ignore_index!r}")
-            ignore_index = int(ignore_index)
+            ignore_index = check_integer(name, "ignore_index", ignore_index)
         if weight is not None:
             weight = arrays.host_array(weight, f"{name} weight").astype("float64")
             if weight.ndim != 1 or not weight.size or not all(0 <= w < math.inf for w in weight.tolist()):

@@ -226,13 +226,13 @@ def test_a_loader_can_be_copied_and_pickled_between_epochs_and_within_one():
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_batch_size_below_one_is_a_value_error(size):
-    with pytest.raises(ValueError, match=f"DataLoader batch_size: expected at least 1, got {size}"):
+    with pytest.raises(ValueError, match=f"DataLoader expected batch_size >= 1, got {size}"):
         loader_of(10, size)
 
 
 @pytest.mark.parametrize("size", [2.0, "2", None, True, float("nan"), numpy.float32(2)])
 def test_a_batch_size_that_is_no_integer_is_a_type_error(size):
-    with pytest.raises(TypeError, match="DataLoader batch_size: expected an integer"):
+    with pytest.raises(TypeError, match="DataLoader expected an integer batch_size"):
         loader_of(10, size)
 
 

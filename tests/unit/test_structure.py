@@ -20,7 +20,7 @@ ALLOWED = {
     "errors": set(),
     "checks": set(),
     "arrays": set(),
-    "initializers": set(),
+    "initializers": {"checks"},
     "parameter": {"arrays", "checks", "errors"},
     "kernels": {"arrays", "kernels", "math"},
     "layer": {"accelerate", "arrays", "checks", "errors", "kernels", "parameter"},
