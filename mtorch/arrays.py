@@ -151,7 +151,7 @@ def constant(xp: ModuleType, number: float, dtype: numpy.dtype) -> Any:
     return numpy.array(number, dtype) if xp is numpy else number
 
 
-def whole(xp: ModuleType, x: Any) -> Array:
+def as_array(xp: ModuleType, x: Any) -> Array:
     """The result as an array: NumPy gives a scalar where no axis is left."""
     return x if x.ndim else xp.asarray(x)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, Value, shape_value, unbroadcast, whole
+from mtorch.arrays import Array, Value, as_array, shape_value, unbroadcast
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import NO_ARRAY, Layer
 
@@ -59,7 +59,7 @@ class Operator(Layer):
         if a.dtype != b.dtype or a.dtype.kind != "f":
             raise TypeError(f"{self!r} expected floats of one dtype, got {a.dtype} and {b.dtype}")
         try:
-            return whole(self.xp, self.result(a, b))
+            return as_array(self.xp, self.result(a, b))
         except ValueError:
             text = f"expected shapes that fit each other, got {a.shape} and {b.shape}"
             raise ShapeMismatchError(self, text) from None
@@ -76,7 +76,7 @@ class Operator(Layer):
         a_shape, b_shape, known = self.recall()
         da = unbroadcast(self.left(output_grad, *known), a_shape)
         db = unbroadcast(self.right(output_grad, *known), b_shape)
-        return whole(self.xp, da), whole(self.xp, db)
+        return as_array(self.xp, da), as_array(self.xp, db)
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

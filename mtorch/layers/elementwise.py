@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, whole
+from mtorch.arrays import Array, as_array
 from mtorch.layer import Layer
 
 
@@ -39,12 +39,12 @@ class Exp(Elementwise):
 
     def forward(self, x: Array) -> Array:
         self.check(x)
-        y = whole(self.xp, self.xp.exp(x))
+        y = as_array(self.xp, self.xp.exp(x))
         self.remember(y)
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        return whole(self.xp, output_grad * self.recall())
+        return as_array(self.xp, output_grad * self.recall())
 
 
 class Log(Elementwise):
@@ -56,10 +56,10 @@ class Log(Elementwise):
     def forward(self, x: Array) -> Array:
         self.check(x)
         self.remember(x)
-        return whole(self.xp, self.xp.log(x))
+        return as_array(self.xp, self.xp.log(x))
 
     def backward(self, output_grad: Array) -> Array:
-        return whole(self.xp, output_grad / self.recall())
+        return as_array(self.xp, output_grad / self.recall())
 
 
 class Sqrt(Elementwise):
@@ -70,12 +70,12 @@ class Sqrt(Elementwise):
 
     def forward(self, x: Array) -> Array:
         self.check(x)
-        y = whole(self.xp, self.xp.sqrt(x))
+        y = as_array(self.xp, self.xp.sqrt(x))
         self.remember(y)
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        return whole(self.xp, output_grad / (self.recall() * 2.0))
+        return as_array(self.xp, output_grad / (self.recall() * 2.0))
 
 
 class Square(Elementwise):
@@ -84,10 +84,10 @@ class Square(Elementwise):
     def forward(self, x: Array) -> Array:
         self.check(x)
         self.remember(x)
-        return whole(self.xp, x * x)
+        return as_array(self.xp, x * x)
 
     def backward(self, output_grad: Array) -> Array:
-        return whole(self.xp, output_grad * self.recall() * 2.0)
+        return as_array(self.xp, output_grad * self.recall() * 2.0)
 
 
 class Abs(Elementwise):
@@ -96,10 +96,10 @@ class Abs(Elementwise):
     def forward(self, x: Array) -> Array:
         self.check(x)
         self.remember(x)
-        return whole(self.xp, self.xp.absolute(x))
+        return as_array(self.xp, self.xp.absolute(x))
 
     def backward(self, output_grad: Array) -> Array:
-        return whole(self.xp, output_grad * self.xp.sign(self.recall()))
+        return as_array(self.xp, output_grad * self.xp.sign(self.recall()))
 
 
 class Negative(Elementwise):
@@ -107,7 +107,7 @@ class Negative(Elementwise):
 
     def forward(self, x: Array) -> Array:
         self.check(x)
-        return whole(self.xp, -x)
+        return as_array(self.xp, -x)
 
     def backward(self, output_grad: Array) -> Array:
-        return whole(self.xp, -output_grad)
+        return as_array(self.xp, -output_grad)

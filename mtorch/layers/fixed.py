@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch import arrays
-from mtorch.arrays import Array, unbroadcast, whole
+from mtorch.arrays import Array, as_array, unbroadcast
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Divide, Multiply, Operator, Subtract, kept
 from mtorch.layers.matmul import MatMul
@@ -69,7 +69,7 @@ class Fixed(Layer):
     def backward(self, output_grad: Array) -> Array:
         shape, known = self.recall()
         product = self.operator.right if self.on_left else self.operator.left
-        return whole(self.xp, unbroadcast(product(output_grad, *known), shape))
+        return as_array(self.xp, unbroadcast(product(output_grad, *known), shape))
 
     def details(self) -> str:
         c = self.given

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, Value, whole
+from mtorch.arrays import Array, Value, as_array
 from mtorch.checks import check_number
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
@@ -47,7 +47,7 @@ class Power(Elementwise):
     def forward(self, x: Array) -> Array:
         self.check(x)
         self.remember(x)
-        return whole(self.xp, self.raised(x, self.exponent))
+        return as_array(self.xp, self.raised(x, self.exponent))
 
     def backward(self, output_grad: Array) -> Array:
         x, p = self.recall(), self.exponent
@@ -55,7 +55,7 @@ class Power(Elementwise):
             return self.xp.zeros_like(output_grad)
         if p == 1:
             return output_grad
-        return whole(self.xp, self.raised(x, p - 1) * output_grad * p)
+        return as_array(self.xp, self.raised(x, p - 1) * output_grad * p)
 
     def details(self) -> str:
         return str(self.exponent)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, whole
+from mtorch.arrays import Array, as_array
 from mtorch.checks import Axes, check_axes, check_flag
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -75,7 +75,7 @@ class Sum(Reduction):
     def forward(self, x: Array) -> Array:
         axes = self.axes(x)
         self.remember(x.shape, axes)
-        return whole(self.xp, x.sum(axis=axes, keepdims=self.keepdims))
+        return as_array(self.xp, x.sum(axis=axes, keepdims=self.keepdims))
 
     def backward(self, output_grad: Array) -> Array:
         return self.spread(output_grad, *self.recall())
@@ -89,7 +89,7 @@ class Mean(Reduction):
         if x.size == 0 and math.prod(x.shape[i] for i in axes) == 0:
             raise ShapeMismatchError(self, f"expected entries to average, got shape {x.shape}")
         self.remember(x.shape, axes)
-        return whole(self.xp, x.mean(axis=axes, keepdims=self.keepdims))
+        return as_array(self.xp, x.mean(axis=axes, keepdims=self.keepdims))
 
     def backward(self, output_grad: Array) -> Array:
         shape, axes = self.recall()

@@ -119,7 +119,7 @@ class Slice(Layer):
     def forward(self, x: Array) -> Array:
         self.check(x.shape)
         self.remember(x.shape)
-        return arrays.whole(self.xp, x[self._native])
+        return arrays.as_array(self.xp, x[self._native])
 
     def backward(self, output_grad: Array) -> Array:
         dx = self.xp.zeros(self.recall(), output_grad.dtype)

@@ -125,7 +125,7 @@ class LossFunction:
 
     def reduced(self, xp: ModuleType, terms: Array, grad: Array) -> Loss:
         """The Loss of these terms, whose derivative `grad` is rescaled in place."""
-        grad = arrays.whole(xp, grad)
+        grad = arrays.as_array(xp, grad)
         if self.reduction == "none":
             return self.outcome(xp, terms, grad)
         value = xp.add.reduce(terms, None)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mtorch.arrays import Array, array_module, constant, whole
+from mtorch.arrays import Array, array_module, as_array, constant
 from mtorch.kernels.rows import sum_squares
 from mtorch.losses.base import Loss, LossFunction
 
@@ -18,9 +18,9 @@ class MSELoss(LossFunction):
     def __call__(self, prediction: Array, target: Any) -> Loss:
         prediction = self.cast_prediction(prediction)
         xp = array_module(prediction)
-        d = whole(xp, prediction - self.cast_target(xp, prediction, target))
+        d = as_array(xp, prediction - self.cast_target(xp, prediction, target))
         if self.reduction == "none":
-            squares = whole(xp, d * d)
+            squares = as_array(xp, d * d)
             d *= 2
             return self.outcome(xp, squares, d)
         share = 1 / self.number(d.size, d) if self.reduction == "mean" else 1.0
