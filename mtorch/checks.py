@@ -33,14 +33,11 @@ def check_number(
     """
     if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{who} expected a number as {name}, got {number!r}")
-    too_large = abs(number) > sys.float_info.max
-    value = math.inf if too_large else float(number)
+    value = float(number) if abs(number) <= sys.float_info.max else math.nan
     if not (least <= value <= most and above < value < below):
-        lower = [f"{name} {sign} {bound:g}" for sign, bound in ((">=", least), (">", above)) if bound > -math.inf]
-        upper = [f"{name} {sign} {bound:g}" for sign, bound in (("<=", most), ("<", below)) if bound < math.inf]
-        wanted = " and ".join([*lower, *upper, *(["finite"] if too_large and not upper else [])])
-        wanted = wanted if lower or upper else f"a finite {name}"
-        raise ValueError(f"{who} expected {wanted}, got {number!r}")
+        bounds = [(">=", least), (">", above), ("<=", most), ("<", below)]
+        wanted = " and ".join(f"{name} {sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+        raise ValueError(f"{who} expected {wanted or f'a finite {name}'}, got {number!r}")
     return value
 
 
