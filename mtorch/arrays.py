@@ -284,7 +284,7 @@ def module_for(device: str) -> ModuleType:
             return cupy
         reason = "CuPy is installed but finds no CUDA GPU or driver"
     except ImportError:
-        reason = "CuPy is not installed: pip install 'mtorch[cuda12]' (or cuda13, to match the driver)"
+        reason = "CuPy is not installed: pip install '.[cuda12]' (or cuda13, to match the driver)"
     if device == "gpu":
         raise RuntimeError(f"no GPU here: {reason}")
     return numpy

@@ -262,7 +262,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError:
-        raise ImportError("files ending in .safetensors need: pip install 'mtorch[safetensors]'") from None
+        raise ImportError("files ending in .safetensors need: pip install '.[safetensors]'") from None
     return safetensors.numpy
 
 

@@ -16,7 +16,7 @@ def read_picture(path: Path) -> numpy.ndarray:
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
-        raise RuntimeError("reading pictures needs Pillow: pip install 'mtorch[plot]'") from None
+        raise RuntimeError("reading pictures needs Pillow: pip install '.[plot]'") from None
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a picture")
     try:

@@ -211,7 +211,7 @@ def pictures(folder: RunFolder, run: Run, history: list[dict[str, Any]]) -> None
     try:
         from apps.mnist import figures
     except ImportError:
-        print("no pictures: they need matplotlib (pip install 'mtorch[plot]')")
+        print("no pictures: they need matplotlib (pip install '.[plot]')")
         return
     guesses = run.test_probabilities()
     figures.curves(folder.path / "curves.png", {run.settings["model"]: history})

@@ -149,7 +149,7 @@ def pictures(folder: RunFolder, run: Run, free_run: bool) -> None:
     try:
         from apps.rnn_sin_cos import figures
     except ImportError:
-        print("no pictures: they need matplotlib (pip install 'mtorch[plot]')")
+        print("no pictures: they need matplotlib (pip install '.[plot]')")
         return
     shown = {int(step): y for step, y in run.moments.items()} | {run.optimizer.steps: run.prediction()}
     draw = figures.cosine if run.settings["task"] == "sine-cosine" else figures.following

@@ -75,7 +75,7 @@ def test_training_is_the_default_and_leaves_everything_in_its_folder(tmp_path, c
 
 def test_without_matplotlib_a_run_says_what_the_pictures_need(tmp_path, capsys, no_pictures):
     train(tmp_path, "--epochs", 1)
-    assert "no pictures: they need matplotlib (pip install 'mtorch[plot]')" in capsys.readouterr().out
+    assert "no pictures: they need matplotlib (pip install '.[plot]')" in capsys.readouterr().out
     assert not PICTURES & {path.name for path in tmp_path.iterdir()}
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def cupy():
     """CuPy imports without a driver and fails only when it allocates, so it is asked whether there is a GPU."""
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'mtorch[cuda12]'")
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install '.[cuda12]'")
     if not cupy.cuda.is_available():
         pytest.skip("CuPy finds no CUDA GPU")
     return cupy

@@ -27,6 +27,7 @@ def test_a_python_block_runs_as_it_stands(number, tmp_path, monkeypatch):
 def test_the_two_commands_come_first_and_are_what_ci_runs():
     assert len(SETUP) == 2 and BASH[:2] == SETUP
     assert "apps.mnist" in SETUP[0] and "pytest" in SETUP[1]
+    assert all(" install -q -e '.[" in line for line in SETUP)  # a copy would hide a reader's edits from other scripts
     assert "README.md" in (ROOT / ".ci" / "run").read_text()  # CI takes both from this page
 
 
