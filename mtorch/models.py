@@ -29,7 +29,7 @@ def mlp(pixels: int = 784, classes: int = 10, hidden: int = 16, **options: Any) 
     is flat there and they stay. The first weights start small, because pixels without any news keep theirs for ever.
     """
     nn = layers.on(**options)
-    out = nn.Linear(hidden, classes, coe=0.1)
+    out: Any = nn.Linear(hidden, classes, coe=0.1)
     out.bias.value[...] = -math.log(classes - 1)
     return Sequential(
         nn.Linear(pixels, hidden, coe=0.1), nn.ReLU(), nn.Linear(hidden, hidden, coe=2), nn.ReLU(), out, nn.Sigmoid()

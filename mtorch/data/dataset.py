@@ -60,7 +60,8 @@ def _rows(array: Array, index: Any) -> Array:
             return array.take(index, 0)
         if index.size and not -len(array) <= index.min() <= index.max() < len(array):
             raise IndexError(f"ArrayDataset of {len(array)} samples has no index {index.min()} … {index.max()}")
-        return array[arrays.array_module(array).asarray(index)]
+        xp: Any = arrays.array_module(array)
+        return array[xp.asarray(index)]
     if isinstance(index, tuple):
         raise TypeError(f"ArrayDataset expected an integer, a slice or an integer array as index, got {index!r}")
     return array[index]

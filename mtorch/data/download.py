@@ -86,7 +86,7 @@ def _copy(url: str, file: Any, seconds: float, received: list[int]) -> None:
                 raise TimeoutError("is too slow")
 
 
-def _within(seconds: float, function: Callable[[], T]) -> T:
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
     """`function()`, or a TimeoutError: a socket's timeout does not cover the look-up of the host's name."""
     answer: queue.SimpleQueue = queue.SimpleQueue()
     late = threading.Event()

@@ -22,6 +22,7 @@ from typing import BinaryIO
 import numpy
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+Stream = BinaryIO | gzip.GzipFile
 GZIP = b"\x1f\x8b"
 DEFLATE_LIMIT = 1032  # no deflate stream grows by more than this factor
 PIECE = 1 << 20
@@ -61,12 +62,12 @@ def idx_sha256(array: numpy.ndarray) -> str:
     """SHA-256 of the uncompressed IDX file that holds these unsigned bytes."""
     header = bytes([0, 0, 0x08, array.ndim]) + numpy.array(array.shape, ">u4").tobytes()
     digest = hashlib.sha256(header)
-    digest.update(numpy.ascontiguousarray(array, numpy.uint8))
+    digest.update(numpy.ascontiguousarray(array, numpy.uint8).data)
     return digest.hexdigest()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, int, bool]]:
+def _opened(path: Path) -> Iterator[tuple[Stream, int, bool]]:
     """(stream of uncompressed bytes, bytes on the disk, whether it is gzipped); errors inside name the file."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"an IDX file's path must be a str or a Path, got {path!r}")
@@ -86,7 +87,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int, bool]]:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
-def _header(stream: BinaryIO, size: int, packed: bool) -> tuple[numpy.dtype, tuple[int, ...]]:
+def _header(stream: Stream, size: int, packed: bool) -> tuple[numpy.dtype, tuple[int, ...]]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPES or not 1 <= magic[3] <= 32:
         raise ValueError(f"no IDX file: expected a magic number such as 00 00 08 03, got {magic.hex(' ') or 'nothing'}")

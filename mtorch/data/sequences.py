@@ -48,4 +48,5 @@ def noisy_sine(
     noisy = clean + noise * as_generator(rng, "noisy_sine").standard_normal(points)
     windows = numpy.lib.stride_tricks.sliding_window_view(noisy[:-1], window).T[..., None]
     parts = windows, noisy[window:, None], clean[window:, None]
-    return tuple(numpy.ascontiguousarray(part, numpy.float32) for part in parts)
+    given, following, without_noise = (numpy.ascontiguousarray(part, numpy.float32) for part in parts)
+    return given, following, without_noise

@@ -72,8 +72,11 @@ def check_gradients(
     rng = numpy.random.default_rng(seed)
     if not isinstance(layer_or_loss, Layer | LossFunction):
         raise TypeError(f"check_gradients expected a layer or a loss function, got {layer_or_loss!r}")
-    kind = _LossSubject if isinstance(layer_or_loss, LossFunction) else _LayerSubject
-    subject = kind(layer_or_loss, inputs, dtype, rng)
+    subject: _Subject
+    if isinstance(layer_or_loss, LossFunction):
+        subject = _LossSubject(layer_or_loss, inputs, dtype, rng)
+    else:
+        subject = _LayerSubject(layer_or_loss, inputs, dtype, rng)
     h = 5e-4 if wide else 1e-3
     worst = 0.0
     for name, target, analytic in subject.gradients():
@@ -136,6 +139,14 @@ def _slope(objective: Callable[[], Any], target: Any, index: tuple, h: float) ->
 
 class _Subject:
     """Something with an objective and analytic gradients, its arrays open to be moved."""
+
+    original: Layer | LossFunction
+
+    def objective(self) -> Any:
+        raise NotImplementedError
+
+    def gradients(self) -> Iterator[tuple[str, Any, Any]]:
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return repr(self.original)

@@ -308,7 +308,7 @@ class ufunc(_Named):
 
 
 def array(
-    obj: _Any, dtype: _Any = None, copy: bool | None = True, order: str | None = "K", subok: bool = False,
+    obj: _Any, dtype: _Any = None, copy: bool | None = True, order: _Any = "K", subok: bool = False,
     ndmin: int = 0, blocking: bool = False,
 ) -> ndarray:  # fmt: skip
     """cupy.array: the way from the host. What comes from there is copied, always."""
@@ -340,18 +340,16 @@ def _nested(obj: _Any) -> _Any:
     return _array.unwrap(obj, "cupy.array")
 
 
-def asarray(a: _Any, dtype: _Any = None, order: str | None = None, *, copy: bool | None = None, blocking: bool = False):
+def asarray(a: _Any, dtype: _Any = None, order: _Any = None, *, copy: bool | None = None, blocking: bool = False):
     """cupy.asarray: as `array`, but an array of this module stays what it is."""
     return array(a, dtype, copy, order or "K")
 
 
-def asanyarray(
-    a: _Any, dtype: _Any = None, order: str | None = None, *, copy: bool | None = None, blocking: bool = False
-):
+def asanyarray(a: _Any, dtype: _Any = None, order: _Any = None, *, copy: bool | None = None, blocking: bool = False):
     return array(a, dtype, copy, order or "K")
 
 
-def asnumpy(a: _Any, stream: _Any = None, order: str = "C", out: _Any = None, *, blocking: bool = True) -> _Any:
+def asnumpy(a: _Any, stream: _Any = None, order: _Any = "C", out: _Any = None, *, blocking: bool = True) -> _Any:
     """cupy.asnumpy: the way to the host, a synchronisation."""
     return a.get(stream, order, out, blocking) if a.__class__ is ndarray else _numpy.asarray(a, order=order)
 
@@ -366,13 +364,13 @@ def asfortranarray(a: ndarray, dtype: _Any = None) -> ndarray:
     return array(a, dtype, None, "F")
 
 
-def empty(shape: _Any, dtype: _Any = float, order: str = "C") -> ndarray:
+def empty(shape: _Any, dtype: _Any = float, order: _Any = "C") -> ndarray:
     """cupy.empty, filled with what nobody can use unnoticed."""
     return _spoiled(_numpy.empty(shape, dtype, order))
 
 
 def empty_like(
-    prototype: ndarray, dtype: _Any = None, order: str = "K", subok: None = None, shape: _Any = None
+    prototype: ndarray, dtype: _Any = None, order: _Any = "K", subok: None = None, shape: _Any = None
 ) -> ndarray:
     return _spoiled(
         _numpy.empty_like(_array.needs_array(prototype, "cupy.empty_like"), dtype, order or "K", shape=shape)
@@ -485,11 +483,15 @@ def frozen() -> _Iterator[None]:
     def recall_released(self: Layer) -> _Any:
         return released(recall(self))
 
-    Layer.remember, Layer.recall = remember_held, recall_released
+    def use(remember: _Any, recall: _Any) -> None:
+        for name, method in (("remember", remember), ("recall", recall)):
+            setattr(Layer, name, method)
+
+    use(remember_held, recall_released)
     try:
         yield
     finally:
-        Layer.remember, Layer.recall = remember, recall
+        use(remember, recall)
         for view in (reference() for reference in made):
             if view is not None:
                 _array.release(view)

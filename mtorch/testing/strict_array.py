@@ -145,7 +145,7 @@ def _holds(reference: weakref.ref, values: numpy.ndarray) -> bool:
 def overlap(a: numpy.ndarray, b: numpy.ndarray) -> bool:
     """True when the arrays have an entry in common, or when that is too hard to tell."""
     try:
-        return numpy.shares_memory(a, b, max_work=10_000)
+        return numpy.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # the stubs know -1 and 0 only
     except numpy.exceptions.TooHardError:
         return True
 
@@ -233,7 +233,6 @@ class ndarray:
 
     __slots__ = ("__weakref__", "_original", "_values")
     __module__ = "mtorch.testing.strict"
-    __hash__ = None
     __array_priority__ = 100
 
     def __init__(self, shape: Any, dtype: Any = float, memptr: None = None, strides: None = None, order: str = "C"):
@@ -304,7 +303,7 @@ class ndarray:
 
     # the host reads
 
-    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> numpy.ndarray:
+    def get(self, stream: Any = None, order: Any = "C", out: Any = None, blocking: bool = True) -> numpy.ndarray:
         synchronise("get")
         if out is None:
             return numpy.array(self._values, order=order)
@@ -396,7 +395,7 @@ class ndarray:
     def fill(self, value: Any) -> None:
         self[...] = value
 
-    def sort(self, axis: int = -1, kind: str | None = None) -> None:
+    def sort(self, axis: int = -1, kind: Any = None) -> None:
         target(self, "sort").sort(axis, kind)
 
     def partition(self, kth: Any, axis: int = -1) -> None:
@@ -489,7 +488,12 @@ for _name in BINARY.split():
     setattr(ndarray, f"__r{_name}__", _reflected(_function_of, _name))
     if _name != "matmul":  # CuPy has no @= in place
         setattr(ndarray, f"__i{_name}__", _in_place(getattr(operator, f"__i{_name}__"), f"{_name} in place"))
-ndarray.__divmod__, ndarray.__rdivmod__ = _forward(divmod, "divmod"), _reflected(divmod, "divmod")
+for _name, _value in (
+    ("divmod", _forward(divmod, "divmod")),
+    ("rdivmod", _reflected(divmod, "divmod")),
+    ("hash", None),
+):
+    setattr(ndarray, f"__{_name}__", _value)
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(ndarray, f"__{_name}__", _compared(getattr(operator, f"__{_name}__"), _name))
 for _name in ("neg", "pos", "abs", "invert"):
