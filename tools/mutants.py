@@ -1,15 +1,16 @@
-"""Are the proofs awake? Puts small faults into the package, one at a time, and counts those that a test finds.
+"""Do the tests notice a small fault? Changes one expression of the package at a time and counts what a test finds.
 
-    python tools/mutants.py [--count N] [--seed S] [--only PATH] [--all] [--list] [--jobs N]
+    python tools/mutants.py [--count N] [--seed S] [--only PATH] [--all] [--list] [--jobs N] [--fast] [--report FILE]
 
-A mutant is one small change of one expression in layers/, containers/, losses/, optim/ or a kernel: a sign, a factor
-1 + 1e-3, an axis, an index or a slice off by one, a gradient that is not added or is written over the old one, two
-gates or results swapped, a term, factor, call or transpose dropped, a comparison with or without its equality. The
-tests that concern that file (see `concerned`) run on a copy of the package until the first one fails.
+A mutant is one small change of one expression in a reference body (layers/, losses/, optim/, the containers, graph/,
+math/), which then runs without the fast bodies (MTORCH_FAST=0); with `--fast`, of a fast body. The changes: a sign, a
+factor 1 + 1e-3, an axis, an index or a slice off by one, a gradient that is not added or that overwrites the old one,
+two gates or results swapped, a term, factor, call or transpose dropped, a comparison with or without its equality. The
+tests that concern the file (see `concerned`) run on a copy of the package until the first one fails.
 
 Each mutant has a process of its own, forked from one that has imported everything but mtorch; the changed module is
-compiled from memory, the copy on disk stays as it is. Survivors are printed with their line and the change; those
-that change nothing that a caller could see are explained in `mutants.md`.
+compiled from memory, the copy on disk stays as it is. The run prints its score, killed / total, and writes the mutants
+that survived, each with its place and its change, to the report. The exit code is 0 if the score is 95 % or more.
 """
 
 import argparse
@@ -34,15 +35,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("layers", "containers", "losses", "optim", "kernels")
-EXPLAINED = ROOT / "tools" / "mutants.md"
+CONTAINERS = ("container", "sequential", "residual", "fork", "bidirectional", "unroll")
+REFERENCES = (
+    *(f"mtorch/{folder}/*.py" for folder in ("layers", "losses", "optim", "graph", "math")),
+    *(f"mtorch/{name}.py" for name in CONTAINERS),
+)
+FAST = ("mtorch/fast/*/*.py", "mtorch/kernels/*.py")
+REPORT = ROOT / ".cache" / "mutants.txt"
 
 # The test modules of a file, beside the shared proofs of its classes; the first pattern that is in its path decides.
 TESTS = [
-    ("data_parallel team processes", "data_parallel"),
-    ("containers/graph expression plan doors", "graph autodiff_examples module protocol"),
-    ("containers/recurrent bidirectional rnn gru lstm recurr cells sequences", "recurrent"),
-    ("containers sequential residual fork", "protocol graph checker module ownership"),
+    ("/graph/", "graph autodiff_examples module protocol"),
+    ("unroll bidirectional rnn gru lstm recurr cells sequences", "recurrent"),
+    ("container sequential residual fork", "protocol graph checker module fast ownership"),
     ("optim/schedules", "schedules"),
     ("optim update", "optim strict_training schedules ancestors checkpoint"),
     ("losses labels", "losses protocol strict_training"),
@@ -53,7 +58,7 @@ TESTS = [
     ("memory threads passes", "threads memory kernels conv activations norm ownership"),
     ("relu", "activations kernels threads ownership"),
     ("activation erf elu gelu sigmoid silu softmax softplus tanh rows", "activations erf kernels norm threads losses"),
-    ("layers/linear layers/reshape identity namespace", "protocol module norm activations memory strip ownership"),
+    ("layers/linear layers/reshape identity namespace", "protocol module norm activations memory ownership"),
     ("", "operators graph protocol"),
 ]
 
@@ -91,7 +96,17 @@ ALONG = {"sum", "mean", "max", "min", "reduce", "concatenate", "stack", "argmax"
 OTHER_AXIS = {"0": "1", "1": "0", "-1": "0", "-2": "-1"}
 DROPPED = {"sqrt", "exp", "log", "tanh", "abs", "absolute", "square", "negative", "copy"}
 PRODUCTS = {"dot", "matmul", "exp", "tanh", "sqrt", "log", "sum", "mean", "sigmoid", "take"}
-WRITTEN = {"details", "describe", "examples", "example_shapes", "example_pair", "__repr__", "_text", "flow", "place"}
+WRITTEN = {
+    "details",
+    "describe",
+    "examples",
+    "example_shapes",
+    "example_pair",
+    "__repr__",
+    "_text",
+    "infer_shape",
+    "place",
+}
 SPEED = (
     "BLOCK", "LARGE", "LIMIT", "SMALL", "PIECE", "WORTH", "PASS", "is_numpy", "xp is numpy", "nbytes", "c_contiguous",
     "strides", "_batch_last",
@@ -103,18 +118,19 @@ SHAPES = ("shape", "size", "ndim", "len(", "stride", "padding", "kernel")
 def mutants_of(path: str, source: str) -> list[Mutant]:
     """Every change of the file, in reading order."""
     tree = ast.parse(source)
-    starts = [0]
-    for text in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(text.encode()))
-    if not source.isascii():
-        return []  # columns are counted in bytes
+    lines, starts = source.splitlines(keepends=True), [0]
+    for text in lines:
+        starts.append(starts[-1] + len(text))
     for parent in ast.walk(tree):
         for child in ast.iter_child_nodes(parent):
             child.parent = parent
     found, seen = [], set()
 
+    def offset(line: int, column: int) -> int:
+        return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())  # Python counts columns in bytes
+
     def place(node: ast.AST) -> tuple[int, int]:
-        return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
+        return offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
 
     for node in ast.walk(tree):
         if not hasattr(node, "lineno") and not isinstance(node, ast.Slice):
@@ -311,13 +327,25 @@ def _is_value(node: ast.AST) -> bool:
     return True
 
 
-def all_mutants(only: str = "") -> list[Mutant]:
+def files(fast: bool = False) -> list[Path]:
+    """What is mutated: the reference bodies, or the fast bodies."""
+    patterns = FAST if fast else REFERENCES
+    return sorted(path for pattern in patterns for path in ROOT.glob(pattern) if path.name != "__init__.py")
+
+
+def all_mutants(only: str = "", fast: bool = False) -> list[Mutant]:
     found = []
-    for path in sorted(ROOT.glob("mtorch/*/*.py")):
+    for path in files(fast):
         name = path.relative_to(ROOT).as_posix()
-        if path.parent.name in FOLDERS and path.name != "__init__.py" and only in name:
+        if only in name:
             found += mutants_of(name, path.read_text())
     return found
+
+
+def family_of(path: str) -> str:
+    """The folder of a file; the containers stand in the package itself."""
+    folder = path.split("/")[1]
+    return "containers" if folder.endswith(".py") else folder
 
 
 Key = tuple[str, str, str, int]  # path, function, change, how many of the same came before
@@ -354,8 +382,9 @@ def concerned(path: str) -> tuple[list[str], set[str]]:
     files that import it, other files of functions in between.
     """
     names = next(tests for words, tests in TESTS if not words or any(w in path for w in words.split()))
-    folder = {"strict_training": "conformance", "checker": "conformance"}
-    files = [f"tests/{folder.get(name, 'unit')}/test_{name}.py" for name in [*names.split(), "bad_input"]]
+    names += " bad_input" + (" fast" if path.startswith(("mtorch/fast", "mtorch/kernels")) else "")
+    folder = dict.fromkeys(("strict_training", "checker", "fast"), "conformance")
+    files = [f"tests/{folder.get(name, 'unit')}/test_{name}.py" for name in dict.fromkeys(names.split())]
     importers: dict[str, set[str]] = {}
     helpers = set()
     for other in (ROOT / "mtorch").rglob("*.py"):
@@ -495,7 +524,9 @@ def snapshot() -> Path:
     return folder
 
 
-def judge(mutants: list[Mutant], jobs: int, say=print, record: Path | None = None) -> list[tuple[Mutant, Key, str]]:
+def judge(
+    mutants: list[Mutant], jobs: int, say=print, record: Path | None = None, fast: bool = False
+) -> list[tuple[Mutant, Key, str]]:
     """(mutant, its key, the first test that fails, or nothing), without those whose test fails without the change too.
 
     record: a file of results that are taken from there, and to which new ones are added.
@@ -503,6 +534,7 @@ def judge(mutants: list[Mutant], jobs: int, say=print, record: Path | None = Non
     global ROOT
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ["MTORCH_FAST"] = str(int(fast))
     import numpy.testing  # noqa: F401
     import pytest  # noqa: F401
 
@@ -532,8 +564,6 @@ def judge(mutants: list[Mutant], jobs: int, say=print, record: Path | None = Non
                 if record:
                     with record.open("a") as file:
                         file.write(json.dumps([*keys[mutant], results[-1][-1]]) + "\n")
-                if not failures:
-                    say(f"survived: {described(mutant)}\n{keys[mutant][2]}")
                 if len(results) % 50 == 0:
                     say(f"  {len(results)} of {len(mutants)}, {sum(bool(failure) for *_, failure in results)} killed")
         killers = tuple(sorted({failure for *_, failure in results if "::" in failure}))
@@ -550,41 +580,22 @@ def described(mutant: Mutant) -> str:
     return f"{mutant.path}:{mutant.line} {mutant.where} ({mutant.kind})"
 
 
-def explained() -> set[tuple[str, str, str]]:
-    """(path, function, change) of the survivors that `mutants.md` explains.
-
-    The heading names the path and the function, the change stands as a diff in a block of its own.
-    """
-    found, place, lines = set(), ("", ""), None
-    for line in EXPLAINED.read_text().splitlines() if EXPLAINED.exists() else []:
-        if line.startswith("## "):
-            place = tuple(line.removeprefix("## ").split(" "))
-        elif line.startswith("```"):
-            if lines:
-                found.add((*place, "\n".join(lines)))
-            lines = [] if lines is None else None
-        elif lines is not None:
-            lines.append(line)
-    return found
-
-
-def report(results: list[tuple[Mutant, Key, str]], say=print) -> tuple[float, int]:
-    """(share killed, how many of the survivors nobody has explained)."""
-    known = explained()
+def report(results: list[tuple[Mutant, Key, str]], file: Path, say=print) -> float:
+    """Writes the survivors to the file, prints the score; returns the share of the mutants that were killed."""
     alive = [(mutant, key[2]) for mutant, key, failure in results if not failure]
-    strange = [(mutant, change) for mutant, change in alive if (mutant.path, mutant.where, change) not in known]
-    for label, key in (("kind", lambda m: m.kind), ("folder", lambda m: m.path.split("/")[1])):
-        total = Counter(key(mutant) for mutant, *_ in results)
-        dead = Counter(key(mutant) for mutant, *_, failure in results if failure)
-        say(f"by {label}: " + ", ".join(f"{name} {dead[name]}/{total[name]}" for name in sorted(total)))
-    for mutant, change in strange:
-        say(f"not explained: {described(mutant)}\n{change}")
+    lines = []
+    for label, name_of in (("kind", lambda m: m.kind), ("folder", lambda m: family_of(m.path))):
+        total = Counter(name_of(mutant) for mutant, *_ in results)
+        dead = Counter(name_of(mutant) for mutant, *_, failure in results if failure)
+        lines.append(f"by {label}: " + ", ".join(f"{name} {dead[name]}/{total[name]}" for name in sorted(total)))
     share = 1 - len(alive) / max(len(results), 1)
-    say(
-        f"killed {len(results) - len(alive)} of {len(results)} mutants, {100 * share:.1f} %; {len(alive)} survived, "
-        f"of which {len(alive) - len(strange)} are explained in {EXPLAINED.name}"
-    )
-    return share, len(strange)
+    lines.append(f"killed {len(results) - len(alive)} of {len(results)} mutants, {100 * share:.1f} %")
+    say("\n".join(lines))
+    found = [f"{described(mutant)}\n{change}\n" for mutant, change in sorted(alive, key=lambda each: each[0].path)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join([*lines, f"\n{len(alive)} survived:\n", *found]))
+    say(f"{len(alive)} that survived stand in {file}")
+    return share
 
 
 def main() -> int:
@@ -593,11 +604,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="files whose path holds this")
     parser.add_argument("--all", action="store_true", help="every mutant")
+    parser.add_argument("--fast", action="store_true", help="change the fast bodies instead of the references")
     parser.add_argument("--list", action="store_true", help="show them, run nothing")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--record", type=Path, help="a file for the results; a run that was ended goes on from it")
+    parser.add_argument("--report", type=Path, default=REPORT, help="a file for the survivors (.cache/mutants.txt)")
     options = parser.parse_args()
-    mutants = all_mutants(options.only)
+    mutants = all_mutants(options.only, options.fast)
     if not options.all and options.count < len(mutants):
         mutants = sample(mutants, options.count, options.seed)
     if options.list:
@@ -605,8 +618,8 @@ def main() -> int:
             print(f"{described(mutant)}\n{mutant.change((ROOT / mutant.path).read_text())}")
         print(f"{len(mutants)} mutants")
         return 0
-    share, strange = report(judge(mutants, options.jobs, record=options.record))
-    return 0 if share >= 0.95 and not strange else 1
+    results = judge(mutants, options.jobs, record=options.record, fast=options.fast)
+    return 0 if report(results, options.report) >= 0.95 else 1
 
 
 if __name__ == "__main__":
