@@ -22,9 +22,6 @@ class Activation(Layer):
         super().__init__(xp=xp, dtype=dtype)
         self.dim = None if dim is None else check_size(type(self).__name__, "dim", dim)
 
-    def step(self, lr: float) -> None:
-        """There is nothing to move."""
-
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         self.check_dim(known, -1, self.dim)
         return known if self.dim is None else known | {-1: self.dim}

@@ -8,7 +8,6 @@ import numpy
 
 from mtorch.arrays import Array
 from mtorch.checks import check_number
-from mtorch.kernels.activations import elu
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
@@ -16,10 +15,12 @@ from mtorch.layers.activation import Activation
 class ELU(Activation):
     """y = x where x > 0, alpha (exp(x) - 1) elsewhere.
 
+    In one line, y = max(x, 0) + alpha (exp(min(x, 0)) - 1).
+
     Shapes: any -> the same.  Remembers y.
 
-    Backward: left of 0 dy/dx = alpha exp(x) = y + alpha, right of it 1; with m = min(y, 0) both are
-        dx = output_grad * (m + alpha + (1 - alpha) [y > 0]);
+    Backward: left of 0 dy/dx = alpha exp(x) = y + alpha, right of it 1:
+        dx = output_grad * ([y > 0] + (y + alpha) [y <= 0]);
     at 0, a kink unless alpha = 1, it is alpha.
 
     Clevert, Unterthiner & Hochreiter, "Fast and Accurate Deep Network Learning by Exponential Linear Units", 2015,
@@ -39,18 +40,16 @@ class ELU(Activation):
         self.alpha = check_number("ELU", "alpha", alpha, least=0)
 
     def forward(self, x: Array) -> Array:
-        y = elu(self.xp, x, self.alpha)
+        xp = self.xp
+        y = xp.maximum(x, 0) + self.alpha * xp.expm1(xp.minimum(x, 0))
         self.remember(y)
         return y
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         y = self.recall()
-        dx = self.xp.clip(y, -self.alpha, 0.0)
-        dx += self.alpha
-        if self.alpha != 1:
-            dx += (y > 0) * self.xp.full_like(y, 1 - self.alpha)
-        dx *= output_grad
-        return dx
+        left = self.xp.minimum(y, 0) + self.alpha
+        return g * (y > 0) + g * left * (y <= 0)
 
     def details(self) -> str:
         return ", ".join(filter(None, [super().details(), f"alpha={self.alpha:g}"]))

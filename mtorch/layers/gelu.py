@@ -1,5 +1,6 @@
 """The Gaussian error linear unit."""
 
+import math
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -7,9 +8,13 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.kernels.activations import gelu, gelu_tanh
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
+from mtorch.math.erf import normal_cdf, normal_density
+from mtorch.math.logistic import sigmoid
+
+FAR = 30.0  # beyond it Phi(x) is 0 or 1 and y is 0 or x, to within 1e-190
+SQRT_8_PI = math.sqrt(8 / math.pi)
 
 
 class GELU(Activation):
@@ -17,10 +22,10 @@ class GELU(Activation):
 
     approximate="tanh": Phi(x) is replaced by (1 + tanh(u)) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3).
 
-    Shapes: any -> the same.  Remembers dy/dx, which forward gets almost free beside y.
+    Shapes: any -> the same.  Remembers x, where it is not far out, and Phi(x).
 
-    Backward: dy/dx = Phi(x) + x phi(x). For "tanh" with s = (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)), whose
-    derivative is 2 s (1 - s) u', dy/dx = s + x 2 s (1 - s) u'.
+    Backward: dy/dx = Phi(x) + x phi(x) with phi(x) = exp(-x^2 / 2) / sqrt(2 pi). For "tanh" Phi(x) is the logistic
+    function s of 2u, whose derivative stands for phi(x): s (1 - s) 2u', 2u' = sqrt(8/pi) (1 + 3 * 0.044715 x^2).
 
     Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415.
     """
@@ -40,12 +45,23 @@ class GELU(Activation):
         self.approximate = approximate
 
     def forward(self, x: Array) -> Array:
-        y, slope = (gelu if self.approximate == "none" else gelu_tanh)(self.xp, x)
-        self.remember(slope)
-        return y
+        xp = self.xp
+        near = xp.clip(x, -FAR, FAR)  # so that no power overflows, and no product is 0 * inf
+        if self.approximate == "none":
+            Phi = normal_cdf(xp, near)
+        else:
+            Phi = sigmoid(xp, SQRT_8_PI * (near + 0.044715 * near * near * near))
+        self.remember(near, Phi)
+        return xp.maximum(x, near) * Phi
 
     def backward(self, output_grad: Array) -> Array:
-        return output_grad * self.recall()
+        g = self.cast_grad(output_grad)
+        x, Phi = self.recall()
+        if self.approximate == "none":
+            phi = normal_density(self.xp, x)
+        else:
+            phi = Phi * (1 - Phi) * SQRT_8_PI * (1 + 3 * 0.044715 * x * x)
+        return g * (Phi + x * phi)
 
     def details(self) -> str:
         option = "" if self.approximate == "none" else f"approximate={self.approximate!r}"

@@ -15,9 +15,11 @@ class Hardtanh(Activation):
     """
 
     def forward(self, x: Array) -> Array:
-        y = self.xp.clip(x, -1.0, 1.0)
+        y = self.xp.clip(x, -1, 1)
         self.remember(y)
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        return output_grad * (self.xp.absolute(self.recall()) < 1.0)
+        g = self.cast_grad(output_grad)
+        y = self.recall()
+        return g * (self.xp.absolute(y) < 1)

@@ -15,9 +15,11 @@ from mtorch.layers.activation import Activation
 class LeakyReLU(Activation):
     """y = x where x > 0, negative_slope * x elsewhere.
 
-    Shapes: any -> the same.  Remembers y, which has the sign of x (x itself if the slope is negative).
+    With a = negative_slope, y = max(x, 0) + a min(x, 0).
 
-    Backward: two straight lines: dx = output_grad * (1 where x > 0, negative_slope elsewhere, also at the kink).
+    Shapes: any -> the same.  Remembers x.
+
+    Backward: two straight lines: dx = output_grad * ([x > 0] + a [x <= 0]); a at the kink.
 
     Maas, Hannun & Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013.
     """
@@ -35,18 +37,18 @@ class LeakyReLU(Activation):
         self.negative_slope = check_number("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, x: Array) -> Array:
-        y = x * self.negative_slope if self.negative_slope else 0.0  # 0 * inf would be NaN
-        y = (self.xp.maximum if self.negative_slope <= 1 else self.xp.minimum)(x, y)
-        self.remember(y if self.negative_slope >= 0 else x)
+        a = self.negative_slope
+        y = self.xp.maximum(x, 0)
+        if a:  # 0 * -inf would be NaN
+            y = y + a * self.xp.minimum(x, 0)
+        self.remember(x)
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        kept = self.recall()
-        dx = self.xp.greater(kept, 0.0).astype(kept.dtype)
-        dx *= 1 - self.negative_slope
-        dx += self.negative_slope
-        dx *= output_grad
-        return dx
+        g = self.cast_grad(output_grad)
+        x = self.recall()
+        right = x > 0
+        return g * right + self.negative_slope * (g * ~right)
 
     def details(self) -> str:
         return ", ".join(filter(None, [super().details(), f"negative_slope={self.negative_slope:g}"]))

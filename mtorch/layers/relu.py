@@ -1,7 +1,12 @@
 """The rectifier."""
 
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from mtorch.accelerate import accelerated
 from mtorch.arrays import Array
-from mtorch.kernels.relu import relu, relu_grad
+from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
 
@@ -10,17 +15,24 @@ class ReLU(Activation):
 
     Shapes: any -> the same.  Remembers y.
 
-    Backward: y grows with x where it is positive and rests elsewhere: dx = output_grad * [y > 0]; 0 at the kink.
+    Backward: dy/dx is 1 where x is positive and 0 elsewhere: dx = output_grad * [y > 0]; 0 at the kink.
 
     Nair & Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", 2010.
     """
 
-    new_grad = overwrites = True
-
-    def forward(self, x: Array, spare: Array | None = None) -> Array:
-        y = relu(self.xp, x, spare)
+    @accelerated
+    def forward(self, x: Array) -> Array:
+        y = self.xp.maximum(x, 0)
         self.remember(y)
         return y
 
-    def backward(self, output_grad: Array, spare: Array | None = None) -> Array:
-        return relu_grad(self.xp, self.recall(), output_grad, spare)
+    @accelerated
+    def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
+        y = self.recall()
+        return g * (y > 0)
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield from super().examples(xp=xp, dtype=dtype, rng=rng)
+        yield cls(xp=xp, dtype=dtype), (3, 40, 40)

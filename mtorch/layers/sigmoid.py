@@ -1,8 +1,8 @@
 """The logistic function."""
 
-from mtorch.arrays import Array, constant
-from mtorch.kernels.sigmoid import sigmoid
+from mtorch.arrays import Array
 from mtorch.layers.activation import Activation
+from mtorch.math.logistic import sigmoid
 
 
 class Sigmoid(Activation):
@@ -19,8 +19,6 @@ class Sigmoid(Activation):
         return y
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         y = self.recall()
-        dx = constant(self.xp, 1.0, y.dtype) - y
-        dx *= y
-        dx *= output_grad
-        return dx
+        return g * (y * (1 - y))

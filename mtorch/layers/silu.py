@@ -1,14 +1,16 @@
 """The sigmoid linear unit."""
 
 from mtorch.arrays import Array
-from mtorch.kernels.activations import silu
 from mtorch.layers.activation import Activation
+from mtorch.math.logistic import sigmoid
+
+FAR = 1000.0  # beyond it s is 0 or 1, and y is 0 or x
 
 
 class SiLU(Activation):
     """y = x s with s = 1 / (1 + exp(-x)), elementwise.
 
-    Shapes: any -> the same.  Remembers dy/dx, which forward gets almost free beside y.
+    Shapes: any -> the same.  Remembers x, where it is not far out, and s.
 
     Backward: ds/dx = s (1 - s), so dy/dx = s + x s (1 - s) and dx = output_grad * dy/dx.
 
@@ -16,9 +18,12 @@ class SiLU(Activation):
     """
 
     def forward(self, x: Array) -> Array:
-        y, slope = silu(self.xp, x)
-        self.remember(slope)
-        return y
+        near = self.xp.clip(x, -FAR, FAR)  # so that no product is 0 * inf
+        s = sigmoid(self.xp, near)
+        self.remember(near, s)
+        return self.xp.maximum(x, near) * s
 
     def backward(self, output_grad: Array) -> Array:
-        return output_grad * self.recall()
+        g = self.cast_grad(output_grad)
+        x, s = self.recall()
+        return g * (s + x * s * (1 - s))

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, quiet
+from mtorch.checks import check_axis
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.rows import max_along, quiet, sum_along
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
@@ -20,9 +20,7 @@ class _AlongAxis(Activation):
         self, dim: int | None = None, *, axis: int = -1, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
     ):
         super().__init__(dim, xp=xp, dtype=dtype)
-        if isinstance(axis, bool) or not isinstance(axis, int | numpy.integer):
-            raise TypeError(f"{type(self).__name__} expected an integer axis, got {axis!r}")
-        self.axis = int(axis)
+        self.axis = check_axis(type(self).__name__, axis)
 
     @quiet
     def shifted(self, x: Array) -> Array:
@@ -33,7 +31,11 @@ class _AlongAxis(Activation):
         if not -x.ndim <= self.axis < x.ndim or x.shape[self.axis] == 0:
             text = f"expected input with entries along axis {self.axis}, got shape {x.shape}"
             raise ShapeMismatchError(self, text)
-        return x - max_along(self.xp, x, self.axis)
+        return x - x.max(axis=self.axis, keepdims=True)
+
+    def sum(self, x: Array) -> Array:
+        """The sum along the axis, which is kept with one entry."""
+        return x.sum(axis=self.axis, keepdims=True)
 
     def details(self) -> str:
         return ", ".join(filter(None, [super().details(), f"axis={self.axis}"]))
@@ -58,18 +60,15 @@ class Softmax(_AlongAxis):
     """
 
     def forward(self, x: Array) -> Array:
-        y = self.shifted(x)
-        self.xp.exp(y, out=y)
-        y /= sum_along(self.xp, y, self.axis)
+        e = self.xp.exp(self.shifted(x))
+        y = e / self.sum(e)
         self.remember(y)
         return y
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         y = self.recall()
-        dx = output_grad * y
-        self.xp.subtract(output_grad, sum_along(self.xp, dx, self.axis), out=dx)
-        dx *= y
-        return dx
+        return y * (g - self.sum(g * y))
 
 
 class LogSoftmax(_AlongAxis):
@@ -81,12 +80,12 @@ class LogSoftmax(_AlongAxis):
     """
 
     def forward(self, x: Array) -> Array:
-        y = self.shifted(x)
-        y -= self.xp.log(sum_along(self.xp, self.xp.exp(y), self.axis))
+        z = self.shifted(x)
+        y = z - self.xp.log(self.sum(self.xp.exp(z)))
         self.remember(y)
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        dx = self.xp.exp(self.recall())
-        dx *= sum_along(self.xp, output_grad, self.axis)
-        return self.xp.subtract(output_grad, dx, out=dx)
+        g = self.cast_grad(output_grad)
+        y = self.recall()
+        return g - self.xp.exp(y) * self.sum(g)

@@ -1,14 +1,14 @@
 """The smooth rectifier."""
 
 from mtorch.arrays import Array
-from mtorch.kernels.activations import softplus
 from mtorch.layers.activation import Activation
+from mtorch.math.logistic import sigmoid
 
 
 class Softplus(Activation):
     """y = log(1 + exp(x)), elementwise, computed as max(x, 0) + log(1 + exp(-|x|)), which never overflows.
 
-    Shapes: any -> the same.  Remembers dy/dx, which shares the exponential with y.
+    Shapes: any -> the same.  Remembers x.
 
     Backward: dy/dx = exp(x) / (1 + exp(x)), the logistic function, so dx = output_grad / (1 + exp(-x)).
 
@@ -16,9 +16,11 @@ class Softplus(Activation):
     """
 
     def forward(self, x: Array) -> Array:
-        y, slope = softplus(self.xp, x)
-        self.remember(slope)
-        return y
+        xp = self.xp
+        self.remember(x)
+        return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.absolute(x)))
 
     def backward(self, output_grad: Array) -> Array:
-        return output_grad * self.recall()
+        g = self.cast_grad(output_grad)
+        x = self.recall()
+        return g * sigmoid(self.xp, x)

@@ -18,8 +18,6 @@ class Tanh(Activation):
         return y
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         y = self.recall()
-        dx = self.xp.asarray(y * y)
-        self.xp.subtract(1, dx, out=dx)
-        dx *= output_grad
-        return dx
+        return g * (1 - y * y)

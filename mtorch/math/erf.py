@@ -71,36 +71,33 @@ def table_for(dtype: Any) -> Table:
     return _NARROW if dtype.itemsize <= 4 else _WIDE if dtype.itemsize == 8 else _LONG
 
 
-def _polynomial(xp: ModuleType, x: Array, coefficients: tuple[Any, ...], out: Array) -> Array:
-    xp.multiply(x, coefficients[-1], out=out)
+def _polynomial(x: Array, coefficients: tuple[Any, ...]) -> Array:
+    y = coefficients[-1] * x
     for c in coefficients[-2:0:-1]:
-        out += c
-        out *= x
-    out += coefficients[0]
-    return out
+        y += c
+        y *= x
+    return y + coefficients[0]
 
 
-def normal_tail(xp: ModuleType, x: Array) -> tuple[Array, Array, Array]:
-    """(a, e, q): a = |x| (limited to where e underflows), e = exp(-a^2/2), q = Phi(-a) to full relative accuracy."""
+def normal_tail(xp: ModuleType, x: Array) -> Array:
+    """Phi(-|x|) to full relative accuracy."""
     table = table_for(x.dtype)
-    a, e, t, q = (xp.empty_like(x) for _ in range(4))
-    xp.clip(x, -table.limit, table.limit, out=a)
-    xp.absolute(a, out=a)
-    xp.multiply(a, a, out=e)
-    e *= -0.5
-    xp.exp(e, out=e)
-    xp.add(a, table.c, out=t)
-    xp.divide(table.c, t, out=t)
-    v = 1 - 2 * t if table.centred else t
-    _polynomial(xp, v, table.tail, q)
-    q *= t
-    q *= e
-    return a, e, q
+    a = xp.absolute(xp.clip(x, -table.limit, table.limit))  # a^2 must not overflow
+    t = table.c / (table.c + a)
+    p = _polynomial(1 - 2 * t if table.centred else t, table.tail)
+    return xp.exp(-0.5 * (a * a)) * t * p
+
+
+def normal_density(xp: ModuleType, x: Array) -> Array:
+    """phi(x) = exp(-x^2/2) / sqrt(2 pi), the standard normal density."""
+    table = table_for(x.dtype)
+    x = xp.clip(x, -table.limit, table.limit)
+    return table.density * xp.exp(-0.5 * (x * x))
 
 
 def normal_cdf(xp: ModuleType, x: Array) -> Array:
     """Phi(x), the standard normal distribution function."""
-    _, _, q = normal_tail(xp, x)
+    q = normal_tail(xp, x)
     return xp.where(x > 0, 1 - q, q)
 
 
@@ -108,6 +105,6 @@ def erf(xp: ModuleType, x: Array) -> Array:
     """The error function."""
     table = table_for(x.dtype)
     near = xp.clip(x, -1, 1)
-    centre = near * _polynomial(xp, 2 * near * near - 1, table.centre, xp.empty_like(x))
-    _, _, q = normal_tail(xp, xp.clip(x, -table.limit, table.limit) * table.root)
+    centre = near * _polynomial(2 * near * near - 1, table.centre)
+    q = normal_tail(xp, xp.clip(x, -table.limit, table.limit) * table.root)
     return xp.where(xp.absolute(x) < 1, centre, xp.copysign(1 - 2 * q, x))

@@ -4,11 +4,10 @@ import copy
 
 import numpy
 import pytest
-from harness import LAYERS, assert_same, cotangent, example, leaves, run
+from harness import LAYERS, assert_same, cotangent, example, leaves
 
 from mtorch import Parameter, Residual, Sequential, ShapeMismatchError, layers
 from mtorch.arrays import map_value
-from mtorch.kernels.relu import SMALL
 from mtorch.layer import Layer
 
 
@@ -47,25 +46,6 @@ def test_what_is_promised_new_is_kept_by_nobody(cls, index):
     if layer.new_grad is not False:
         known = [*of_parameters(layer), *(() if layer.new_grad is None else leaves(grad))]
         assert all(apart(each, known) for each in leaves(dx) if each is not None)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", [(4, 3), (70, 80), (300, 320), (3, 5, 90, 100)])
-@pytest.mark.parametrize("cls", [cls for cls in (layers.ReLU,) if cls.overwrites])
-def test_in_spare_memory_the_result_is_the_same(cls, shape, dtype):
-    rng, layer = numpy.random.default_rng(0), cls(dtype=dtype)
-    x, g = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
-    for order in ("C", "F"):
-        y, dx, _ = run(layer, x, g)
-        spare = numpy.array(x, order=order)
-        found = layer.bare_forward(spare, spare)
-        assert numpy.shares_memory(found, spare)
-        assert_same(found, y)
-        for spare in (numpy.array(g, order=order), numpy.array(g, order="CF"["FC".index(order)])):
-            layer.remember(found)
-            found_grad = layer.bare_backward(spare, spare)
-            assert_same(found_grad, dx)
-            assert found.size <= SMALL or dtype == "float64" or found_grad.strides == found.strides
 
 
 def one_by_one(net, x, grad):
@@ -124,18 +104,6 @@ def test_a_chain_is_its_layers_one_by_one(name):
         assert_same((x, g, y), (*before, kept))
 
 
-def test_a_relu_between_two_maps_needs_no_memory_of_its_own():
-    net = Sequential(layers.Linear(D, D), layers.ReLU(), layers.Linear(D, D))
-    x = numpy.ones((250, D), "float32")
-    net(x)
-    (_, _, _), (_, y, _), (_, remembered, _) = net._memory.calls
-    assert remembered is y
-    made = []
-    net.layers[0].bare_forward, forward = lambda x: made.append(forward(x)) or made[0], net.layers[0].bare_forward
-    net(x)
-    assert made[0] is net._memory.calls[1][1]
-
-
 @pytest.mark.parametrize("keeper", [KeepsItsResult(D, D), Sequential(Recorder()), Recorder()])
 def test_what_a_layer_of_the_users_own_keeps_nobody_overwrites(keeper):
     net = Sequential(layers.Linear(D, D), keeper, layers.ReLU(), Recorder(), layers.Linear(D, D))
@@ -147,22 +115,14 @@ def test_what_a_layer_of_the_users_own_keeps_nobody_overwrites(keeper):
 
 
 def test_promises_are_about_a_classs_own_verbs():
-    assert layers.Linear.new_result and layers.ReLU.overwrites
+    assert layers.Linear.new_result
     assert not KeepsItsResult.new_result and not KeepsItsResult.new_grad
-
-    class Leaky(layers.ReLU):
-        def backward(self, output_grad):
-            return super().backward(output_grad) + 0.1 * output_grad
-
-    class Named(layers.ReLU):
-        pass
 
     class Kept(Sequential):
         def forward(self, x):
             self.kept = super().forward(x)
             return self.kept
 
-    assert not Leaky.overwrites and not Leaky.new_grad and Named.overwrites
     assert not Kept(layers.Linear(2, 2)).new_result
     assert Sequential(layers.Linear(2, 2), layers.Dropout(0.1)).new_result
     assert Sequential(layers.Dropout(0.1)).new_result is None
