@@ -22,7 +22,7 @@ LINE = 64  # bytes of a cache line
 LARGE_BLOCK = 4 * BLOCK  # for many short passes, where starting them costs as well
 ACCIDENTS = (FloatingPointError, RuntimeWarning)  # what NumPy raises where its warnings are errors
 
-quiet = numpy.errstate(over="ignore", invalid="ignore")  # decorates functions that answer infinities with a limit or NaN
+quiet = numpy.errstate(over="ignore", invalid="ignore")  # for functions that answer infinities with a limit or NaN
 
 
 def is_numpy(xp: ModuleType) -> bool:

@@ -10,10 +10,8 @@ import numpy
 from mtorch.arrays import Array
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.batch_norm import channel_sums, spread
-from mtorch.kernels.row_norm import normalise_rows, normalise_rows_grad
 from mtorch.layer import Layer
-from mtorch.layers.batchnorm import random_affine
+from mtorch.layers.standardise import per_channel, random_affine, standardise, standardise_grad
 from mtorch.parameter import Parameter
 
 
@@ -60,30 +58,24 @@ class GroupNorm(Layer):
     def forward(self, x: Array) -> Array:
         if x.ndim < 2 or x.shape[1] != self.num_channels or 0 in x.shape[2:]:
             raise ShapeMismatchError(self, f"expected input of shape (N, {self.num_channels}, ...), got {x.shape}")
-        n, c = x.shape[:2]
-        _, z, inv = normalise_rows(self.xp, self._groups(x), self.eps, None, None, True)
+        groups = x.reshape(len(x), self.num_groups, math.prod(x.shape[1:]) // self.num_groups)
+        z, _, _, inv = standardise(self.xp, groups, (2,), self.eps)
         self.remember(z, inv)
+        z = z.reshape(x.shape)
         if self.weight is None:
-            return z.reshape(x.shape)
-        z = z.reshape(n, c, z.size // max(n * c, 1))
-        y = z * spread(self.xp, self.weight.value, z)
-        y += spread(self.xp, self.bias.value, z)
-        return y.reshape(x.shape)
+            return z
+        return z * per_channel(self.weight.value, x.ndim) + per_channel(self.bias.value, x.ndim)
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         z, inv = self.recall()
-        n, c = output_grad.shape[:2]
-        g = output_grad.reshape(n, c, z.size // max(n * c, 1))
+        h = g
         if self.weight is not None:
-            gz = g * z.reshape(g.shape)
-            self.weight.accumulate(channel_sums(self.xp, gz))
-            self.bias.accumulate(channel_sums(self.xp, g))
-            g = self.xp.multiply(g, spread(self.xp, self.weight.value, g), out=gz)
-        dx, _, _ = normalise_rows_grad(self.xp, g.reshape(z.shape), z, inv, None, True)
-        return dx.reshape(output_grad.shape)
-
-    def _groups(self, x: Array) -> Array:
-        return x.reshape(len(x) * self.num_groups, math.prod(x.shape[1:]) // self.num_groups)
+            axes = (0, *range(2, g.ndim))
+            self.weight.accumulate((g * z.reshape(g.shape)).sum(axis=axes))
+            self.bias.accumulate(g.sum(axis=axes))
+            h = g * per_channel(self.weight.value, g.ndim)
+        return standardise_grad(h.reshape(z.shape), z, inv, (2,)).reshape(g.shape)
 
     def details(self) -> str:
         return f"{self.num_groups}, {self.num_channels}" + ("" if self.weight is not None else ", affine=False")

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy
 
+from mtorch.accelerate import accelerated
+from mtorch.arrays import Array
 from mtorch.checks import check_flag, check_number
 from mtorch.layer import Layer
-from mtorch.layers.batchnorm import random_affine
 from mtorch.layers.row_norm import RowNorm
+from mtorch.layers.standardise import random_affine, standardise, standardise_grad
 from mtorch.parameter import Parameter
 
 
@@ -27,8 +29,6 @@ class LayerNorm(RowNorm):
     Ba, Kiros & Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
 
-    centred = True
-
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...],
@@ -44,6 +44,26 @@ class LayerNorm(RowNorm):
         self.eps = check_number("LayerNorm", "eps", eps, least=0)
         bias = check_flag("LayerNorm", "bias", bias)
         self.bias = Parameter(xp.zeros(self.shape, dtype=self.dtype)) if elementwise_affine and bias else None
+
+    @accelerated
+    def forward(self, x: Array) -> Array:
+        self.check_shape(x)
+        z, _, _, inv = standardise(self.xp, x, self.axes, self.eps)
+        self.remember(z, inv)
+        y = z if self.weight is None else z * self.weight.value
+        return y if self.bias is None else y + self.bias.value
+
+    @accelerated
+    def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
+        z, inv = self.recall()
+        leading = tuple(range(g.ndim - len(self.shape)))
+        if self.weight is not None:
+            self.weight.accumulate((g * z).sum(axis=leading))
+        if self.bias is not None:
+            self.bias.accumulate(g.sum(axis=leading))
+        h = g if self.weight is None else g * self.weight.value
+        return standardise_grad(h, z, inv, self.axes)
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy
 
+from mtorch.arrays import Array, quiet
 from mtorch.checks import check_number
 from mtorch.layer import Layer
-from mtorch.layers.batchnorm import random_affine
 from mtorch.layers.row_norm import RowNorm
+from mtorch.layers.standardise import random_affine
 
 
 class RMSNorm(RowNorm):
@@ -27,8 +28,6 @@ class RMSNorm(RowNorm):
     Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv:1910.07467.
     """
 
-    centred, bias = False, None
-
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...],
@@ -41,6 +40,25 @@ class RMSNorm(RowNorm):
     ):
         super().__init__(normalized_shape, elementwise_affine, xp, dtype)
         self.eps = None if eps is None else check_number("RMSNorm", "eps", eps, least=0)
+
+    @quiet
+    def forward(self, x: Array) -> Array:
+        self.check_shape(x)
+        eps = float(self.xp.finfo(x.dtype).eps) if self.eps is None else self.eps
+        inv = 1 / self.xp.sqrt((x * x).mean(axis=self.axes, keepdims=True) + eps)
+        z = x * inv
+        self.remember(z, inv)
+        return z if self.weight is None else z * self.weight.value
+
+    def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
+        z, inv = self.recall()
+        h = g
+        if self.weight is not None:
+            self.weight.accumulate((g * z).sum(axis=tuple(range(g.ndim - len(self.shape)))))
+            h = g * self.weight.value
+        mean_hz = (h * z).mean(axis=self.axes, keepdims=True)
+        return (h - z * mean_hz) * inv
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

@@ -5,8 +5,7 @@ import math
 import numpy
 import pytest
 
-from mtorch import Sequential, ShapeMismatchError, layers
-from mtorch.kernels import batch_norm, row_norm
+from mtorch import Sequential, ShapeMismatchError, fast, layers
 from mtorch.testing import check_gradients
 
 D = "float64"
@@ -125,25 +124,37 @@ def test_memory_that_runs_along_the_batch_gives_the_same_and_stays_so(shape, tra
     assert other.weight.grad == pytest.approx(one.weight.grad)
 
 
-@pytest.mark.parametrize("layer, shape", [
-    (layers.BatchNorm1d(3, dtype=D), (50, 3)),
-    (layers.BatchNorm1d(3, dtype=D), (50, 3, 4)),
-    (layers.BatchNorm2d(3, dtype=D), (5, 3, 9, 9)),
-    (layers.LayerNorm(8, dtype=D), (50, 8)),
-    (layers.GroupNorm(3, 6, dtype=D), (7, 6, 5)),
-], ids=repr)  # fmt: skip
-def test_large_arrays_are_worked_through_in_pieces_with_the_same_result(layer, shape, monkeypatch):
-    x, g = random(*shape), random(*shape, seed=1)
-    inputs = [x] if len(shape) == 2 else [x, numpy.moveaxis(numpy.ascontiguousarray(numpy.moveaxis(x, 0, -1)), -1, 0)]
-    for given in inputs:
-        results = []
-        for piece in (10**6, 64):
-            monkeypatch.setattr(batch_norm, "PIECE", piece)
-            monkeypatch.setattr(row_norm, "PIECE", piece)
-            layer.zero_grad()
-            results.append((layer(given), layer.backward(g), layer.weight.grad.copy(), layer.bias.grad.copy()))
-        for whole, pieced in zip(*results, strict=True):
-            assert pieced == pytest.approx(whole, rel=1e-11, abs=1e-12)
+LARGE = [
+    (layers.BatchNorm1d(3, dtype=D), (50_000, 3)),
+    (layers.BatchNorm1d(3, dtype=D), (9000, 3, 8)),
+    (layers.BatchNorm2d(3, dtype=D), (50, 3, 30, 30)),
+    (layers.BatchNorm2d(3, affine=False, dtype=D), (2, 3, 200, 200)),
+    (layers.LayerNorm(8, dtype=D), (20_000, 8)),
+    (layers.LayerNorm((8, 100), bias=False, dtype=D), (300, 8, 100)),
+]
+
+
+@pytest.mark.skipif(not fast.ENABLED, reason="nothing is replaced")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layer, shape", LARGE, ids=repr)
+def test_large_arrays_are_worked_through_in_pieces_with_the_references_result(layer, shape, training):
+    layer = layer.to().train(training)
+    for i, parameter in enumerate(layer.parameters().values()):
+        parameter.value[...] = 1 + random(*parameter.value.shape, seed=i)
+    x, g = 1 + random(*shape), random(*shape, seed=1)
+    orders = [x] if len(shape) < 3 else [x, numpy.moveaxis(numpy.ascontiguousarray(numpy.moveaxis(x, 0, -1)), -1, 0)]
+    for given in orders:
+        pieced = passes(layer, given, g)
+        with fast.disabled():
+            whole = passes(layer, given, g)
+        for one, other in zip(pieced, whole, strict=True):
+            assert one == pytest.approx(other, rel=1e-11, abs=1e-11)
+
+
+def passes(layer, x, g):
+    twin = layer.to()
+    y, dx = twin(x), twin.backward(g)
+    return [y, dx, *(parameter.grad for parameter in twin.parameters().values()), *twin.state_dict().values()]
 
 
 @pytest.mark.parametrize("layer, shape", [

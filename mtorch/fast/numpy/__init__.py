@@ -1,3 +1,5 @@
 """Bodies for NumPy: each of these modules registers what it replaces."""
 
+from mtorch.fast.numpy import batch_norm  # noqa: F401
+from mtorch.fast.numpy import layer_norm  # noqa: F401
 from mtorch.fast.numpy import relu  # noqa: F401
