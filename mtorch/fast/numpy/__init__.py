@@ -1,5 +1,7 @@
 """Bodies for NumPy: each of these modules registers what it replaces."""
 
+# ruff: noqa: I001
+
 from mtorch.fast.numpy import batch_norm  # noqa: F401
 from mtorch.fast.numpy import layer_norm  # noqa: F401
 from mtorch.fast.numpy import relu  # noqa: F401
