@@ -16,7 +16,7 @@ nothing. Where a subclass or an instance defines one of the three by itself, the
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -43,12 +43,34 @@ def disabled() -> Iterator[None]:
         _switch.off = before
 
 
+class Blas:
+    """How a pass holds BLAS to one thread while layers share their work between threads themselves."""
+
+    held: Callable[[], bool] = staticmethod(lambda: True)
+    single_threaded: Callable[[], AbstractContextManager] = staticmethod(nullcontext)
+
+
+def multithreaded(layer: Any) -> bool:
+    """Whether the fast bodies of that layer share their work between threads."""
+    verbs = _bodies.get(_name(layer.__class__.forward), {}).get(layer.xp)
+    return verbs is not None and verbs.multithreaded(layer)
+
+
 class Verbs:
     """The fast bodies of one class for one array module."""
 
-    def __init__(self, owner: type, xp: ModuleType, forward: Callable, backward: Callable, parameters: Callable | None):
+    def __init__(
+        self,
+        owner: type,
+        xp: ModuleType,
+        forward: Callable,
+        backward: Callable,
+        parameters: Callable | None,
+        multithreaded: Callable[[Any], bool],
+    ):
         self.owner, self.xp = owner, xp
         self.forward, self.backward, self.backward_parameters = forward, backward, parameters
+        self.multithreaded = multithreaded
         self.marked = tuple(getattr(owner, name) for name in VERBS)
 
     def serve(self, layer: Any) -> bool:
@@ -138,8 +160,11 @@ def replace(
     forward: Callable | None = None,
     backward: Callable | None = None,
     backward_parameters: Callable | None = None,
+    multithreaded: Callable[[Any], bool] = lambda layer: False,
 ) -> None:
     """Registers the fast body of a marked function, or the fast verbs of a class, for one array module.
+
+    multithreaded: whether the bodies share their work between threads, so that BLAS had better use one.
 
         replace(row_sums, numpy, fast_row_sums)
         replace(ReLU, numpy, forward=relu, backward=relu_grad)
@@ -147,7 +172,8 @@ def replace(
     if not ENABLED:
         return
     if isinstance(reference, type):
-        _bodies[f"{_name(reference.forward)}"][xp] = Verbs(reference, xp, forward, backward, backward_parameters)
+        verbs = Verbs(reference, xp, forward, backward, backward_parameters, multithreaded)
+        _bodies[_name(reference.forward)][xp] = verbs
     else:
         _bodies[_name(reference)][xp] = body
 

@@ -24,7 +24,7 @@ class Bidirectional(Container):
     array_only = True
 
     def __init__(self, a: Layer, b: Layer):
-        self.a, self.b = both = self.bare((a, b))
+        self.a, self.b = both = self.cores((a, b))
         super().__init__(both)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
@@ -39,17 +39,19 @@ class Bidirectional(Container):
         if isinstance(a, tuple) or isinstance(b, tuple) or a.shape[:-1] != b.shape[:-1] or len(a) != len(x):
             raise ShapeMismatchError(self, f"expected two outputs of shape (T, N, ...), got {shape_value((a, b))}")
         self.remember(tape, a.shape[-1])
-        return self.xp.concatenate((a, b[::-1]), axis=-1)
+        return self.returns(self.xp.concatenate((a, b[::-1]), axis=-1))
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         tape, split = self.recall()
-        dx = tape.pull(output_grad[..., split:][::-1])[::-1]
-        return tape.pull(output_grad[..., :split]) + dx
+        dx = tape.pull(g[..., split:][::-1])[::-1]
+        return tape.pull(g[..., :split]) + dx
 
     def backward_parameters(self, output_grad: Array) -> None:
+        g = self.cast_grad(output_grad)
         tape, split = self.recall()
-        tape.pull_parameters(output_grad[..., split:][::-1])
-        tape.pull_parameters(output_grad[..., :split])
+        tape.pull_parameters(g[..., split:][::-1])
+        tape.pull_parameters(g[..., :split])
 
     def details(self) -> str:
         return f"{self.a!r}, {self.b!r}"

@@ -14,11 +14,10 @@ from mtorch.layer import Layer
 class _Branches(Container):
     """Layers side by side, named by position."""
 
-
     def __init__(self, *branches: Layer):
         if not branches:
             raise ValueError(f"{type(self).__name__} needs at least one branch")
-        self.branches = self.bare(branches)
+        self.branches = self.cores(branches)
         self.parts = len(self.branches)
         super().__init__(self.branches)
 
@@ -38,8 +37,16 @@ class Fork(_Branches):
     Backward: x feeds every branch, so their input gradients add.
     """
 
+    @property
+    def takes(self) -> Any:
+        return self._first().takes
+
+    def _first(self) -> Layer:
+        """The first branch that computes."""
+        return next((branch for branch in self.branches if not branch.moves_data), self.branches[0])
+
     def cast_input(self, x: Value) -> Value:
-        return next((branch for branch in self.branches if not branch.moves_data), self.branches[0]).cast_input(x)
+        return self._first().cast_input(x)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         for branch in self.branches:
@@ -48,18 +55,20 @@ class Fork(_Branches):
 
     def forward(self, x: Value) -> tuple[Value, ...]:
         tape = Tape(self)
-        y = tuple(tape.call(branch, x) for branch in self.branches)
+        y = tuple([tape.call(branch, x) for branch in self.branches])
         self.remember(tape)
-        return y
+        return self.returns(y)
 
     def backward(self, output_grad: tuple[Value, ...]) -> Value:
+        grads = self.cast_grad(output_grad)
         tape = self.recall()
-        return reduce(arrays.add_values, [tape.pull(grad) for grad in reversed(output_grad)])
+        return reduce(arrays.add_values, [tape.pull(g) for g in reversed(grads)])
 
     def backward_parameters(self, output_grad: tuple[Value, ...]) -> None:
+        grads = self.cast_grad(output_grad)
         tape = self.recall()
-        for grad in reversed(output_grad):
-            tape.pull_parameters(grad)
+        for g in reversed(grads):
+            tape.pull_parameters(g)
 
     @classmethod
     def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
@@ -81,23 +90,29 @@ class Parallel(_Branches):
             raise ShapeMismatchError(self, f"expected a tuple of {len(self.branches)}, got {got}")
         return x
 
+    @property
+    def takes(self) -> Any:
+        return tuple(branch.takes for branch in self.branches)
+
     def cast_input(self, x: Value) -> Value:
         return tuple(branch.cast_input(part) for branch, part in zip(self.branches, self._parts(x), strict=True))
 
     def forward(self, x: tuple[Value, ...]) -> tuple[Value, ...]:
         tape = Tape(self)
-        y = tuple(tape.call(branch, part) for branch, part in zip(self.branches, self._parts(x), strict=True))
+        y = tuple([tape.call(branch, part) for branch, part in zip(self.branches, self._parts(x), strict=True)])
         self.remember(tape)
-        return y
+        return self.returns(y)
 
     def backward(self, output_grad: tuple[Value, ...]) -> tuple[Value, ...]:
+        grads = self.cast_grad(output_grad)
         tape = self.recall()
-        return tuple([tape.pull(grad) for grad in reversed(output_grad)][::-1])
+        return tuple([tape.pull(g) for g in reversed(grads)][::-1])
 
     def backward_parameters(self, output_grad: tuple[Value, ...]) -> None:
+        grads = self.cast_grad(output_grad)
         tape = self.recall()
-        for grad in reversed(output_grad):
-            tape.pull_parameters(grad)
+        for g in reversed(grads):
+            tape.pull_parameters(g)
 
     @classmethod
     def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

@@ -6,66 +6,41 @@ data, a tuple is structure.
 
 | verb | contract |
 |---|---|
-| `layer(x)` | the call for users, the *door*: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), refuses what is no array of numbers; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
-| `forward(x)` | the computation, the *room* behind the door: containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. If it raises, nothing is remembered anywhere below and buffers are unchanged. |
+| `layer(x)` | the call for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), raises TypeError if `x` is not numeric; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
+| `forward(x)` | the computation; containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. If it raises, nothing is remembered anywhere below and buffers are unchanged. |
 | `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds each parameter's exact gradient and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered once. Never writes into `output_grad`. |
 | `backward_parameters(output_grad)` | as backward, but the input gradient is not wanted: returns `None`. |
 | `step(lr)` | every trainable parameter moves by `-lr * direction`, where the direction is what an optimizer put there, else the gradient; then gradients count as zero. |
 | `zero_grad()` | discards gradients without moving. |
 | `train()` / `eval()` | set the mode of the whole subtree; forward may read `self.training`. |
-| `predict(x)` | an eval-mode pass through the door that keeps nothing: modes and a pending backward stay as they were. |
+| `predict(x)` | an eval-mode call that remembers nothing and changes nothing: modes and a pending backward stay as they were, and several threads may predict with one net. |
 | `to(xp=None, dtype=None)` | a converted copy. Layers can be deep-copied and pickled. |
 | `parameters()` | `{dotted name: Parameter}`, a shared one once. |
 | `state_dict()` / `load_state_dict(d)` | dotted names to host copies of parameters and buffers, a shared one under every path; loading is strict and changes nothing when it fails. |
 
-**To write a layer**, write `forward` and `backward`. In forward call `self.remember(a, b)` with what backward needs, in
-backward get it back, once, with `a, b = self.recall()`. Hold parameters as attributes (`self.weight = Parameter(...)`)
-and add to their gradients with `self.weight.accumulate(...)`. Shapes, order of calls and cleaning up after errors are
-looked after here: every `forward` and `backward` that a subclass defines is called through `_guarded_forward` and
-`_guarded_backward` below. Arrays that forward or backward return belong to the caller; values are remembered by
-reference, so nobody writes into one between a forward and its backward.
-
-**Memory between layers.** In a chain nobody but the next layer sees what a layer returns. If the first promises that it
-does not need it any more (`new_result`, `new_grad`) and the next can write into it (`overwrites`), then the next is
-given the array a second time, as `spare`, and may put its own result there, which saves a large array.
-
-**Threads.** A net holds its memory and its mode, so it is for one thread at a time; others take a `copy.deepcopy` of it.
+**To write a layer**, write `forward` and `backward`. In forward call `self.remember(a, b)` with what backward needs.
+Begin backward with `g = self.cast_grad(output_grad)`, which checks the gradient, and get back what was remembered, once,
+with `a, b = self.recall()`. Hold parameters as attributes (`self.weight = Parameter(...)`) and add to their gradients
+with `self.weight.accumulate(...)`. Layers may be attributes too: call them in forward, and their `backward` in reverse
+order in backward. Arrays that forward or backward return belong to the caller; values are remembered by reference, so
+nobody writes into one between a forward and its backward.
 
 **Axis legend**: N batch, T time, D features in, H hidden, C channels, K classes, V vocabulary; `...` any leading axes.
 """  # noqa: E501
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
-from functools import wraps
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, Self
 
 import numpy
 
-from mtorch import arrays
+from mtorch import arrays, guards
 from mtorch.arrays import Value
 from mtorch.checks import check_flag
 from mtorch.errors import BackwardError, ShapeMismatchError
-from mtorch.kernels.threads import alone
+from mtorch.guards import EMPTY, NO_ARRAY, thread  # noqa: F401
 from mtorch.parameter import Buffer, Parameter
-
-
-class _Slot(Enum):
-    EMPTY = "nothing is remembered"
-    TRUSTED = "the caller vouches for the shape of the output gradient"
-
-
-EMPTY, TRUSTED = _Slot.EMPTY, _Slot.TRUSTED
-NO_ARRAY = (tuple, type(None))
-NO_VALUE = frozenset({type(None), bool, int, float, str, list, dict})  # what a forward may return by mistake
-
-
-class Symbol:
-    """What a door accepts instead of arrays: `Graph`'s expressions. Nothing is computed, the call is written down."""
-
-    def apply(self, layer: "Layer", x: Any) -> Any:
-        raise NotImplementedError
 
 
 class Layer:
@@ -74,55 +49,30 @@ class Layer:
     xp: the array module (numpy, cupy). dtype: the floating type of parameters and results.
     """
 
-    moves_data = False  # True for layers that only rearrange entries and so take any kind of data
-    parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
-    multithreaded = False  # True for layers whose kernels share their work between threads, and for nets that hold one
+    takes: Any = "floats"  # "ids": integers; "any": integers and masks keep their kind; a tuple of these for a tuple
     array_only = False  # True for layers that take one array; a tuple is then refused for them
-    new_result: bool | None = False  # True: forward returns new memory, which the layer does not keep
-    new_grad: bool | None = False  # True: so does backward. None for either: or what it got, or a view of that
-    overwrites = False  # True for layers whose forward and backward take a second argument: spare memory
-    rebuilt = 0  # how often any module has got other layers; what has listed parameters then lists them again
+    moves_data = False  # True for layers that only rearrange entries, so that the next layer says what is taken
+    has_tape = False  # True for containers, whose tape restores buffers after an error
+    rebuilt = 0
+    parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
         self.xp, self.dtype = home_of(type(self).__name__, xp, dtype)
-        self.training = True
+        self._training = True
         self._memory: Any = EMPTY
-        self._returned: Any = None
+        self._returned: Any = None  # the shapes and dtypes that backward compares its gradient with
 
-    def __init_subclass__(cls, guarded: bool = True):
-        super().__init_subclass__()
-        for name, guard in _GUARDS.items():
-            home = next(base for base in cls.__mro__ if name in vars(base))
-            if home is cls or not issubclass(home, Layer):  # its own, or that of a class it is mixed with
-                verb = vars(home)[name]
-                setattr(cls, f"bare_{name}", verb)
-                if guarded:
-                    setattr(cls, name, guard(verb))
-                for promise in _PROMISES - vars(cls).keys():
-                    setattr(cls, promise, False)
-
-    # ------------------------------------------------------------------ the three verbs
+    # ------------------------------------------------------------------ the verbs
 
     def __call__(self, x: Value, *more: Value) -> Value:
         if more:
             x = (x, *more)
-        elif x.__class__ is self._array_class() and x.dtype is self.dtype:
-            return self.forward(x)
-        symbol = _symbol_in(x)
-        return self.forward(self.cast_input(x)) if symbol is None else symbol.apply(self, x)
-
-    def _array_class(self) -> type:
-        try:
-            return self.xp.ndarray
-        except AttributeError:
-            complete(self)
-            raise
-
-    def cast_input(self, x: Value) -> Value:
-        """What the door lets in: every array on this layer's module, in this layer's dtype."""
-        if x is None:
-            raise TypeError(f"{self!r} expected an array, got None")
-        return arrays.map_value(lambda leaf: arrays.as_float(self.xp, self.dtype, leaf, self), x)
+        if not self._fits(x):
+            expression = guards.expression_in(x)
+            if expression is not None:
+                return expression.apply(self, x)
+            x = self.cast_input(x)
+        return guards.checked_forward(self, x)
 
     def forward(self, x: Value) -> Value:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
@@ -135,23 +85,46 @@ class Layer:
 
     def step(self, lr: float) -> None:
         for item in vars(self).values():
-            if item.__class__ is Parameter:
+            if isinstance(item, Parameter | Layer):
                 item.step(lr)
 
     def zero_grad(self) -> None:
-        for _, layer in self.walk():
-            for _, parameter in layer.own(Parameter):
-                parameter.zero_grad()
+        for parameter in self.parameters().values():
+            parameter.zero_grad()
 
-    def cast_grad(self, output_grad: Value) -> Value:
-        """The output gradient, checked against what forward returned and cast to its dtype."""
-        return output_grad
+    def predict(self, x: Value, *more: Value) -> Value:
+        if more:
+            x = (x, *more)
+        if not self._fits(x):
+            x = self.cast_input(x)
+        before, thread.predicting = thread.predicting, True
+        try:
+            return guards.checked_forward(self, x)
+        finally:
+            thread.predicting = before
+
+    def cast_input(self, x: Value) -> Value:
+        """What a call takes, as arrays on this layer's module: floats in this layer's dtype, and what `takes` says."""
+        if x is None:
+            raise TypeError(f"{self!r} expected an array, got None")
+        return guards.cast(self, x, self.takes)
+
+    def _fits(self, x: Any) -> bool:
+        """Whether x is an array as this layer computes with, so that there is nothing to cast."""
+        try:
+            return x.__class__ is self.xp.ndarray and x.dtype is self.dtype
+        except AttributeError:
+            if "_memory" not in vars(self):
+                text = f"{type(self).__name__}.__init__ must begin with super().__init__()"
+                raise AttributeError(text, obj=self) from None
+            raise
 
     # ------------------------------------------------------------------ memory: one slot, spent on use
 
     def remember(self, value: Any = (), *more: Any) -> None:
-        """Keeps what backward will need, by reference; replaces what was there."""
-        self._memory = (value, *more) if more else value
+        """Keeps what backward will need, by reference; replaces what was there. Within predict it keeps nothing."""
+        if not thread.predicting:
+            self._memory = (value, *more) if more else value
 
     def recall(self) -> Any:
         """What `remember` kept: the value itself when it was one, the tuple when there were several."""
@@ -161,15 +134,37 @@ class Layer:
         self._memory = EMPTY
         return memory
 
-    def discard(self) -> None:
-        """Forgets every memory and gradient in the subtree."""
+    def returns(self, y: Value) -> Value:
+        """Notes the shapes and dtypes that `cast_grad` compares with; returns y."""
+        if not thread.predicting:
+            self._returned = (y.shape, y.dtype) if y.__class__ is self.xp.ndarray else guards.signature(y)
+        return y
+
+    def cast_grad(self, output_grad: Value) -> Value:
+        """The output gradient, compared with what forward returned and cast to its dtype."""
+        returned = self._returned
+        if returned is not None:
+            if (
+                output_grad.__class__ is not self.xp.ndarray or returned.__class__ is list
+                or output_grad.shape != returned[0] or output_grad.dtype is not returned[1]
+            ):  # fmt: skip
+                output_grad = guards.checked_grad(self, output_grad, returned)
+            self._returned = None
+        return output_grad
+
+    def forget(self) -> None:
+        """Drops every memory in the subtree."""
         for _, layer in self.walk():
             layer._memory, layer._returned = EMPTY, None
+
+    def discard(self) -> None:
+        """Drops every memory and gradient in the subtree."""
+        self.forget()
         self.zero_grad()
 
     # ------------------------------------------------------------------ the tree
 
-    def own(self, kind: type) -> Iterator[tuple[str, Any]]:
+    def own(self, kind: Any) -> Iterator[tuple[str, Any]]:
         """(name, attribute) for each attribute of that kind, in the order of assignment."""
         return ((name, value) for name, value in vars(self).items() if isinstance(value, kind))
 
@@ -194,7 +189,12 @@ class Layer:
                 found.setdefault(id(parameter), (prefix + name, parameter))
         return dict(found.values())
 
+    def buffers(self) -> tuple[Buffer, ...]:
+        """All buffers below."""
+        return tuple({id(buffer): buffer for _, layer in self.walk() for _, buffer in layer.own(Buffer)}.values())
+
     def _state(self) -> dict[str, Parameter | Buffer]:
+        """What a state dict holds: parameters and persistent buffers by dotted name."""
         return {
             prefix + name: item
             for prefix, layer in self.walk()
@@ -239,6 +239,20 @@ class Layer:
 
     # ------------------------------------------------------------------ modes and copies
 
+    @property
+    def training(self) -> bool:
+        """The mode of this layer; False within predict."""
+        return self._training and not thread.predicting
+
+    @property
+    def predicting(self) -> bool:
+        """Whether this runs within predict, where a layer keeps nothing."""
+        return thread.predicting
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._training = mode
+
     def train(self, mode: bool = True) -> Self:
         mode = check_flag(self, "mode", mode)
         for _, layer in self.walk():
@@ -247,27 +261,6 @@ class Layer:
 
     def eval(self) -> Self:
         return self.train(False)
-
-    def predict(self, x: Value, *more: Value) -> Value:
-        """The eval-mode result of the door; keeps nothing and changes nothing."""
-        if more:
-            x = self.cast_input((x, *more))
-        elif x.__class__ is not self._array_class() or x.dtype is not self.dtype:
-            x = self.cast_input(x)
-        return alone(self.infer, x) if self.multithreaded else self.infer(x)
-
-    def infer(self, x: Value) -> Value:
-        """forward in eval mode that keeps nothing; a layer that calls layers is a `Container`, which sees to theirs."""
-        before = self._memory, self._returned, self.training
-        self.training = False
-        try:
-            array = self.xp.ndarray
-            if x.__class__ is not array and x.__class__ in NO_ARRAY and self.array_only:
-                refuse(self, x)
-            y = self.bare_forward(x)
-            return y if y.__class__ is array else settled(self, y, self.moves_data)
-        finally:
-            self._memory, self._returned, self.training = before
 
     def to(self, xp: ModuleType | None = None, dtype: Any = None) -> Self:
         """A copy on another array module or in another dtype, without gradients or memories."""
@@ -279,6 +272,7 @@ class Layer:
         return twin
 
     def _adopt(self, xp: ModuleType, dtype: numpy.dtype) -> None:
+        """Moves this layer, without those below it, to another array module and dtype."""
         self.xp, self.dtype = xp, dtype
         for _, item in self.own(Parameter | Buffer):
             host = arrays.as_numpy(item.value)
@@ -292,7 +286,7 @@ class Layer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, xp=arrays.module_named(state["xp"]))
 
-    # ------------------------------------------------------------------ construction and errors
+    # ------------------------------------------------------------------ construction
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         """What is known of the output's sizes by axis, given what is known of the input's; `{}` when nothing is.
@@ -302,7 +296,7 @@ class Layer:
         return {}
 
     def check_dim(self, known: dict[int, int], axis: int, size: int | None) -> None:
-        """Raises when the size of that axis is known before any data and is not `size`."""
+        """Raises ShapeMismatchError when the size of that axis is known before any data and is not `size`."""
         if size is not None and known.get(axis, size) != size:
             raise ShapeMismatchError(self, f"expected {size} entries on axis {axis}, got {known[axis]}")
 
@@ -326,13 +320,6 @@ class Layer:
         raise NotImplementedError(f"{cls.__name__} needs examples() for its proofs")
 
 
-def complete(layer: Layer) -> Layer:
-    """The layer itself; AttributeError when its class forgets what `Layer.__init__` does."""
-    if "_memory" not in vars(layer):
-        raise AttributeError(f"{type(layer).__name__}.__init__ must begin with super().__init__()", obj=layer)
-    return layer
-
-
 def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:
     """The array module and the dtype of a layer; an error where they are none."""
     if not hasattr(xp, "ndarray"):
@@ -341,127 +328,3 @@ def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:
         return xp, arrays.float_dtype(xp, dtype)
     except ValueError as error:
         raise ValueError(f"{who}: {error}") from None
-
-
-def settled(layer: Layer, y: Value, gaps: bool = False) -> Value:
-    """What forward returned, with arrays for the scalars that NumPy gives where no axis is left; TypeError for what is
-    no value. gaps: whether None may be among it.
-    """
-    if isinstance(y, tuple):
-        return tuple([settled(layer, part, gaps) for part in y])
-    if hasattr(y, "shape") or (gaps and y is None):
-        return _array(y)
-    raise TypeError(f"{layer!r} expected its forward to return an array or a tuple of arrays, got {y!r}")
-
-
-def refuse(layer: Layer, x: tuple | None) -> None:
-    """What a layer that takes one array says to several, and to none."""
-    if x is None:
-        raise TypeError(f"{layer!r} expected an array, got None")
-    raise ShapeMismatchError(layer, f"expected one array, got a tuple of {len(x)}")
-
-
-def _symbol_in(x: Any) -> Symbol | None:
-    if isinstance(x, tuple):
-        return next((found for found in map(_symbol_in, x) if found is not None), None)
-    return x if isinstance(x, Symbol) else None
-
-
-def _signature(value: Value) -> Any:
-    """(shape, dtype) of an array, a list of signatures for a tuple."""
-    if isinstance(value, tuple):
-        return [_signature(part) for part in value]
-    return value.shape, value.dtype
-
-
-def _array(x: Any) -> Any:
-    """An array in place of the scalar that NumPy gives where no axis is left."""
-    return numpy.asarray(x) if isinstance(x, numpy.generic) else x
-
-
-def _matched(layer: Layer, grad: Value, signature: Any) -> Value:
-    """The output gradient in the structure and dtypes of the output; raises when structure or a shape differs."""
-    if isinstance(signature, list):
-        if not isinstance(grad, tuple) or len(grad) != len(signature):
-            got = f"a tuple of {len(grad)}" if isinstance(grad, tuple) else type(grad).__name__
-            wanted = f"an output gradient that is a tuple of {len(signature)}"
-            raise ShapeMismatchError(layer, f"expected {wanted}, got {got}")
-        if all(part is None for part in grad):
-            raise ShapeMismatchError(layer, "expected an output gradient for at least one of its outputs, got None")
-        return tuple(
-            _absent(layer, part) if g is None else _matched(layer, g, part)
-            for g, part in zip(grad, signature, strict=True)
-        )
-    shape, dtype = signature
-    if dtype.kind != "f":
-        return None
-    if grad is None or isinstance(grad, tuple):
-        got = "None" if grad is None else f"a tuple of {len(grad)}"
-        raise ShapeMismatchError(layer, f"expected an output gradient of shape {shape}, got {got}")
-    grad = arrays.as_float(layer.xp, dtype, grad, layer)
-    if grad.shape != shape:
-        raise ShapeMismatchError(layer, f"expected an output gradient of shape {shape}, got {grad.shape}")
-    return grad
-
-
-def _absent(layer: Layer, signature: Any) -> Value:
-    """What stands for an output gradient that was not given: zeros, and None for integers."""
-    if isinstance(signature, list):
-        return tuple(_absent(layer, part) for part in signature)
-    return layer.xp.zeros(signature[0], signature[1]) if signature[1].kind == "f" else None
-
-
-def _guarded_forward(forward: Callable) -> Callable:
-    """Notes what forward returns, for backward to compare with, and forgets everything when it raises."""
-
-    @wraps(forward)
-    def guarded(self: Layer, x: Value) -> Value:
-        try:
-            if x.__class__ in NO_ARRAY and self.array_only:
-                refuse(self, x)
-            y = alone(forward, self, x) if self.multithreaded else forward(self, x)
-            if y.__class__ is not self.xp.ndarray:
-                y = settled(self, y)
-            self._returned = (y.shape, y.dtype) if y.__class__ is not tuple else _signature(y)
-            return y
-        except BaseException:
-            self._memory, self._returned = EMPTY, None
-            raise
-
-    return guarded
-
-
-def _guarded_backward(backward: Callable) -> Callable:
-    """Lets one backward through per forward, with an output gradient that fits; discards everything when it raises."""
-
-    @wraps(backward)
-    def guarded(self: Layer, output_grad: Value) -> Value:
-        returned = self._returned
-        if returned is not TRUSTED:
-            if returned is None:
-                raise BackwardError(f"{self!r} has no forward to answer: call forward before each backward")
-            if returned.__class__ is list or not (
-                output_grad.__class__ is self.xp.ndarray
-                and output_grad.shape == returned[0]
-                and output_grad.dtype is returned[1]
-            ):
-                output_grad = _matched(self, output_grad, returned)
-        if output_grad is None:
-            self._memory, self._returned = EMPTY, None
-            return None
-        self._returned = TRUSTED
-        try:
-            grad = alone(backward, self, output_grad) if self.multithreaded else backward(self, output_grad)
-        except BaseException as error:
-            self.discard()
-            if returned is not TRUSTED:
-                error.add_note(f"the gradients and memories of {self!r} were discarded")
-            raise
-        self._memory, self._returned = EMPTY, None
-        return grad if grad is None or grad.__class__ is self.xp.ndarray else arrays.map_value(_array, grad)
-
-    return guarded
-
-
-_GUARDS = {"forward": _guarded_forward, "backward": _guarded_backward, "backward_parameters": _guarded_backward}
-_PROMISES = {"new_result", "new_grad", "overwrites"}  # about a class's own verbs; with other verbs they are not made

@@ -20,10 +20,8 @@ class Residual(Container):
     He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385.
     """
 
-    new_result, new_grad = True, None
-
     def __init__(self, body: Layer, shortcut: Layer | None = None):
-        branches = self.bare((body,) if shortcut is None else (body, shortcut))
+        branches = self.cores((body,) if shortcut is None else (body, shortcut))
         super().__init__(branches)
         self.body = branches[0]
         self.shortcut = None if shortcut is None else branches[1]
@@ -37,6 +35,10 @@ class Residual(Container):
                 raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
         return around | out
 
+    @property
+    def takes(self) -> Any:
+        return self.body.takes
+
     def cast_input(self, x: Value) -> Value:
         return self.body.cast_input(x)
 
@@ -49,18 +51,20 @@ class Residual(Container):
             got = f"{arrays.shape_value(y)} and {arrays.shape_value(around)}"
             raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
         self.remember(tape)
-        return arrays.add_values(y, around, self.body.new_result)
+        return self.returns(arrays.add_values(y, around))
 
     def backward(self, output_grad: Value) -> Value:
+        g = self.cast_grad(output_grad)
         tape = self.recall()
-        through = tape.pull(output_grad)
-        around = output_grad if self.shortcut is None else tape.pull(output_grad)
-        return arrays.add_values(through, around, self.body.new_grad)
+        through = tape.pull(g)
+        around = g if self.shortcut is None else tape.pull(g)
+        return arrays.add_values(through, around)
 
     def backward_parameters(self, output_grad: Value) -> None:
+        g = self.cast_grad(output_grad)
         tape = self.recall()
         while tape.calls:
-            tape.pull_parameters(output_grad)
+            tape.pull_parameters(g)
 
     def details(self) -> str:
         return f"{self.body!r}" + ("" if self.shortcut is None else f", {self.shortcut!r}")

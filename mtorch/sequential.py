@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mtorch.arrays import Value
-from mtorch.container import Container, Tape, chained
+from mtorch.container import Container, Tape
 from mtorch.layer import Layer
 
 
@@ -24,14 +24,11 @@ class Sequential(Container):
             layers = tuple(layers[0])
         if not layers:
             raise ValueError("Sequential needs at least one layer")
-        layers = self.bare(layers)
-        super().__init__(layers)
-        self._layers, self.chain = layers, chained(layers)
-        self.first_moving = next((i for i, layer in enumerate(layers) if layer.parameters()), len(layers) - 1)
-        self.parts = layers[-1].parts
-        if type(self) is Sequential:
-            self.new_result = next((f.new_result for f in reversed(layers) if f.new_result is not None), None)
-            self.new_grad = next((f.new_grad for f in layers if f.new_grad is not None), None)
+        self._layers = self.cores(layers)
+        super().__init__(self._layers)
+        trained = [i for i, layer in enumerate(self._layers) if layer in self.with_parameters]
+        self.first_trained = trained[0] if trained else len(self._layers) - 1
+        self.parts = self._layers[-1].parts
         self.infer_shape({})
 
     @property
@@ -54,36 +51,33 @@ class Sequential(Container):
     def moves_data(self) -> bool:
         return all(layer.moves_data for layer in self.layers)
 
+    @property
+    def takes(self) -> Any:
+        return self._first().takes
+
+    def _first(self) -> Layer:
+        """The first layer that computes."""
+        return next((layer for layer in self.layers if not layer.moves_data), self.layers[0])
+
     def cast_input(self, x: Value) -> Value:
-        return next((layer for layer in self.layers if not layer.moves_data), self.layers[0]).cast_input(x)
+        return self._first().cast_input(x)
 
     def forward(self, x: Value) -> Value:
         tape = Tape(self)
-        y = tape.run(self.chain, x)
+        y = tape.run(self._layers, x)
         self.remember(tape)
-        return y
+        return self.returns(y)
 
     def backward(self, output_grad: Value) -> Value:
-        return self.recall().rewind(output_grad)
+        g = self.cast_grad(output_grad)
+        return self.recall().rewind(g)
 
     def backward_parameters(self, output_grad: Value) -> None:
+        g = self.cast_grad(output_grad)
         tape = self.recall()
-        output_grad = tape.rewind(output_grad, self.first_moving + 1)
-        if tape.calls and output_grad is not None:
-            tape.pull_parameters(output_grad)
-
-    def infer(self, x: Value) -> Value:
-        for i, layer in enumerate(self.layers):
-            try:
-                x = layer.infer(x)
-            except Exception as error:
-                error.add_note(f"in {self.place(layer, i)}")
-                raise
-        return x
-
-    def step(self, lr: float) -> None:
-        for layer in self.moving:
-            layer.step(lr)
+        g = tape.rewind(g, self.first_trained + 1)
+        if tape.calls and g is not None:
+            tape.pull_parameters(g)
 
     def place(self, layer: Layer, position: int) -> str:
         return f"layer {position} of Sequential"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch import arrays
+from mtorch import arrays, guards
 from mtorch.arrays import Array, Value
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
@@ -26,13 +26,17 @@ class Recurrent(Container):
     """
 
     def __init__(self, cell: Layer):
-        (self.cell,) = cells = self.bare((cell,))
+        (self.cell,) = cells = self.cores((cell,))
         super().__init__(cells)
         self.final_state: Value = None
 
+    @property
+    def takes(self) -> Any:
+        return self.cell.takes
+
     def cast_input(self, value: Value) -> Value:
         paired = isinstance(value, tuple) and len(value) == 2 and value[0] is not None
-        return self.cell.cast_input(value) if paired else super().cast_input(value)
+        return self.cell.cast_input(value) if paired else guards.cast(self, value, "floats")
 
     def forward(self, value: Value) -> Value:
         state, x = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
@@ -47,11 +51,13 @@ class Recurrent(Container):
                 raise ShapeMismatchError(self, f"expected (state, y) from the cell, got {arrays.shape_value(result)}")
             state, y = result
             outputs.append(y)
-        self.final_state = _as_stack(state) if stacked else state
+        if not self.predicting:
+            self.final_state = _as_stack(state) if stacked else state
         self.remember(tape, start, x is not value, given, stacked)
-        return self.xp.stack(outputs)
+        return self.returns(self.xp.stack(outputs))
 
     def backward(self, output_grad: Array) -> Value:
+        output_grad = self.cast_grad(output_grad)
         tape, start, paired, given, stacked = self.recall()
         dstate, grads = arrays.map_value(self.xp.zeros_like, start), []
         for t in range(len(output_grad) - 1, -1, -1):
@@ -71,13 +77,6 @@ class Recurrent(Container):
             return {}
         self.check_dim(known, -1, self.cell.in_dim)
         return {-1: self.cell.out_dim}
-
-    def infer(self, x: Value) -> Value:
-        before = self.final_state
-        try:
-            return super().infer(x)
-        finally:
-            self.final_state = before
 
     def _adopt(self, xp: ModuleType, dtype: numpy.dtype) -> None:
         super()._adopt(xp, dtype)

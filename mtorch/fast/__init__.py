@@ -8,5 +8,9 @@ from mtorch.accelerate import ENABLED, disabled
 
 if ENABLED:
     import mtorch.fast.numpy  # noqa: F401
+    from mtorch.accelerate import Blas
+    from mtorch.kernels import threads
+
+    Blas.held, Blas.single_threaded = threads.holding, threads.held
 
 __all__ = ["ENABLED", "disabled"]

@@ -1,4 +1,4 @@
-"""Expressions: formulas over inputs, parameters and layers, written down instead of computed.
+"""Expressions: formulas over inputs, parameters and layers, which are traced instead of computed.
 
     x = Input("x")
     y = exp(x) + Linear(3, 3)(x) * 0.5          # nothing is computed
@@ -11,20 +11,21 @@ from itertools import count
 from typing import Any
 
 from mtorch import arrays
-from mtorch.graph.plan import Constant, leaves, mapped
-from mtorch.layer import Layer, Symbol
+from mtorch.graph.table import Constant, leaves, mapped
+from mtorch.guards import Traced
+from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Add, Divide, Multiply, Operator, Subtract
 from mtorch.layers.elementwise import Abs, Negative
 from mtorch.layers.matmul import MatMul
 from mtorch.layers.power import Pow, Power
-from mtorch.layers.select import Select
+from mtorch.layers.select import Select as GetItem
 from mtorch.layers.slice import Slice
 from mtorch.parameter import Buffer, Parameter
 
 _serial = count()
 
 
-class Expression(Symbol):
+class Expression(Traced):
     """A layer on operands: other expressions, parameters, numbers and arrays, in tuples where the layer takes tuples.
 
     It knows `+ - * / ** @`, unary minus, `abs` and indexing. Its truth, its size and its entries are not known, so
@@ -33,8 +34,8 @@ class Expression(Symbol):
 
     __array_ufunc__ = None  # so that NumPy and CuPy leave `array * expression` to the expression
 
-    def __init__(self, layer: Layer | None, operand: Any, implied: bool = False):
-        self.layer, self.implied = layer, implied  # implied: made by an operator or function, not by the user
+    def __init__(self, layer: Layer | None, operand: Any, by_operator: bool = False):
+        self.layer, self.by_operator = layer, by_operator  # made by an operator or function, not by the user
         self.operand = mapped(_as_leaf, operand)
         self.serial = next(_serial)
 
@@ -43,33 +44,33 @@ class Expression(Symbol):
 
     def __pow__(self, other: Any) -> "Expression":
         if isinstance(other, int | float) or getattr(other, "ndim", 1) == 0 and arrays.is_array(other):
-            return Expression(Power(other if isinstance(other, int | float) else other.item()), self, implied=True)
+            return Expression(Power(other if isinstance(other, int | float) else other.item()), self, by_operator=True)
         return _combined(Pow, self, other)
 
     def __rpow__(self, other: Any) -> "Expression":
         return _combined(Pow, other, self)
 
     def __neg__(self) -> "Expression":
-        return Expression(Negative(), self, implied=True)
+        return Expression(Negative(), self, by_operator=True)
 
     def __pos__(self) -> "Expression":
         return self
 
     def __abs__(self) -> "Expression":
-        return Expression(Abs(), self, implied=True)
+        return Expression(Abs(), self, by_operator=True)
 
     def __getitem__(self, index: Any) -> "Expression":
         parts = self.layer.parts if self.layer is not None else None
         if parts is None:
-            return Expression(Slice(index), self, implied=True)
+            return Expression(Slice(index), self, by_operator=True)
         if not isinstance(index, int) or not -parts <= index < parts:
             raise IndexError(f"{self!r} is a tuple of {parts}, got the index {index!r}")
-        return Expression(Select(index), self, implied=True)
+        return Expression(GetItem(index), self, by_operator=True)
 
     def __iter__(self) -> Iterator["Expression"]:
         parts = self.layer.parts if self.layer is not None else None
         if parts is None:
-            raise TypeError(f"{self!r} has no known length: take its parts with split or Select")
+            raise TypeError(f"{self!r} has no known length: take its parts with split or GetItem")
         return (self[i] for i in range(parts))
 
     def __bool__(self) -> bool:
@@ -111,7 +112,7 @@ def _is_operand(x: Any) -> bool:
 
 
 def _combined(operator: type[Operator], a: Any, b: Any) -> Expression:
-    return Expression(operator(), (a, b), implied=True) if _is_operand(a) and _is_operand(b) else NotImplemented
+    return Expression(operator(), (a, b), by_operator=True) if _is_operand(a) and _is_operand(b) else NotImplemented
 
 
 def _overload(operator: type[Operator]) -> tuple[Callable, Callable]:
@@ -171,14 +172,14 @@ def table_of(
     for each in inputs:
         if each.name is None:
             call(each, "x")
-    lead = next((each.layer for each in written if each.layer is not None and not each.implied), None)
+    lead = next((each.layer for each in written if each.layer is not None and not each.by_operator), None)
     nodes: dict[str, Any] = {}
     for each in written:
         if not isinstance(each, Input):
             named = names.get(id(each.layer))
             call(each, named or type(each.layer).__name__.lower(), named is not None)
             layer = each.layer
-            if each.implied:  # each graph gets its own, of the array module and dtype of the user's first layer
+            if each.by_operator:  # each graph gets its own, of the array module and dtype of the user's first layer
                 layer = copy.copy(layer)
                 if lead is not None:
                     layer._adopt(lead.xp, lead.dtype)

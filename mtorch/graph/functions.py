@@ -1,6 +1,6 @@
 """Functions of expressions: `Graph.of(log((x - 7.0) ** 2 + 10.0))`.
 
-On expressions, and on Parameters, they write a layer down and compute nothing. On arrays, numbers and lists they are
+On expressions, and on Parameters, they return an expression and compute nothing. On arrays, numbers and lists they are
 that layer's forward, in the array's own module and dtype (float32 where there are no floats), and keep nothing.
 
 `abs`, `sum`, `max` and `min` shadow Python's own, so `from mtorch import *` leaves them out: say `mtorch.sum`.
@@ -14,7 +14,7 @@ import numpy
 from mtorch import arrays, layers
 from mtorch.arrays import Value
 from mtorch.graph.expression import Expression
-from mtorch.graph.plan import leaves
+from mtorch.graph.table import leaves
 from mtorch.layer import Layer
 from mtorch.layers.reductions import Axes
 from mtorch.parameter import Buffer, Parameter
@@ -27,10 +27,10 @@ __all__ = [
 
 
 def _apply(kind: type[Layer], x: Any, *args: Any, **options: Any) -> Any:
-    """The layer `kind(*args, **options)` on x: written down for an expression, computed for data."""
+    """The layer `kind(*args, **options)` on x: an expression of an expression, computed for data."""
     parts = list(leaves(x))
     if any(isinstance(part, Expression | Parameter | Buffer) for part in parts):
-        return Expression(kind(*args, **options), x, implied=True)
+        return Expression(kind(*args, **options), x, by_operator=True)
     home = next((module for module in map(arrays.array_module, parts) if module is not None), numpy)
     kinds = [part.dtype for part in parts if arrays.array_module(part) is not None and part.dtype.kind == "f"]
     return kind(*args, xp=home, dtype=kinds[0] if kinds else "float32", **options)(x)

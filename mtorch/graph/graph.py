@@ -4,14 +4,15 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from mtorch import arrays
+from mtorch import arrays, guards
+from mtorch.accelerate import Blas
 from mtorch.arrays import Value, add_values, shape_value
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
-from mtorch.graph.doors import Doors
 from mtorch.graph.expression import Expression, Input, table_of
-from mtorch.graph.plan import Constant, Plan, Template, leaves
-from mtorch.graph.program import DROP, PARAMETERS, Program
+from mtorch.graph.inputs import Readers
+from mtorch.graph.schedule import NOT_WANTED, PARAMETERS, Schedule, Step
+from mtorch.graph.table import Constant, NodeTable, Template, leaves
 from mtorch.layer import Layer, home_of
 from mtorch.layers.arithmetic import Operator
 from mtorch.layers.select import completed
@@ -60,14 +61,14 @@ class Graph(Container):
         single = isinstance(outputs, tuple) and len(outputs) == 1
         if not isinstance(named, Mapping | None):
             raise TypeError(f"{title} expected named as {{path: layer or parameter}}, got {named!r}")
-        self._plan = plan = Plan(self.inputs, nodes, outputs[0] if single else outputs)
+        self._table = table = NodeTable(self.inputs, nodes, outputs[0] if single else outputs)
         self.title, self.named = title, dict(named or {})
-        layers = {id(layer): layer for layer in plan.layers}
+        layers = {id(layer): layer for layer in table.layers}
         layers.update((id(item), item) for item in self.named.values() if isinstance(item, Layer))
-        self._settle(tuple(layers.values()), xp, dtype)
+        self._check_homes(tuple(layers.values()), xp, dtype)
         self._name()
-        moved = [isinstance(item, Parameter) for item in plan.sources.values()]
-        self._program = Program(plan, set(map(id, self.moving)), moved)
+        are_parameters = [isinstance(item, Parameter) for item in table.sources.values()]
+        self._schedule = Schedule(table, set(map(id, self.with_parameters)), are_parameters)
         self.infer_shape({})
 
     @classmethod
@@ -90,11 +91,11 @@ class Graph(Container):
         table = table_of(result, inputs, _paths_below(named or {}))
         return cls(*table, xp=xp, dtype=dtype, named=named, title=title)
 
-    def _settle(self, layers: tuple[Layer, ...], xp: ModuleType | None, dtype: Any) -> None:
+    def _check_homes(self, layers: tuple[Layer, ...], xp: ModuleType | None, dtype: Any) -> None:
         """One array module and dtype for all: those of the parameters, else those asked for, else the first layer's."""
-        firm = next((layer for layer in layers if layer.parameters()), None)
-        moved = [] if firm is None else [(repr(firm), firm.xp, firm.dtype)]
-        for item in self._plan.sources.values():
+        trained = next((layer for layer in layers if layer.parameters()), None)
+        moved = [] if trained is None else [(repr(trained), trained.xp, trained.dtype)]
+        for item in self._table.sources.values():
             if isinstance(item, Parameter):
                 moved.append((repr(item), arrays.array_module(item.value), item.value.dtype))
         _, home, found = moved[0] if moved else ("", xp or layers[0].xp, dtype or layers[0].dtype)
@@ -106,7 +107,7 @@ class Graph(Container):
                     f"{self.title} needs one array module and dtype, got "
                     f"{moved[0][0]} ({home.__name__}, {found}) and {who} ({where.__name__}, {kind})"
                 )
-        for layer in layers if firm is None else ():
+        for layer in layers if trained is None else ():
             for _, each in layer.walk():
                 if each.xp is not home or each.dtype != found:
                     each._adopt(home, found)
@@ -114,18 +115,18 @@ class Graph(Container):
 
     def _name(self) -> None:
         """The names of everything below, and the parameters and constants in the order of their slots."""
-        plan, below = self._plan, _paths_below(self.named)
+        table, below = self._table, _paths_below(self.named)
         self._children = [(path, item) for path, item in self.named.items() if isinstance(item, Layer)]
-        self._children += [pair for pair in zip(plan.names, plan.layers, strict=True) if id(pair[1]) not in below]
+        self._children += [pair for pair in zip(table.names, table.layers, strict=True) if id(pair[1]) not in below]
         self._items = {path: item for path, item in self.named.items() if not isinstance(item, Layer)}
         paths = {id(item): f"{path}.{name}" for path, layer in self._children for name, item in layer._state().items()}
         paths |= {id(item): path for path, item in self._items.items()}
-        self._doors = Doors(plan)
+        self._readers = Readers(table)
         self._sources: list[Parameter | Buffer] = []
-        self._source_names = [paths.get(id(item), name) for name, item in plan.sources.items()]
-        for i, item in enumerate(plan.sources.values()):
+        self._source_names = [paths.get(id(item), name) for name, item in table.sources.items()]
+        for i, item in enumerate(table.sources.values()):
             if isinstance(item, Constant):
-                item = Buffer(self._doors.constant(self, len(self.inputs) + i, item.value), persistent=False)
+                item = Buffer(self._readers.constant(self, len(self.inputs) + i, item.value), persistent=False)
             self._sources.append(item)
             self._items[self._source_names[i]] = item
 
@@ -139,18 +140,18 @@ class Graph(Container):
 
     @property
     def moves_data(self) -> bool:
-        return all(layer.moves_data for layer in self._plan.layers)
+        return all(layer.moves_data for layer in self._table.layers)
 
     @property
     def parts(self) -> int | None:
-        return len(self._plan.output) if isinstance(self._plan.output, tuple) else None
+        return len(self._table.output) if isinstance(self._table.output, tuple) else None
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
-        plan = self._plan
+        table = self._table
         flows = [known] if len(self.inputs) == 1 else [{} for _ in self.inputs]
         for shape in (source.value.shape for source in self._sources):
             flows.append({axis - len(shape): n for axis, n in enumerate(shape)})
-        for name, layer, operand in zip(plan.names, plan.layers, plan.operands, strict=True):
+        for name, layer, operand in zip(table.names, table.layers, table.operands, strict=True):
             slots = operand if operand.__class__ is tuple else ()
             try:
                 if operand.__class__ is int:
@@ -162,24 +163,24 @@ class Graph(Container):
             except ValueError as error:
                 error.add_note(f"in node {name!r} of {self.title}")
                 raise
-        return flows[plan.output] if plan.output.__class__ is int else {}
+        return flows[table.output] if table.output.__class__ is int else {}
 
     def place(self, layer: Layer, position: int) -> str:
-        return f"node {self._plan.names[position]!r} of {self.title}"
+        return f"node {self._table.names[position]!r} of {self.title}"
 
     def details(self) -> str:
-        plan = self._plan
-        if len(plan.layers) > 8:
-            return f"{', '.join(self.inputs)}; {len(plan.layers)} nodes"
-        names = [*self.inputs, *self._source_names, *plan.names]
-        rows = zip(plan.names, plan.layers, plan.operands, strict=True)
+        table = self._table
+        if len(table.layers) > 8:
+            return f"{', '.join(self.inputs)}; {len(table.layers)} nodes"
+        names = [*self.inputs, *self._source_names, *table.names]
+        rows = zip(table.names, table.layers, table.operands, strict=True)
         nodes = [f"{name} = {layer!r}({', '.join(names[slot] for slot in leaves(op))})" for name, layer, op in rows]
         return ", ".join([*self.inputs, *nodes])
 
     # ------------------------------------------------------------------ the verbs
 
     def cast_input(self, x: Value) -> Value:
-        given = self._doors.cast_input(self, self._parts(x))
+        given = self._readers.cast(self, self._parts(x))
         return given if len(self.inputs) > 1 else given[0]
 
     def _parts(self, x: Value) -> tuple[Value, ...]:
@@ -193,65 +194,62 @@ class Graph(Container):
 
     def forward(self, x: Value) -> Value:
         values = [*self._parts(x), *[source.value for source in self._sources]]
-        tape, program = Tape(self), self._program
-        run = tape.run
-        for chain, operand, spent in program.steps:
-            values.append(run(chain, operand(values)))
-            for slot in spent:
+        if self.multithreaded and not Blas.held():
+            with Blas.single_threaded():
+                return self.forward(x)
+        tape, schedule = Tape(self), self._schedule
+        for chain, operand, last_read in schedule.steps:
+            values.append(tape.run(chain, operand(values)))
+            for slot in last_read:
                 values[slot] = None
         self.remember(tape)
-        return program.result(values)
-
-    def infer(self, x: Value) -> Value:
-        values = [*self._parts(x), *[source.value for source in self._sources]]
-        position = 0
-        for chain, operand, spent in self._program.steps:
-            x = operand(values)
-            for slot in spent:
-                values[slot] = None
-            for layer, *_ in chain:
-                try:
-                    x = layer.infer(x)
-                except Exception as error:
-                    error.add_note(f"in {self.place(layer, position)}")
-                    raise
-                position += 1
-            values.append(x)
-        return self._program.result(values)
+        return self.returns(schedule.result(values))
 
     def backward(self, output_grad: Value) -> Value:
-        grads = self._pull(output_grad, self._program.all_back)
+        grads = self._answer(output_grad, self._schedule.all_back)
         return grads[0] if len(self.inputs) == 1 else tuple(grads[: len(self.inputs)])
 
     def backward_parameters(self, output_grad: Value) -> None:
-        self._pull(output_grad, self._program.parameters_back)
+        self._answer(output_grad, self._schedule.parameters_back)
 
-    def _pull(self, output_grad: Value, steps: list[tuple[int, Template, int, int, bool]]) -> list[Value]:
-        """Lets all nodes answer in reverse order; gives the gradients of the inputs, parameters and constants."""
+    def _answer(self, output_grad: Value, steps: list[Step]) -> list[Value]:
+        """The gradients of the inputs, parameters and constants."""
+        if self.multithreaded and not Blas.held():
+            with Blas.single_threaded():
+                return self._answer(output_grad, steps)
+        output_grad = self.cast_grad(output_grad)
         tape: Tape = self.recall()
-        calls, sums = tape.calls, _Sums(self._program.size)
-        sums.spread(self._program.output, output_grad)
+        try:
+            return self._rewind(tape, output_grad, steps)
+        except BaseException as error:
+            guards.discard(self, error)
+            raise
+
+    def _rewind(self, tape: Tape, output_grad: Value, steps: list[Step]) -> list[Value]:
+        """Runs the backward of all nodes in reverse order."""
+        calls, sums = tape.calls, _Sums(self._schedule.size)
+        sums.spread(self._schedule.output, output_grad)
         grads = sums.grads
         outlines: dict[int, Any] = {}  # slot -> outline of its tuple, where the gradient so far may have gaps
-        for slot, goes, start, stop, selects in steps:
+        for slot, target, start, stop, selects in steps:
             grad, grads[slot] = grads[slot], None
-            if grad is None or goes == DROP:
+            if grad is None or target == NOT_WANTED:
                 del calls[start:]
             elif selects:
                 outlines.pop(slot, None)
-                layer, outlines[goes], _ = calls.pop()
-                sums.add(goes, layer.placed(grad, len(outlines[goes])))
+                layer, outlines[target] = calls.pop()
+                sums.add(target, layer.placed(grad, len(outlines[target])))
             else:
                 if outlines and slot in outlines:
                     grad = completed(self.xp, grad, outlines.pop(slot))
                 grad = tape.rewind(grad, stop)
-                if goes == PARAMETERS:
+                if target == PARAMETERS:
                     tape.pull_parameters(grad)
                     del calls[start:]
-                elif goes.__class__ is int and grads[goes] is None:
-                    grads[goes] = grad
+                elif target.__class__ is int and grads[target] is None:
+                    grads[target] = grad
                 else:
-                    sums.spread(goes, grad)
+                    sums.spread(target, grad)
         for slot, outline in outlines.items():  # inputs that are tuples
             grads[slot] = completed(self.xp, grads[slot], outline)
         for slot, source in enumerate(self._sources, start=len(self.inputs)):

@@ -37,6 +37,7 @@ class MultiHeadAttention(Container):
     Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
     """
 
+    takes = ("floats", "floats", "floats", "any")
     new_grad = True
 
     def __init__(

@@ -27,6 +27,7 @@ class Embedding(Layer):
     raises.
     """
 
+    takes = "ids"
     array_only = True
 
     def __init__(

@@ -35,6 +35,7 @@ class RecurrentLayer(Layer):
     A subclass names the kernel of its cell, its gates, the arrays in its state (h; h and c) and the kernel's options.
     """
 
+    takes = ("floats", "floats", "ids")
     kernel: ModuleType
     gates: int
     state_arrays = 1

@@ -8,7 +8,7 @@ from mtorch.arrays import Value
 from mtorch.checks import check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
-from mtorch.graph.plan import leaves
+from mtorch.graph.table import leaves
 from mtorch.layer import Layer
 from mtorch.parallel.processes import can_fork, cores
 from mtorch.parallel.team import Team
@@ -40,7 +40,7 @@ class DataParallel(Container):
     """
 
     def __init__(self, net: Layer, workers: int | None = None, *, axis: int = 0, out_axis: int | None = None):
-        (self.net,) = nets = self.bare((net,))
+        (self.net,) = nets = self.cores((net,))
         super().__init__(nets)
         self.workers = cores() if workers is None else check_size("DataParallel", "workers", workers)
         self.axis = check_size("DataParallel", "axis", axis, 0)
@@ -57,11 +57,12 @@ class DataParallel(Container):
     def moves_data(self) -> bool:
         return self.net.moves_data
 
+    @property
+    def takes(self) -> Any:
+        return self.net.takes
+
     def cast_input(self, x: Value) -> Value:
         return self.net.cast_input(x)
-
-    def infer(self, x: Value) -> Value:
-        return self.net.infer(x)
 
     def restart(self) -> None:
         """Lets the other processes go; the next forward in training makes new ones."""
@@ -72,7 +73,7 @@ class DataParallel(Container):
         if len(bounds) < 2:
             y = tape.call(self.net, x)
             self.remember(tape, None, bounds)
-            return y
+            return self.returns(y)
         others = [self._part(x, self.axis, part) for part in bounds[1:]]
         if self._team is None or self._team.outdated(len(others)):
             self._team = Team(self, self.net, len(others))
@@ -84,7 +85,7 @@ class DataParallel(Container):
             error.add_note(f"in one of the {len(bounds)} parts of an input of shape {arrays.shape_value(x)}")
             raise
         self.remember(tape, call, bounds)
-        return y
+        return self.returns(y)
 
     def backward(self, output_grad: Value) -> Value:
         return self._backward(output_grad, True)
@@ -93,6 +94,7 @@ class DataParallel(Container):
         self._backward(output_grad, False)
 
     def _backward(self, output_grad, wanted):
+        output_grad = self.cast_grad(output_grad)
         tape, call, bounds = self.recall()
         pull = tape.pull if wanted else tape.pull_parameters
         if call is None:

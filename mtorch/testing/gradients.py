@@ -179,7 +179,7 @@ class _LayerSubject(_Subject):
             each.set_random_state(copy.deepcopy(state))
         for buffer, value in self.buffers:
             buffer.value = value
-        return self.layer.forward(self.inputs)
+        return self.layer(self.inputs)
 
     def objective(self) -> Any:
         pairs = zip(_leaves(self.forward(), "y"), _leaves(self.cotangent, "y"), strict=True)

@@ -595,8 +595,7 @@ class Ids(Layer):
         super().__init__(**options)
         self.table = Parameter(self.xp.asarray(numpy.arange(12.0).reshape(4, 3), dtype=self.dtype))
 
-    def cast_input(self, x):
-        return mtorch.arrays.as_ids(self.xp, x[0], self), super().cast_input(x[1])
+    takes = ("ids", "floats")
 
     def forward(self, x):
         ids, weight = x
@@ -622,7 +621,7 @@ def test_an_input_is_admitted_as_the_layer_that_computes_with_it_admits_it(xp):
     assert y.dtype == numpy.float32 and y.shape == (2, 3)
     dids, dx = graph.backward(xp.ones((2, 3), "float64"))
     assert dids is None and dx.shape == (2, 1) and dx.dtype == numpy.float32
-    with pytest.raises(TypeError, match="ids, got float32"):
+    with pytest.raises(TypeError, match="integer ids, got dtype float"):
         graph((xp.ones((2, 2)), xp.ones((2, 1))))
 
 

@@ -538,9 +538,10 @@ def test_a_layer_written_by_a_user_needs_two_methods():
             return x * self.factor.value
 
         def backward(self, output_grad):
+            g = self.cast_grad(output_grad)
             x = self.recall()
-            self.factor.accumulate((output_grad * x).sum(axis=0))
-            return output_grad * self.factor.value
+            self.factor.accumulate((g * x).sum(axis=0))
+            return g * self.factor.value
 
     assert check_gradients(Scale(3), (4, 3), "longdouble") < 1e-10
     layer = Scale(3)

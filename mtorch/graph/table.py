@@ -1,4 +1,4 @@
-"""The plan of a Graph: its nodes, and which slots every node reads and fills.
+"""The nodes of a Graph, and which slots every node reads and fills.
 
 A slot holds one value while the graph runs: the inputs come first, then parameters and constants, then one slot for
 each node. A *template* has the structure of an operand with slots as leaves (None stays None). Names are looked up
@@ -14,7 +14,7 @@ from mtorch import arrays
 from mtorch.arrays import Value
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
-from mtorch.layers.fixed import Fixed
+from mtorch.layers.fixed import Fixed as ConstantOperand
 from mtorch.parameter import Buffer, Parameter
 
 Template = Any  # int | None | tuple[Template, ...]
@@ -46,11 +46,11 @@ def leaves(template: Template) -> Iterator[Any]:
         yield template
 
 
-def places(template: Template, path: tuple = ()) -> Iterator[tuple[int, tuple]]:
+def paths(template: Template, path: tuple = ()) -> Iterator[tuple[int, tuple]]:
     """(slot, path) of every leaf."""
     if template.__class__ is tuple:
         for i, part in enumerate(template):
-            yield from places(part, (*path, i))
+            yield from paths(part, (*path, i))
     elif template is not None:
         yield template, path
 
@@ -68,8 +68,8 @@ def gather(template: Template) -> Callable[[list], Value]:
     return partial(_picked, template)
 
 
-class Plan:
-    """A table of nodes as lists of integers."""
+class NodeTable:
+    """The nodes as lists of integers."""
 
     def __init__(self, inputs: tuple[str, ...], nodes: dict[str, Any], outputs: Any):
         self.inputs = inputs
@@ -111,7 +111,7 @@ class Plan:
             side = "left" if data[0] else "right"
             given = parts[data.index(True)]
             constant = given if isinstance(given, Constant) else Constant(given)
-            layer, operand = Fixed(layer, **{side: constant.value}), parts[data.index(False)]
+            layer, operand = ConstantOperand(layer, **{side: constant.value}), parts[data.index(False)]
 
         def named(leaf: Any) -> str:
             if isinstance(leaf, str):

@@ -1,0 +1,81 @@
+"""The order in which a Graph runs its nodes: straight stretches become chains, and only their ends get a slot."""
+
+from typing import Any
+
+from mtorch.graph.table import NodeTable, Template, gather, leaves, mapped
+from mtorch.layers.select import Select as GetItem
+
+NOT_WANTED, PARAMETERS = -1, -2  # in place of a template: no gradient is wanted, or only that of the parameters
+
+
+Step = tuple[int, Template, int, int, bool]
+
+
+class Schedule:
+    """What a Graph does forward and backward, as lists of integers and layers.
+
+    A chain is a stretch of nodes in which each reads only the one before it and is all that reads it. A GetItem stands
+    alone, because its gradient is only a part of what it read.
+
+    trained: the ids of the layers that have parameters.
+    are_parameters: for each source of the table, whether it is a parameter.
+    """
+
+    def __init__(self, table: NodeTable, trained: set[int], are_parameters: list[bool]):
+        self.table, self.inputs = table, len(table.inputs)
+        readers: dict[int, int] = {}
+        for template in (*table.operands, table.output):
+            for slot in leaves(template):
+                readers[slot] = readers.get(slot, 0) + 1
+        count, first = len(table.layers), table.first
+        apart = [layer.__class__ is GetItem for layer in table.layers]
+        starts = [
+            node
+            for node, operand in enumerate(table.operands)
+            if node == 0 or apart[node - 1] or apart[node] or operand != first + node - 1 or readers[operand] > 1
+        ]
+        self.spans = list(zip(starts, [*starts[1:], count], strict=True))
+        slots = list(range(first)) + [-1] * count
+        for chain, (_, end) in enumerate(self.spans):
+            slots[first + end - 1] = first + chain
+        self.size = first + len(self.spans)
+        self.operands: list[Template] = [mapped(slots.__getitem__, table.operands[start]) for start in starts]
+        self.output: Template = mapped(slots.__getitem__, table.output)
+        self.result = gather(self.output)
+        chains = [tuple(table.layers[start:end]) for start, end in self.spans]
+        self.steps = list(zip(chains, map(gather, self.operands), self._last_uses(), strict=True))
+        self.all_back = self._backward(trained, [True] * self.inputs + are_parameters)
+        self.parameters_back = self._backward(trained, [False] * self.inputs + are_parameters)
+
+    def _last_uses(self) -> list[tuple[int, ...]]:
+        """For each chain the slots that nobody reads after it."""
+        last: dict[int, int] = {}
+        for chain, operand in enumerate(self.operands):
+            last.update(dict.fromkeys(leaves(operand), chain))
+        for slot in leaves(self.output):
+            last.pop(slot, None)
+        found: list[list[int]] = [[] for _ in self.operands]
+        for slot, chain in last.items():
+            found[chain].append(slot)
+        return [tuple(slots) for slots in found]
+
+    def _backward(self, trained: set[int], wanted: list[bool]) -> list[Step]:
+        """For each chain, the last one first: its slot, where its input gradient target, its first node, the node at
+        which full backward calls end, and whether it is a GetItem.
+
+        wanted: whether anybody wants the gradient of each slot up to the first chain.
+        """
+        layers, steps = self.table.layers, []
+        for (start, end), operand in zip(self.spans, self.operands, strict=True):
+            target: Any = NOT_WANTED
+            stop = start
+            if any(wanted[slot] for slot in leaves(operand)):
+                target = mapped(lambda slot: slot if wanted[slot] else None, operand)
+            else:
+                found = [node for node in range(start, end) if id(layers[node]) in trained]
+                if found:
+                    target, stop = PARAMETERS, found[0] + 1
+            selects = layers[start].__class__ is GetItem and operand.__class__ is int
+            steps.append((len(wanted), target, start, stop, selects))
+            wanted.append(target != NOT_WANTED)
+        return steps[::-1]
