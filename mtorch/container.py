@@ -43,7 +43,7 @@ class Tape:
                     guards.refuse_value(layer, x)
                 x = layer.forward(x)
                 if x.__class__ is not array and x.__class__ in NO_VALUE:
-                    guards.as_value(layer, x)
+                    guards.as_value(layer, x, layer.moves_data)
                 if composites and layer in composites:
                     calls.append((layer, _take(layer)))
                 elif predicting:

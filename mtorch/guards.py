@@ -102,13 +102,13 @@ def refuse_value(layer: "Layer", x: tuple | None) -> None:
     raise ShapeMismatchError(layer, f"expected one array, got a tuple of {len(x)}")
 
 
-def as_value(layer: "Layer", y: Any) -> Value:
+def as_value(layer: "Layer", y: Any, gaps: bool = False) -> Value:
     """What forward returned, with arrays for the scalars that NumPy gives where no axis is left; TypeError for what is
-    no value. None may be among what a layer returns that only moves data.
+    no value. gaps: whether None may be among it.
     """
     if isinstance(y, tuple):
-        return tuple([as_value(layer, part) for part in y])
-    if hasattr(y, "shape") or (y is None and layer.moves_data):
+        return tuple([as_value(layer, part, gaps) for part in y])
+    if hasattr(y, "shape") or (y is None and gaps):
         return numpy.asarray(y) if isinstance(y, numpy.generic) else y
     raise TypeError(f"{layer!r} expected its forward to return an array or a tuple of arrays, got {y!r}")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mtorch import arrays
+from mtorch import arrays, guards
 from mtorch.arrays import Value
 from mtorch.checks import check_size
 from mtorch.container import Container, Tape
@@ -100,7 +100,11 @@ class DataParallel(Container):
         if call is None:
             return pull(output_grad)
         others = [self._part(output_grad, self.out_axis, part) for part in bounds[1:]]
-        grads = call.backward(lambda: pull(self._part(output_grad, self.out_axis, bounds[0])), others, wanted)
+        try:
+            grads = call.backward(lambda: pull(self._part(output_grad, self.out_axis, bounds[0])), others, wanted)
+        except BaseException as error:
+            guards.discard(self, error)
+            raise
         return self._join(grads, self.axis)
 
     def _bounds(self, x: Value) -> list[slice]:

@@ -4,48 +4,11 @@ import copy
 
 import numpy
 import pytest
-from harness import LAYERS, assert_same, cotangent, example, leaves
+from harness import assert_same, cotangent
 
 from mtorch import Parameter, Residual, Sequential, ShapeMismatchError, layers
 from mtorch.arrays import map_value
 from mtorch.layer import Layer
-
-
-def arrays_in(memory, found=None):
-    """All arrays that can be reached from what a layer remembers."""
-    if isinstance(memory, numpy.ndarray):
-        yield memory
-    elif isinstance(memory, tuple | list | dict):
-        for part in memory.values() if isinstance(memory, dict) else memory:
-            yield from arrays_in(part)
-    elif hasattr(memory, "calls"):  # a tape
-        for _, remembered, _ in memory.calls:
-            yield from arrays_in(remembered)
-
-
-def of_parameters(layer):
-    return [array for p in layer.parameters().values() for array in (p.value, p._grad) if array is not None]
-
-
-def apart(a, others):
-    """Whether every entry of a has a place of its own, which none of the others has."""
-    spread = all(step for size, step in zip(a.shape, a.strides, strict=True) if size > 1)
-    return a.flags.writeable and spread and not any(numpy.shares_memory(a, other) for other in others)
-
-
-@pytest.mark.parametrize(("cls", "index"), LAYERS)
-def test_what_is_promised_new_is_kept_by_nobody(cls, index):
-    layer, x = example(cls, index)
-    y = layer(x)
-    assert layer.new_result in (True, False, None)
-    if layer.new_result is not False:
-        known = [*arrays_in(layer._memory), *of_parameters(layer), *(() if layer.new_result is None else leaves(x))]
-        assert apart(y, known)
-    grad = cotangent(y)
-    dx = layer.backward(grad)
-    if layer.new_grad is not False:
-        known = [*of_parameters(layer), *(() if layer.new_grad is None else leaves(grad))]
-        assert all(apart(each, known) for each in leaves(dx) if each is not None)
 
 
 def one_by_one(net, x, grad):
@@ -114,23 +77,6 @@ def test_what_a_layer_of_the_users_own_keeps_nobody_overwrites(keeper):
     assert ((net.layers[3].grad != 0) & (net.layers[3].seen == 0)).any()
 
 
-def test_promises_are_about_a_classs_own_verbs():
-    assert layers.Linear.new_result
-    assert not KeepsItsResult.new_result and not KeepsItsResult.new_grad
-
-    class Kept(Sequential):
-        def forward(self, x):
-            self.kept = super().forward(x)
-            return self.kept
-
-    assert not Kept(layers.Linear(2, 2)).new_result
-    assert Sequential(layers.Linear(2, 2), layers.Dropout(0.1)).new_result
-    assert Sequential(layers.Dropout(0.1)).new_result is None
-    assert Sequential(layers.Linear(2, 2), Recorder()).new_grad
-    assert not Sequential(layers.Linear(2, 2), Recorder()).new_result
-    assert not Sequential(Recorder(), layers.Linear(2, 2)).new_grad
-
-
 def test_a_gradient_that_was_adopted_is_not_written_over():
     class Bias(Layer):
         array_only = True
@@ -158,30 +104,6 @@ def test_a_gradient_that_was_adopted_is_not_written_over():
 def test_a_number_goes_through_residual_and_relu():
     net = Sequential(Residual(layers.Identity()), layers.ReLU())
     assert net(numpy.asarray(-2.0, "float32")) == 0 and net.backward(numpy.asarray(1.0, "float32")) == 0
-
-
-def test_what_is_no_array_is_no_spare_memory():
-    class Half(Layer):
-        new_grad = overwrites = True
-
-        def forward(self, x, spare=None):
-            return numpy.multiply(x, 0.5, out=spare)
-
-        def backward(self, output_grad, spare=None):
-            return numpy.multiply(output_grad, 0.5, out=spare)
-
-    class Double(Layer):
-        new_result = new_grad = True
-
-        def forward(self, x):
-            return 2 * x  # a scalar where x has no axes
-
-        def backward(self, output_grad):
-            return 2 * output_grad
-
-    net = Sequential(Double(), Half(), Double())
-    for x in (numpy.asarray(3.0, "float32"), numpy.full((2, 3), 3.0, "float32")):
-        assert (net(x) == 6).all() and (net.backward(x) == 6).all() and (x == 3).all()
 
 
 def test_another_dtype_in_the_room_stays_what_it_is():
@@ -219,7 +141,6 @@ def test_a_plain_class_mixed_in_has_its_say_in_a_chain_too():
         pass
 
     layer, x = Louder(3, 2, rng=0), numpy.ones((4, 3), "float32")
-    assert not Louder.new_result and layers.Linear.new_result
     expected = 2 * (x @ layer.weight.value.T)
     for net in (layer, Sequential(layer)):
         assert_same(net(x), expected)
