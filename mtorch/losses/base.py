@@ -123,22 +123,29 @@ class LossFunction:
             raise ShapeMismatchError(self, f"expected a target of shape {prediction.shape}, got {target.shape}")
         return target
 
-    def reduced(self, xp: ModuleType, terms: Array, grad: Array) -> Loss:
-        """The Loss of these terms, whose derivative `grad` is rescaled in place."""
+    def reduced(self, xp: ModuleType, terms: Array, grad: Array, count: Any = None) -> Loss:
+        """The Loss of these terms, whose derivative `grad` is rescaled in place. A mean divides by their number, or by
+        `count`.
+        """
         grad = arrays.as_array(xp, grad)
         if self.reduction == "none":
             return self.outcome(xp, terms, grad)
         value = xp.add.reduce(terms, None)
         if self.reduction == "mean":
-            count = self.number(terms.size, grad)
+            count = self.number(terms.size if count is None else count, grad)
             value = value / count
             grad /= count
         return self.outcome(xp, value, grad)
 
-    def number(self, items: int, prediction: Array) -> int:
-        """How many items there are to average over; ValueError when there are none."""
-        if items == 0:
-            raise ValueError(f"{self!r} has nothing to average: the prediction has shape {prediction.shape}")
+    def number(self, items: Any, prediction: Array) -> Any:
+        """What a mean divides by, the number of items or the sum of their weights; ValueError when it is 0."""
+        if items.__class__ is int and items:
+            return items
+        text = f"{self!r} has nothing to average: no item counts in a prediction of shape {prediction.shape}"
+        if arrays.array_module(items) not in (None, numpy):
+            arrays.defer_error(text, items == 0)
+        elif items == 0:
+            raise ValueError(text)
         return items
 
     def outcome(self, xp: ModuleType, value: Any, grad: Array, factor: float = 1.0) -> Loss:

@@ -6,9 +6,9 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Array
-from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
+from mtorch.losses.base import REDUCTIONS, LossFunction
 
-_LOWEST, _NARROWEST = -100.0, 1e-12
+LOWEST, NARROWEST = -100.0, 1e-12
 
 
 class BCELoss(LossFunction):
@@ -20,29 +20,23 @@ class BCELoss(LossFunction):
     1e-12, so that the gradient is finite at p = 0 and p = 1 too.
     """
 
-    def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.cast_prediction(prediction)
-        xp = arrays.array_module(prediction)
-        target = self.cast_target(xp, prediction, target)
+    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         self._check(xp, prediction, "predictions")
         self._check(xp, target, "targets")
-        return self.reduced(xp, *self.terms(xp, prediction, target))
+        p, t = prediction.clip(0.0, 1.0), target
+        log_p = xp.where(p > 0, xp.log(xp.where(p > 0, p, 1.0)), LOWEST)
+        log_q = xp.where(p < 1, xp.log1p(xp.where(p < 1, -p, 0.0)), LOWEST)
+        terms = -t * xp.maximum(log_p, LOWEST) - (1 - t) * xp.maximum(log_q, LOWEST)
+        grad = (p - t) / xp.maximum(p * (1 - p), NARROWEST)
+        return terms, grad
 
     def _check(self, xp: ModuleType, x: Array, what: str) -> None:
-        outside = ~((x >= 0) & (x <= 1)).all()
+        inside = (x >= 0) & (x <= 1)
         text = f"{self!r} expected {what} in [0, 1]"
         if not arrays.is_numpy(xp):
-            arrays.defer_error(f"{text}, got others", outside)
-        elif outside:
-            raise ValueError(f"{text}, got {x[~((x >= 0) & (x <= 1))].reshape(-1)[0]}")
-
-    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
-        p = prediction.clip(0.0, 1.0)
-        above, below = p > 0, p < 1
-        log_p = xp.where(above, xp.log(xp.where(above, p, 1.0)), _LOWEST)
-        log_q = xp.where(below, xp.log1p(xp.where(below, -p, 0.0)), _LOWEST)
-        terms = (target - 1) * xp.maximum(log_q, _LOWEST) - target * xp.maximum(log_p, _LOWEST)
-        return terms, (p - target) / xp.maximum((1 - p) * p, _NARROWEST)
+            arrays.defer_error(f"{text}, got others", ~inside.all())
+        elif not inside.all():
+            raise ValueError(f"{text}, got {x[~inside].reshape(-1)[0]}")
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:

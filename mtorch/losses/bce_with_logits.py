@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from mtorch.arrays import Array
-from mtorch.kernels.rows import quiet
-from mtorch.kernels.sigmoid import sigmoid
+from mtorch.arrays import Array, quiet
 from mtorch.losses.base import REDUCTIONS, LossFunction
+from mtorch.math.logistic import sigmoid
 
 
 class BCEWithLogitsLoss(LossFunction):
@@ -23,11 +22,9 @@ class BCEWithLogitsLoss(LossFunction):
 
     @quiet
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
-        x = prediction
-        terms = ((x > 0) - target) * x + xp.log1p(xp.exp(-xp.abs(x)))
-        grad = sigmoid(xp, x)
-        grad -= target
-        return terms, grad
+        x, t = prediction, target
+        terms = ((x > 0) - t) * x + xp.log1p(xp.exp(-xp.abs(x)))
+        return terms, sigmoid(xp, x) - t
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:

@@ -5,11 +5,12 @@ from types import ModuleType
 from typing import Any
 
 from mtorch import arrays
-from mtorch.arrays import Array, array_module, flat_rows
+from mtorch.arrays import Array
 from mtorch.checks import check_number
-from mtorch.kernels.rows import max_along, quiet, sum_along
-from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
-from mtorch.losses.labels import LabelLoss, as_labels, class_axis
+from mtorch.losses.base import REDUCTIONS, LossFunction
+from mtorch.losses.label_loss import LabelLoss
+from mtorch.losses.labels import class_axis, one_hot, places
+from mtorch.math.rows import max_along, sum_along
 
 
 class CrossEntropyLoss(LabelLoss):
@@ -40,69 +41,47 @@ class CrossEntropyLoss(LabelLoss):
         check_number(type(self).__name__, "label_smoothing", label_smoothing, least=0, most=1)
         self.label_smoothing = label_smoothing
 
-    @quiet
-    def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.cast_prediction(prediction)
-        xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
-        x = prediction if prediction.ndim == 2 and prediction.flags.c_contiguous else \
-            xp.ascontiguousarray(flat_rows(prediction))  # fmt: skip
-        q = self._probabilities(xp, prediction, target)
-        if q is None:
-            labels = as_labels(self, xp, target, lead, classes, self.ignore_index)
-            losses, grad = self._on_labels(xp, x, labels.reshape(-1))
-        else:
-            losses, grad = self._on_probabilities(xp, x, flat_rows(q))
-        losses = losses.reshape(lead) if self.reduction == "none" else xp.add.reduce(losses)
-        return self.outcome(xp, losses, grad if prediction.ndim == 2 else grad.reshape(prediction.shape))
-
-    def _probabilities(self, xp: ModuleType, prediction: Array, target: Any) -> Array | None:
-        """The target as class probabilities; None when it is meant as labels."""
-        if not arrays.is_array(target):
-            target = arrays.host_array(target, self)
+    def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
+        target = target if arrays.is_array(target) else arrays.host_array(target, self)
         if target.dtype.kind != "f" or target.shape != prediction.shape:
-            return None
+            return super().cast_target(xp, prediction, target)
+        class_axis(self, prediction)
         if self.ignore_index is not None and self.ignore_index >= 0:
             raise ValueError(f"{self!r} cannot ignore a label when the target is class probabilities")
-        return self.cast_target(xp, prediction, target)
+        return LossFunction.cast_target(self, xp, prediction, target)
 
-    def _on_labels(self, xp: ModuleType, x: Array, labels: Array) -> tuple[Array, Array]:
-        """With a the weight of an item's own label and b what smoothing gives to each class:
-        L = a (log S - z_own) + b sum_k w_k (log S - z_k).
-        """
-        (rows, classes), s = x.shape, self.label_smoothing
-        labels, a, kept, count = self.counted(xp, labels, classes, x.dtype)
-        a = arrays.constant(xp, (1 - s) / count, x.dtype) if a is None else a * ((1 - s) / count)
-        own = xp.arange(0, rows * classes, classes)
-        own += labels
-        z, e, total = _exponentials(xp, x if kept is None else xp.where(kept[:, None] > 0, x, 0.0))
-        logarithm = xp.log(total)
-        losses = (logarithm - z.reshape(-1).take(own)) * a
-        share = a
-        if s:
-            w = self.class_weights(xp, classes, x.dtype)
-            b = (arrays.ones(xp, rows, x.dtype) if kept is None else kept) * (s / classes / count)
-            losses += b * (w.sum() * logarithm - z.dot(w))
-            share = a + b * w.sum()
-        e *= (share / total)[:, None]
-        if s:
-            e -= b[:, None] * w
-        e.reshape(-1)[own] -= a
-        return losses, e
+    def count(self, xp: ModuleType, prediction: Array, target: Array) -> Any:
+        if target.dtype.kind == "f":
+            return target.size // target.shape[-1]
+        return super().count(xp, prediction, target)
 
-    def _on_probabilities(self, xp: ModuleType, x: Array, q: Array) -> tuple[Array, Array]:
-        (rows, classes), s = x.shape, self.label_smoothing
+    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
+        x, K, s = xp.ascontiguousarray(prediction), prediction.shape[-1], self.label_smoothing
+        on_labels, kept = target.dtype.kind != "f", 1
+        if on_labels and self.ignore_index is not None:
+            kept = (target != self.ignore_index)[..., None]
+            x = xp.where(kept, x, 0.0)  # whatever stands there
+
+        z = x - max_along(xp, x, -1)  # the largest is 0, so that exp does not overflow
+        e = xp.exp(z)
+        S = sum_along(xp, e, -1)
+
+        if on_labels and not s:  # L = w_y (log S - z_y)
+            y, w = self.weigh(xp, prediction, target)
+            at = places(xp, y, K)
+            terms = w * (xp.log(S[..., 0]) - z.reshape(-1).take(at).reshape(y.shape))
+            grad = w[..., None] / S * e
+            grad.reshape(-1)[at] -= w.reshape(-1)
+            return terms, grad
+
+        q = one_hot(xp, self.weigh(xp, prediction, target)[0], K, x.dtype) if on_labels else target
         if s:
-            q = q * (1 - s) + s / classes
-        if self.weight is not None:
-            q = q * self.class_weights(xp, classes, x.dtype)
-        if self.reduction == "mean":
-            q = q / self.number(rows, x)
-        z, e, total = _exponentials(xp, x)
-        share = q.sum(axis=1)
-        losses = share * xp.log(total) - (q * xp.where(q == 0, 0.0, z)).sum(axis=1)  # 0 log 0 = 0
-        e *= (share / total)[:, None]
-        e -= q
-        return losses, e
+            q = (1 - s) * q + s / K
+        qw = q * self.class_weights(xp, prediction) * kept
+        share = sum_along(xp, qw, -1)
+        terms = (qw * xp.where(qw == 0, 0.0, xp.log(S) - z)).sum(axis=-1)  # 0 log 0 = 0
+        grad = share / S * e - qw
+        return terms, grad
 
     def details(self) -> Iterator[str]:
         yield from super().details()
@@ -125,10 +104,3 @@ class CrossEntropyLoss(LabelLoss):
             yield cls(reduction=reduction, weight=weight, label_smoothing=0.1, ignore_index=1), labels((2, 4))
         yield cls(label_smoothing=0.2), labels((3, 1))
         yield cls(ignore_index=0), labels((6,))
-
-
-def _exponentials(xp: ModuleType, x: Array) -> tuple[Array, Array, Array]:
-    """z, exp(z) and S of each row. The largest z is 0, so that nothing overflows."""
-    z = x - max_along(xp, x, -1)
-    e = xp.exp(z)
-    return z, e, sum_along(xp, e, -1).reshape(-1)

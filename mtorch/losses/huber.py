@@ -27,9 +27,7 @@ class HuberLoss(LossFunction):
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         d = prediction - target
         c = d.clip(-self.delta, self.delta)
-        d -= 0.5 * c
-        d *= c
-        return d, c
+        return c * (d - 0.5 * c), c
 
     def details(self) -> Iterator[str]:
         if self.delta != 1:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from mtorch.arrays import Array, array_module
-from mtorch.kernels.rows import quiet
-from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
-from mtorch.losses.labels import LabelLoss, as_labels, class_axis
+from mtorch.arrays import Array
+from mtorch.losses.base import REDUCTIONS, LossFunction
+from mtorch.losses.label_loss import LabelLoss
+from mtorch.losses.labels import places
 
 
 class NLLLoss(LabelLoss):
@@ -19,21 +19,14 @@ class NLLLoss(LabelLoss):
     Backward: dL/dx_j = -w_y [j = y].
     """
 
-    @quiet
-    def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.cast_prediction(prediction)
-        xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
-        labels = as_labels(self, xp, target, lead, classes, self.ignore_index)
-        labels, weights, kept, count = self.counted(xp, labels.reshape(-1), classes, prediction.dtype)
-        a = 1 / count if weights is None else weights / count
-        own = xp.arange(0, prediction.size, classes)
-        own += labels
-        found = prediction.reshape(-1).take(own)
-        losses = (found if kept is None else xp.where(kept > 0, found, 0.0)) * -a
-        grad = xp.zeros(prediction.shape, dtype=prediction.dtype)
-        grad.reshape(-1)[own] = -a
-        value = losses.reshape(lead) if self.reduction == "none" else xp.add.reduce(losses)
-        return self.outcome(xp, value, grad)
+    def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
+        y, w = self.weigh(xp, prediction, target)
+        at = places(xp, y, prediction.shape[-1])
+        x_y = prediction.reshape(-1).take(at).reshape(y.shape)
+        terms = -w * xp.where(w == 0, 0.0, x_y)  # whatever stands there
+        grad = xp.zeros(prediction.shape, prediction.dtype)
+        grad.reshape(-1)[at] = -w.reshape(-1)
+        return terms, grad
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:

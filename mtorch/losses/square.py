@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from mtorch.arrays import Array, array_module, constant
+from mtorch.arrays import Array, array_module
 from mtorch.checks import check_flag
-from mtorch.kernels.rows import sum_squares
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
-from mtorch.losses.labels import as_labels, class_axis
-from mtorch.losses.one_hot import one_hot
+from mtorch.losses.labels import as_labels, class_axis, one_hot
 
 LONG = 4096  # entries up to which one product sums their squares without a loss of digits
 
@@ -27,21 +25,22 @@ class SquareLoss(LossFunction):
         self.transform = check_flag("SquareLoss", "transform", transform)
 
     def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
-        prediction = self.cast_prediction(prediction)
-        xp, (lead, classes) = array_module(prediction), class_axis(self, prediction)
+        p = self.cast_prediction(prediction)
+        xp, (lead, classes) = array_module(p), class_axis(self, p)
         if transform is None:
             transform = self.transform
         if transform is True or check_flag(self, "transform", transform):
-            labels = as_labels(self, xp, target, lead, classes)
-            d = prediction - one_hot(xp, labels, classes, prediction.dtype)
+            t = one_hot(xp, as_labels(self, xp, target, lead, classes), classes, p.dtype)
         else:
-            d = prediction - self.cast_target(xp, prediction, target)
+            t = self.cast_target(xp, p, target)
+        d = p - t
         if self.reduction == "none":
             return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d)
-        share = 1 / self.number(d.size // classes, d) if self.reduction == "mean" else 1.0
-        value = xp.vdot(d, d) if d.size <= LONG else sum_squares(xp, d)
-        d *= constant(xp, share, d.dtype)
-        return self.outcome(xp, value, d, 0.5 * share)
+        rows = self.number(d.size // classes, d) if self.reduction == "mean" else 1
+        squares = xp.vdot(d, d) if d.size <= LONG else (d * d).sum()
+        value = 0.5 * squares / rows
+        d /= rows
+        return self.outcome(xp, value, d)
 
     def details(self) -> Iterator[str]:
         if self.transform:
