@@ -3,7 +3,6 @@ than the work: there a product with ones sums, and a transposed copy finds maxim
 """
 
 from types import ModuleType
-from typing import Any
 
 import numpy
 
@@ -31,16 +30,6 @@ def row_dots(xp: ModuleType, x: Array, w: Array) -> Array:
 def row_squares(xp: ModuleType, x: Array) -> Array:
     """x (M, K) -> the sums of the squares of each row (M,)."""
     return numpy.vecdot(x, x) if is_numpy(xp) and x.shape[1] <= SHORT_SUM else (x * x).sum(axis=1)
-
-
-def sum_squares(xp: ModuleType, x: Array) -> Any:
-    """The sum of the squares of all entries. BLAS adds one after the other, so it gets few at a time."""
-    if not is_numpy(xp):
-        return (x * x).sum()
-    flat = x.ravel("K")
-    whole = flat.size - flat.size % SHORT_SUM
-    blocks, rest = flat[:whole].reshape(-1, SHORT_SUM), flat[whole:]
-    return numpy.vecdot(blocks, blocks).sum() + numpy.vecdot(rest, rest)
 
 
 def sum_along(xp: ModuleType, x: Array, axis: int) -> Array:
