@@ -121,7 +121,7 @@ def torch_side(start: str, data: str) -> None:
 
 def compare(data: str, seeds: int = 3, epochs: int = 20, goal: float = 0.99) -> list[dict]:
     """One race of all sides for each seed."""
-    from mtorch.parallel.processes import cores
+    from mtorch.parallel.system import cpu_count as cores
 
     results = []
     for seed in range(seeds):

@@ -8,7 +8,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -65,25 +66,31 @@ def download(name: str, folder: Path, mirrors: Sequence[str], accept: Callable[[
 
 def _copy(url: str, file: Any, seconds: float, received: list[int]) -> None:
     """Writes what `url` delivers into `file`, with a progress bar on a terminal, and counts it in received[0]."""
-    from tqdm import tqdm
-
     begin = time.monotonic()
     request = urllib.request.Request(url, headers={"User-Agent": "mtorch"})
     response = _within(seconds, lambda: urllib.request.urlopen(request, timeout=seconds))
     length = response.headers.get("Content-Length") or ""
-    bar = tqdm(
-        desc=url.rpartition("/")[2], total=int(length) if length.isdigit() else None,
-        unit="B", unit_scale=True, disable=None, leave=False,
-    )  # fmt: skip
-    with response, bar:
+    with response, _bar(url.rpartition("/")[2], int(length) if length.isdigit() else None) as count:
         while piece := response.read1(PIECE):
             file.write(piece)
-            bar.update(len(piece))
+            count(len(piece))
             received[0] += len(piece)
             if received[0] > MAX_BYTES:
                 raise ValueError(f"sends more than {MAX_BYTES:,} bytes")
             if time.monotonic() - begin > seconds + received[0] / RATE:
                 raise TimeoutError("is too slow")
+
+
+@contextmanager
+def _bar(title: str, total: int | None) -> Iterator[Callable[[int], Any]]:
+    """A function that counts bytes, with a progress bar on a terminal where tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda count: None
+        return
+    with tqdm(desc=title, total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        yield bar.update
 
 
 def _within(seconds: float, function: Callable[[], Any]) -> Any:
@@ -103,7 +110,10 @@ def _within(seconds: float, function: Callable[[], Any]) -> Any:
             if late.is_set():
                 result.close()
 
-    threading.Thread(target=run, daemon=True).start()
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except RuntimeError:  # a browser starts no threads
+        return function()
     try:
         result, error = answer.get(timeout=seconds + 0.1)
     except queue.Empty:

@@ -11,6 +11,6 @@ if ENABLED:
     from mtorch.accelerate import Blas
     from mtorch.kernels import threads
 
-    Blas.held, Blas.single_threaded = threads.holding, threads.held
+    Blas.held, Blas.single_threaded = threads.blas_is_held, threads.single_threaded_blas
 
 __all__ = ["ENABLED", "disabled"]

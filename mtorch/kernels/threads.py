@@ -1,16 +1,15 @@
-"""Parts of one kernel call side by side.
+"""Several threads for one kernel call, while BLAS has one.
 
-NumPy lets go of the interpreter while it computes, so the parts of a call can run in several threads: copies and
-elementwise passes as well as products.  The products must then not spread over the cores themselves, so the BLAS
-library that NumPy has loaded is held to one thread meanwhile.  How many threads there are is what that library would
-use (`OPENBLAS_NUM_THREADS`, threadpoolctl, or else the number of cores); where it cannot be asked, there is one.
+NumPy lets go of the interpreter while it computes, so the ranges of one call can run in several threads: copies and
+elementwise passes as well as products. BLAS must keep to one thread meanwhile. Its own threads go on spinning for some
+20 ms after each product that they shared, on the cores that the ranges need, which then take more than twice as long.
+So a net with layers that work in several threads holds BLAS to one thread during a whole pass
+(`single_threaded_blas`), and its large products are divided here as well (`product`).
 
-BLAS's own threads go on spinning for some 20 ms after each product that they shared, on the cores that the parts need,
-which then take more than twice as long.  So a net with layers that work in parts (`Layer.multithreaded`) holds BLAS to
-one thread during all of a pass, and its large products are made in parts as well (`product`).
+There are as many threads as the OpenBLAS that NumPy has loaded would use (`OPENBLAS_NUM_THREADS`, threadpoolctl, or
+else the number of cores). Where it cannot be asked (another BLAS, a browser), there is one.
 """
 
-import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,15 +27,16 @@ from mtorch.kernels.memory import empty
 UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS has kernels that take matrices as they lie
 WORTH = 1 << 25  # operations below which waking a thread costs more than it saves
 
-_busy, _door = Lock(), Lock()
-_holders, _threads = 0, 1  # how many hold BLAS to one thread, and what it had before
+_busy = Lock()  # held while the threads work
+_lock = Lock()  # guards the next two
+_holders, _threads = 0, 1  # the contexts that hold BLAS to one thread, and what it had before
 
 
 @contextmanager
-def held() -> Iterator[int]:
-    """Holds BLAS to one thread inside; gives the number of threads that there are instead."""
+def single_threaded_blas() -> Iterator[int]:
+    """Holds BLAS to one thread inside; gives the number of threads that `in_threads` has instead."""
     global _holders, _threads
-    with _door:
+    with _lock:
         blas = _blas_threads()
         if not _holders:
             _threads = blas[0]() if blas else 1
@@ -46,14 +46,14 @@ def held() -> Iterator[int]:
     try:
         yield _threads
     finally:
-        with _door:
+        with _lock:
             _holders -= 1
             if not _holders and _threads > 1:
                 blas[1](_threads)
 
 
-def holding() -> bool:
-    """Whether somebody holds BLAS to one thread, so that the other cores are free."""
+def blas_is_held() -> bool:
+    """Whether some thread is inside `single_threaded_blas`, so that the other cores are free."""
     return _holders > 0
 
 
@@ -63,22 +63,16 @@ def takes_unpacked() -> bool:
     return blas is not None and blas[0]() == 1 and _kernels() in ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 
-def several() -> bool:
-    """Whether `in_parts` has several threads now."""
+def several_threads() -> bool:
+    """Whether `in_threads` has several threads now."""
     blas = _blas_threads()
     return blas is not None and not _busy.locked() and (_threads if _holders else blas[0]()) > 1
 
 
-def alone(function: Callable[..., Any], *args: Any) -> Any:
-    """function(*args) while BLAS is held to one thread."""
-    with held():
-        return function(*args)
-
-
 @contextmanager
-def undivided() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Everything inside happens in this thread: the other cores are at something else."""
-    with held():
+    with single_threaded_blas():
         free = _busy.acquire(blocking=False)
         try:
             yield
@@ -87,10 +81,10 @@ def undivided() -> Iterator[None]:
                 _busy.release()
 
 
-def start_again() -> None:
-    """For a process that was forked, in the middle of whatever its parent did: no locks, and one thread for good."""
-    global _busy, _door, _holders, _threads
-    _busy, _door, _holders, _threads = Lock(), Lock(), 0, 1
+def after_fork() -> None:
+    """For a worker process, forked in the middle of whatever its parent did: no locks, and one thread for good."""
+    global _busy, _lock, _holders, _threads
+    _busy, _lock, _holders, _threads = Lock(), Lock(), 0, 1
     blas = _blas_threads()
     if blas and blas[0]() > 1:  # setting it starts BLAS's threads anew, and they spin
         blas[1](1)
@@ -106,20 +100,25 @@ def keep_off(task: int, core: int) -> None:
         os.sched_setaffinity(task, os.sched_getaffinity(0) - {core})
 
 
-def in_parts(function: Callable[[range], Any], count: int, operations: float) -> list[Any]:
+def in_threads(function: Callable[[range], Any], count: int, operations: float) -> list[Any]:
     """[function(range) ...] for ranges that divide range(count), in order, each in a thread of its own.
 
-    In one part where there is too little to do, or where the threads are at work already. `function` must not write
-    where another part reads or writes.
+    There is one range where there is too little to do, or where the threads are at work already. `function` must not
+    write where another range reads or writes.
     """
     if operations < WORTH or count < 2:
         return [function(range(count))]
-    with held() as threads:
-        return _shared(function, count, min(threads, count))
+    with single_threaded_blas() as threads:
+        if threads < 2 or not _busy.acquire(blocking=False):
+            return [function(range(count))]
+        try:
+            return _divided(function, count, min(threads, count))
+        finally:
+            _busy.release()
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a.dot(b) of two matrices; in parts, by rows or by columns of the result, where BLAS is held to one thread."""
+    """a.dot(b) of two matrices; while BLAS is held to one thread, a large one is divided among the threads."""
     if a.__class__ is not numpy.ndarray:
         return a.dot(b, out)
     if a.dtype != b.dtype:
@@ -135,39 +134,36 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     def by_columns(part: range) -> None:
         numpy.matmul(a, b[:, part.start : part.stop], out=y[:, part.start : part.stop])
 
-    in_parts(by_rows if rows >= columns else by_columns, max(rows, columns), a.size * columns)
+    in_threads(by_rows if rows >= columns else by_columns, max(rows, columns), a.size * columns)
     return y
 
 
-def _shared(function: Callable[[range], Any], count: int, threads: int) -> list[Any]:
-    if threads < 2 or not _busy.acquire(blocking=False):
-        return [function(range(count))]
+def _divided(function: Callable[[range], Any], count: int, threads: int) -> list[Any]:
+    """[function(range) ...], the first range in this thread. Raises the first error once all have ended."""
     try:
-        bounds = [count * i // threads for i in range(threads + 1)]
-        parts = [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-        done: SimpleQueue = SimpleQueue()
-        core = this_core()
-        results: list[Any] = [None] * threads
-        for i in range(1, threads):
-            worker = _worker(i, os.getpid())
-            worker.keep_off(core)
-            worker.inbox.put((copy_context(), function, parts[i], i, done))
-        try:
-            results[0] = True, function(parts[0])
-        except BaseException as error:
-            results[0] = False, error
-        for _ in range(1, threads):
-            i, *results[i] = done.get()
-    finally:
-        _busy.release()
-    for succeeded, result in results:
-        if not succeeded:
-            raise result
-    return [result for _, result in results]
+        workers = [_worker(i, os.getpid()) for i in range(1, threads)]
+    except RuntimeError:  # the system starts no more threads
+        return [function(range(count))]
+    bounds = [count * i // threads for i in range(threads + 1)]
+    own, *others = (range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False))
+    done: SimpleQueue = SimpleQueue()
+    core = this_core()
+    outcomes: list[Any] = [None] * threads
+    for i, (worker, part) in enumerate(zip(workers, others, strict=True), 1):
+        worker.keep_off(core)
+        worker.inbox.put((copy_context(), function, part, i, done))
+    outcomes[0] = _outcome(function, own)
+    for _ in workers:
+        i, outcome = done.get()
+        outcomes[i] = outcome
+    for error, _ in outcomes:
+        if error is not None:
+            raise error
+    return [result for _, result in outcomes]
 
 
 class _Worker:
-    """A thread and what it takes its work from."""
+    """A thread and the queue that it takes its work from."""
 
     def __init__(self, number: int):
         self.inbox: SimpleQueue = SimpleQueue()
@@ -191,22 +187,31 @@ def _worker(number: int, process: int) -> _Worker:
     return _Worker(number)
 
 
+def _answer(context: Context, function: Callable[[range], Any], part: range, i: int, done: SimpleQueue) -> None:
+    done.put((i, context.run(_outcome, function, part)))
+
+
+def _outcome(function: Callable[[range], Any], part: range) -> tuple[BaseException | None, Any]:
+    """(None, the result) or (the error, None)."""
+    try:
+        return None, function(part)
+    except BaseException as error:
+        return error, None
+
+
 @cache
 def _core_of_caller() -> Callable[[], int]:
-    found = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
-    return found or (lambda: -1)
+    with suppress(ImportError, OSError):
+        import ctypes
+
+        if hasattr(os, "sched_setaffinity"):
+            return getattr(ctypes.PyDLL(None), "sched_getcpu", None) or (lambda: -1)
+    return lambda: -1
 
 
 def this_core() -> int:
     """The core that the caller runs on, where the system tells; else -1."""
     return _core_of_caller()()
-
-
-def _answer(context: Context, function: Callable[[range], Any], part: range, i: int, done: SimpleQueue) -> None:
-    try:
-        done.put((i, True, context.run(function, part)))
-    except BaseException as error:
-        done.put((i, False, error))
 
 
 @cache
@@ -218,6 +223,8 @@ def _blas_threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
 @cache
 def _kernels() -> str:
     """The kind of processor that OpenBLAS has chosen its kernels for."""
+    import ctypes
+
     for (name,) in filter(all, _of_openblas("get_corename")):
         name.restype = ctypes.c_char_p
         return name().decode()
@@ -226,8 +233,19 @@ def _kernels() -> str:
 
 def _of_openblas(*names: str) -> Iterator[tuple[Callable[..., Any] | None, ...]]:
     """Those functions of the OpenBLAS that NumPy has loaded, for every way in which its builds spell them."""
-    with suppress(AttributeError, OSError):
+    with suppress(ImportError, AttributeError, OSError):  # a browser loads no library
+        import ctypes
+
         library = ctypes.PyDLL(numpy._core._multiarray_umath.__file__)
         for prefix in ("scipy_openblas", "openblas"):
             for suffix in ("64_", ""):
                 yield tuple(getattr(library, f"{prefix}_{name}{suffix}", None) for name in names)
+
+
+# Until every caller says the names above.
+in_parts, held, holding, several = in_threads, single_threaded_blas, blas_is_held, several_threads
+
+
+def alone(function: Callable[..., Any], *args: Any) -> Any:
+    with single_threaded_blas():
+        return function(*args)

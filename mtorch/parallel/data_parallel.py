@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from mtorch import arrays, guards
-from mtorch.arrays import Value
+from mtorch.arrays import Value, is_numpy
 from mtorch.checks import check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.graph.table import leaves
 from mtorch.layer import Layer
-from mtorch.parallel.processes import can_fork, cores
-from mtorch.parallel.team import Team
+from mtorch.parallel.system import can_fork, cpu_count
 
 LEAST = 2  # samples of a process; BatchNorm has nothing to compare one with
 
@@ -28,11 +27,11 @@ class DataParallel(Container):
 
     The processes are forked at the first training step, while no other thread should be in a product, and end with this
     layer. Parameters move then to memory common to all (an array taken from one before is no longer the parameter's);
-    buffers, modes and random states are read anew in each forward. Whatever else is changed in the net afterwards, an
-    option or another `Parameter`, the other processes learn by `restart()`. As for PyTorch's namesake, BatchNorm sees
-    the samples of one process at a time and keeps the statistics of this one, which also has the `final_state`. It pays
-    from a few milliseconds a step on. Batches of less than four samples, eval mode, `predict`, GPUs and systems other
-    than Linux are served by this process alone.
+    buffers, modes and random states are read anew in each forward. An option that is changed in a layer afterwards
+    reaches the other processes by `restart()`. As for PyTorch's namesake, BatchNorm sees the samples of one process at
+    a time and keeps the statistics of this one, which also has the `final_state`. It pays from a few milliseconds a
+    step on. Batches of less than four samples, eval mode, `predict`, GPUs and systems other than Linux are served by
+    this process alone.
 
     Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended.
 
@@ -42,10 +41,10 @@ class DataParallel(Container):
     def __init__(self, net: Layer, workers: int | None = None, *, axis: int = 0, out_axis: int | None = None):
         (self.net,) = nets = self.cores((net,))
         super().__init__(nets)
-        self.workers = cores() if workers is None else check_size("DataParallel", "workers", workers)
+        self.workers = cpu_count() if workers is None else check_size("DataParallel", "workers", workers)
         self.axis = check_size("DataParallel", "axis", axis, 0)
         self.out_axis = self.axis if out_axis is None else check_size("DataParallel", "out_axis", out_axis, 0)
-        self.parts, self._team = self.net.parts, None
+        self.parts, self._replicas = self.net.parts, None
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         yield "", self.net
@@ -66,7 +65,7 @@ class DataParallel(Container):
 
     def restart(self) -> None:
         """Lets the other processes go; the next forward in training makes new ones."""
-        self._team = None
+        self._replicas = None
 
     def forward(self, x: Value) -> Value:
         tape, bounds = Tape(self), self._bounds(x)
@@ -74,17 +73,19 @@ class DataParallel(Container):
             y = tape.call(self.net, x)
             self.remember(tape, None, bounds)
             return self.returns(y)
-        others = [self._part(x, self.axis, part) for part in bounds[1:]]
-        if self._team is None or self._team.outdated(len(others)):
-            self._team = Team(self, self.net, len(others))
+        own, *others = (self._share(x, self.axis, samples) for samples in bounds)
+        if self._replicas is None or self._replicas.outdated(len(others)):
+            from mtorch.parallel.replicas import Replicas  # imports what only systems with processes have
+
+            self._replicas = Replicas(self, self.net, len(others))
         try:
-            call, values = self._team.forward(lambda: tape.call(self.net, self._part(x, self.axis, bounds[0])), others)
+            request, values = self._replicas.forward(lambda: tape.call(self.net, own), others)
             y = self._join(values, self.out_axis, bounds)
         except BaseException as error:
             tape.undo()
-            error.add_note(f"in one of the {len(bounds)} parts of an input of shape {arrays.shape_value(x)}")
+            error.add_note(f"in one of the {len(bounds)} shares of an input of shape {arrays.shape_value(x)}")
             raise
-        self.remember(tape, call, bounds)
+        self.remember(tape, request, bounds)
         return self.returns(y)
 
     def backward(self, output_grad: Value) -> Value:
@@ -93,15 +94,15 @@ class DataParallel(Container):
     def backward_parameters(self, output_grad: Value) -> None:
         self._backward(output_grad, False)
 
-    def _backward(self, output_grad, wanted):
+    def _backward(self, output_grad: Value, wanted: bool) -> Value:
         output_grad = self.cast_grad(output_grad)
-        tape, call, bounds = self.recall()
+        tape, request, bounds = self.recall()
         pull = tape.pull if wanted else tape.pull_parameters
-        if call is None:
+        if request is None:
             return pull(output_grad)
-        others = [self._part(output_grad, self.out_axis, part) for part in bounds[1:]]
+        own, *others = (self._share(output_grad, self.out_axis, samples) for samples in bounds)
         try:
-            grads = call.backward(lambda: pull(self._part(output_grad, self.out_axis, bounds[0])), others, wanted)
+            grads = request.backward(lambda: pull(own), others, wanted)
         except BaseException as error:
             guards.discard(self, error)
             raise
@@ -109,7 +110,7 @@ class DataParallel(Container):
 
     def _bounds(self, x: Value) -> list[slice]:
         """Which samples each process gets, in order; one slice where this process does all."""
-        if self.workers == 1 or not self.training or not can_fork(self.xp):
+        if self.workers == 1 or not self.training or not can_fork() or not is_numpy(self.xp):
             return [slice(None)]
         sizes = {a.shape[self.axis] if a.ndim > self.axis else None for a in leaves(x)}
         if len(sizes) != 1 or None in sizes:
@@ -118,25 +119,25 @@ class DataParallel(Container):
         k = max(1, min(n // LEAST, self.workers))
         return [slice(n * i // k, n * (i + 1) // k) for i in range(k)]
 
-    def _part(self, value: Value, axis: int, part: slice) -> Value:
+    def _share(self, value: Value, axis: int, samples: slice) -> Value:
         """The samples of one process."""
-        where = (slice(None),) * axis + (part,)
+        where = (slice(None),) * axis + (samples,)
         return arrays.map_value(lambda a: self.xp.ascontiguousarray(a[where]), value)
 
     def _join(self, values: list[Value], axis: int, bounds: list[slice] | None = None) -> Value:
-        """The whole batch again, None where nothing came; with bounds, every part must have its samples."""
+        """The whole batch again, None where nothing came; with bounds, every share must have its samples."""
         if isinstance(values[0], tuple):
             return tuple(self._join(list(each), axis, bounds) for each in zip(*values, strict=True))
         if values[0] is None:
             return None
-        for value, part in zip(values, bounds or (), strict=False):
-            if value.ndim <= axis or value.shape[axis] != part.stop - part.start:
-                wanted = f"its net to return {part.stop - part.start} samples along axis {axis}"
+        for value, samples in zip(values, bounds or (), strict=False):
+            if value.ndim <= axis or value.shape[axis] != samples.stop - samples.start:
+                wanted = f"its net to return {samples.stop - samples.start} samples along axis {axis}"
                 raise ShapeMismatchError(self, f"expected {wanted}, got {value.shape}")
         return self.xp.concatenate(values, axis)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_team": None}
+        return super().__getstate__() | {"_replicas": None}
 
     def place(self, layer: Layer, position: int) -> str:
         return "DataParallel"

@@ -32,7 +32,7 @@ from mtorch import (
     models,
 )
 from mtorch.kernels import threads
-from mtorch.parallel import processes
+from mtorch.parallel import replicas, system, worker_pool
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 nn = layers.on(numpy, dtype="float64")
@@ -45,7 +45,7 @@ def net() -> Sequential:
 
 
 def pids(parallel: DataParallel) -> list[int]:
-    return list(parallel._team.crew.copies)
+    return list(parallel._replicas.pool.pids)
 
 
 def twins(body, **options):
@@ -110,19 +110,20 @@ def test_one_that_stands_twice_in_a_net_keeps_both_calls():
     assert_same(Sequential(alone, nn.Tanh(), alone), Sequential(shared, nn.Tanh(), shared), x)
 
 
-def test_calls_without_a_backward_are_forgotten_by_the_others(monkeypatch):
-    def held(team, process, number, calls, modes, states, x):
-        team.tapes = {each: None for each in [*team.tapes, number] if each in calls}
-        return numpy.full((len(x), 1), float(len(team.tapes)))
+def test_requests_without_a_backward_are_forgotten_by_the_workers(monkeypatch):
+    forward = replicas.Replicas._forward
 
-    monkeypatch.setattr("mtorch.parallel.team.Team._forward", held)
+    def kept(self, *args):
+        return numpy.full_like(forward(self, *args), len(self.tapes))
+
+    monkeypatch.setattr(replicas.Replicas, "_forward", kept)
     parallel = DataParallel(nn.Linear(1, 1), 3)
     for n in (6, 4, 4, 4, 6, 4, 6):
         assert parallel(numpy.zeros((n, 1)))[-1, 0] <= 2  # the last one and this
 
 
 def test_a_batch_too_large_for_the_common_memory_goes_through_the_pipe(monkeypatch):
-    monkeypatch.setattr(processes, "ROOM", 256)
+    monkeypatch.setattr(worker_pool, "ROOM", 256)
     assert_same(*twins(net(), workers=2), rng(0).standard_normal((40, 3)))
 
 
@@ -165,7 +166,7 @@ def test_each_process_draws_its_own_masks_from_the_layers_seed_and_the_same_afte
         assert all((one != other).any() for other in drawn[:i])
 
 
-def test_modes_and_buffers_reach_the_others():
+def test_modes_and_buffers_reach_the_workers():
     norm = nn.BatchNorm1d(2)
     plain, parallel = twins(Sequential(norm, nn.Linear(2, 2)), workers=2)
     x = rng(0).standard_normal((6, 2)) * 3 + 1
@@ -179,7 +180,7 @@ def test_modes_and_buffers_reach_the_others():
     assert_same(plain, parallel, x)
 
 
-def test_new_values_and_new_arrays_reach_the_others():
+def test_new_values_and_new_arrays_reach_the_workers():
     plain, parallel = twins(net(), workers=2)
     x = rng(0).standard_normal((4, 3))
     assert_same(plain, parallel, x)
@@ -190,6 +191,15 @@ def test_new_values_and_new_arrays_reach_the_others():
     plain[0].weight.value = parallel.net[0].weight.value * 2
     parallel.net[0].weight.value = parallel.net[0].weight.value * 2
     plain.zero_grad(), parallel.zero_grad()
+    assert_same(plain, parallel, x)
+
+
+def test_a_parameter_in_place_of_another_reaches_the_workers():
+    plain, parallel = twins(net(), workers=2)
+    x = rng(0).standard_normal((4, 3))
+    parallel(x)
+    for body in (plain, parallel.net):
+        body[2].weight = Parameter(numpy.full((2, 4), 0.5))
     assert_same(plain, parallel, x)
 
 
@@ -218,7 +228,7 @@ def test_evaluation_and_prediction_stay_in_this_process():
     assert (parallel.predict(x) == plain.predict(x)).all()
     parallel.eval(), plain.eval()
     assert_same(plain, parallel, x)
-    assert parallel._team is None
+    assert parallel._replicas is None
     assert not parallel.multithreaded and DataParallel(models.lenet(), 2).multithreaded
 
 
@@ -226,10 +236,10 @@ def test_inside_another_and_on_other_systems_one_process_does_all(monkeypatch):
     body = net()
     plain, parallel = copy.deepcopy(body), DataParallel(Residual(DataParallel(nn.Linear(3, 3), 2)), 2)
     assert parallel(rng(0).standard_normal((6, 3))).shape == (6, 3)
-    monkeypatch.setattr(processes.sys, "platform", "win32")
+    monkeypatch.setattr(system.sys, "platform", "win32")
     other = DataParallel(body, 2)
     assert_same(plain, other, rng(0).standard_normal((4, 3)))
-    assert other._team is None
+    assert other._replicas is None
 
 
 def test_copies_and_pickles_have_no_processes_yet():
@@ -237,7 +247,7 @@ def test_copies_and_pickles_have_no_processes_yet():
     x = rng(0).standard_normal((4, 3))
     y = parallel(x)
     for twin in (copy.deepcopy(parallel), pickle.loads(pickle.dumps(parallel)), parallel.to(dtype="float32")):
-        assert twin._team is None
+        assert twin._replicas is None
         numpy.testing.assert_allclose(twin(x), y, rtol=1e-5)
     chain = Sequential(parallel, nn.Tanh())
     chain(x)
@@ -354,7 +364,7 @@ def test_a_process_that_is_gone_is_an_error_and_started_again():
         parallel.zero_grad(), plain.zero_grad()
 
 
-def test_a_handler_of_this_process_is_not_that_of_the_others():
+def test_a_handler_of_this_process_is_not_that_of_the_workers():
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         parallel = DataParallel(net(), workers=2)
@@ -383,7 +393,7 @@ import os, signal, sys, numpy
 from mtorch import DataParallel, layers
 net = DataParallel(layers.Linear(2, 2), 3)
 net(numpy.ones((6, 2), "float32"))
-print(*net._team.crew.copies, flush=True)
+print(*net._replicas.pool.pids, flush=True)
 {end}
 """
 
@@ -430,16 +440,16 @@ class Counting(Layer):
     """How many threads a kernel call would be divided among, for each sample."""
 
     def forward(self, x):
-        return numpy.full_like(x, len(threads.in_parts(list, 4, math.inf)))
+        return numpy.full_like(x, len(threads.in_threads(list, 4, math.inf)))
 
 
-def test_each_process_has_one_thread_meanwhile_and_this_one_gets_the_others_back(monkeypatch):
+def test_each_process_has_one_thread_meanwhile_and_this_one_gets_its_threads_back(monkeypatch):
     blas = [3]
     monkeypatch.setattr(threads, "_blas_threads", lambda: (lambda: blas[0], lambda n: blas.__setitem__(0, n)))
     parallel = DataParallel(Counting(dtype="float64"), 2)
     assert (parallel(numpy.zeros(4)) == 1).all()
-    assert blas == [3] and not threads.holding()
-    assert len(threads.in_parts(list, 4, math.inf)) == 3
+    assert blas == [3] and not threads.blas_is_held()
+    assert len(threads.in_threads(list, 4, math.inf)) == 3
 
 
 def test_the_processes_keep_off_this_core_and_interrupts_come_in_again():
@@ -449,8 +459,8 @@ def test_the_processes_keep_off_this_core_and_interrupts_come_in_again():
     allowed = os.sched_getaffinity(0)
     if len(allowed) > 1 and threads.this_core() in allowed:
         (pid,) = pids(parallel)
-        assert parallel._team.crew.core in allowed
-        assert os.sched_getaffinity(pid) == allowed - {parallel._team.crew.core}
+        assert parallel._replicas.pool.core in allowed
+        assert os.sched_getaffinity(pid) == allowed - {parallel._replicas.pool.core}
 
 
 def test_an_app_model_learns_in_two_processes():
@@ -482,7 +492,7 @@ def test_processes_that_had_no_part_in_a_batch_are_not_left_behind():
     assert (parallel(x) == norm.predict(x)).all()
 
 
-def test_a_process_forked_by_somebody_else_has_its_own_parameters_and_team():
+def test_a_process_forked_by_somebody_else_has_its_own_parameters_and_workers():
     parallel, x = DataParallel(net(), 2), rng(0).standard_normal((4, 3))
     y, before = parallel(x), parallel.state_dict()
     pid = os.fork()
@@ -540,11 +550,11 @@ def test_an_error_keeps_its_place_and_tells_where_it_came_from():
     with pytest.raises(ShapeMismatchError, match="Fussy.*expected another") as caught:
         parallel(x)
     notes = "".join(caught.value.__notes__)
-    assert "in layer 1 of Sequential" in notes and "in process 1" in notes and "Traceback" in notes
-    assert "in one of the 2 parts of an input of shape (4,)" in notes
+    assert "in layer 1 of Sequential" in notes and "in worker process 1" in notes and "Traceback" in notes
+    assert "in one of the 2 shares of an input of shape (4,)" in notes
 
 
-def test_an_interrupt_is_an_interrupt_also_when_the_others_have_ended():
+def test_an_interrupt_is_an_interrupt_also_when_the_workers_have_ended():
     class Interrupted(Choosy):
         def forward(self, x):
             if x[0] == 7:
@@ -552,7 +562,7 @@ def test_an_interrupt_is_an_interrupt_also_when_the_others_have_ended():
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
                 raise KeyboardInterrupt
-            if x[0] == 2:  # the copy: it has not answered yet when it is ended
+            if x[0] == 2:  # the worker: it has not answered yet when it is ended
                 time.sleep(10)
             return super().forward(x)
 
@@ -564,12 +574,12 @@ def test_an_interrupt_is_an_interrupt_also_when_the_others_have_ended():
     assert parallel(numpy.ones((4, 1))).sum() == 4
 
 
-def test_a_copy_makes_no_copies():
+def test_a_worker_forks_no_workers():
     class Asking(Layer):
         def forward(self, x):
-            return numpy.full_like(x, processes.can_fork(numpy))
+            return numpy.full_like(x, system.can_fork())
 
-    assert processes.can_fork(numpy)
+    assert system.can_fork()
     assert not DataParallel(Asking(dtype="float64"), 2)(numpy.zeros(4)).any()
 
 
@@ -587,7 +597,7 @@ def test_two_with_a_common_layer_and_one_in_another_are_forked_once():
     assert [pids(parallel) for parallel in (*pair, outer)] == before
     for parallel in pair:
         numpy.testing.assert_allclose(parallel(x), parallel.predict(x), rtol=1e-12)
-    assert outer.net.body._team is None
+    assert outer.net.body._replicas is None
 
 
 def test_floating_point_settings_are_those_of_the_call():
@@ -627,12 +637,12 @@ def work(net):
 workers = [threading.Thread(target=work, args=(net,)) for net in nets]
 for each in workers: each.start()
 for each in workers: each.join()
-print(*(pid for net in nets for pid in net._team.crew.copies), flush=True)
+print(*(pid for net in nets for pid in net._replicas.pool.pids), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_teams_started_in_several_threads_at_once_end_too():
+def test_workers_started_in_several_threads_at_once_end_too():
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=60)
     found = [int(pid) for pid in done.stdout.split()]
     assert len(found) == 4 and not done.stderr
@@ -647,8 +657,8 @@ def test_a_call_that_was_broken_off_leaves_no_answers_for_the_next(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(processes._Line, "receive", interrupted)
-        patch.setattr(processes.weakref.finalize, "__call__", interrupted)  # before the others could be ended
+        patch.setattr(worker_pool._Channel, "receive", interrupted)
+        patch.setattr(worker_pool.weakref.finalize, "__call__", interrupted)  # before the workers could be ended
         parallel(2 * x)
     more = numpy.full((6, 1), 3.0)
     assert (parallel(more) == parallel.predict(more)).all()
@@ -659,12 +669,12 @@ import os, sys, numpy
 from mtorch import DataParallel, layers
 net, x = DataParallel(layers.Linear(2, 2), 2), numpy.ones((4, 2), "float32")
 net(x)
-before = list(net._team.crew.copies)
+before = list(net._replicas.pool.pids)
 if not (pid := os.fork()):
     sys.exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 net(x)
-assert net._team.crew.copies == before
+assert net._replicas.pool.pids == before
 """
 
 
@@ -680,7 +690,7 @@ net = DataParallel(layers.Linear(2, 2), 2)
 net(numpy.ones((4, 2), "float32"))
 if not (pid := os.fork()):
     time.sleep(60)
-print(pid, *net._team.crew.copies, flush=True)
+print(pid, *net._replicas.pool.pids, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -697,9 +707,9 @@ def test_the_child_of_somebody_else_does_not_keep_them_alive():
 
 def test_there_are_no_more_processes_than_a_batch_needs():
     parallel = DataParallel(net(), 9)
-    for samples, others in ((4, 1), (6, 2), (5, 2), (100, 8)):
+    for samples, workers in ((4, 1), (6, 2), (5, 2), (100, 8)):
         parallel(numpy.ones((samples, 3)))
-        assert len(pids(parallel)) == others
+        assert len(pids(parallel)) == workers
 
 
 def test_a_value_mapped_from_a_file_is_not_common_memory(tmp_path):

@@ -39,7 +39,7 @@ def blas(monkeypatch):
 
 def test_the_parts_divide_the_range_and_come_back_in_order(blas):
     for count in (1, 2, 3, 7, 100):
-        parts = threads.in_parts(lambda part: (part, threading.get_ident()), count, 1)
+        parts = threads.in_threads(lambda part: (part, threading.get_ident()), count, 1)
         assert [i for part, _ in parts for i in part] == list(range(count))
         assert len({thread for _, thread in parts}) == len(parts) == min(3, count)
     assert blas.now == 3 and blas.record == [1, 3] * 4
@@ -47,18 +47,18 @@ def test_the_parts_divide_the_range_and_come_back_in_order(blas):
 
 def test_little_work_stays_in_one_part(blas, monkeypatch):
     monkeypatch.setattr(threads, "WORTH", 100)
-    assert threads.in_parts(list, 5, 99) == [[0, 1, 2, 3, 4]] and not blas.record
+    assert threads.in_threads(list, 5, 99) == [[0, 1, 2, 3, 4]] and not blas.record
 
 
 def test_one_blas_thread_means_one_part(blas):
     blas.now = 1
-    assert len(threads.in_parts(list, 5, 1)) == 1
+    assert len(threads.in_threads(list, 5, 1)) == 1
 
 
 def test_an_unknown_blas_means_one_part(monkeypatch):
     monkeypatch.setattr(threads, "_blas_threads", lambda: None)
     monkeypatch.setattr(threads, "WORTH", 0)
-    assert len(threads.in_parts(list, 5, 1)) == 1
+    assert len(threads.in_threads(list, 5, 1)) == 1
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
@@ -72,13 +72,13 @@ def test_an_error_in_any_part_is_raised_once_all_have_ended(blas, bad):
         ended.append(part.start)
 
     with pytest.raises(ValueError, match=f"part {bad}"):
-        threads.in_parts(work, 3, 1)
+        threads.in_threads(work, 3, 1)
     assert sorted(ended) == sorted({0, 1, 2} - {bad}) and blas.now == 3
-    assert len(threads.in_parts(list, 3, 1)) == 3
+    assert len(threads.in_threads(list, 3, 1)) == 3
 
 
 def test_parts_within_parts_run_by_themselves(blas):
-    assert threads.in_parts(lambda part: threads.in_parts(list, 4, 1), 3, 1) == [[[0, 1, 2, 3]]] * 3
+    assert threads.in_threads(lambda part: threads.in_threads(list, 4, 1), 3, 1) == [[[0, 1, 2, 3]]] * 3
 
 
 def test_floating_point_accidents_raise_in_every_part_as_the_caller_wishes(blas):
@@ -86,19 +86,19 @@ def test_floating_point_accidents_raise_in_every_part_as_the_caller_wishes(blas)
         return numpy.full(4, 1e30, "float32") * numpy.float32(1e30 if part.start == 2 else 1)
 
     with numpy.errstate(over="raise"), pytest.raises(FloatingPointError):
-        threads.in_parts(overflow, 3, 1)
+        threads.in_threads(overflow, 3, 1)
     with numpy.errstate(over="ignore"):
-        assert len(threads.in_parts(overflow, 3, 1)) == 3
+        assert len(threads.in_threads(overflow, 3, 1)) == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_starts_threads_of_its_own(blas):
-    threads.in_parts(list, 3, 1)
+    threads.in_threads(list, 3, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if not child:
-        os._exit(0 if threads.in_parts(list, 3, 1) == [[0], [1], [2]] else 1)
+        os._exit(0 if threads.in_threads(list, 3, 1) == [[0], [1], [2]] else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -108,14 +108,14 @@ def test_the_blas_of_this_numpy_answers_or_is_left_alone():
 
 
 def test_blas_gets_its_threads_back_from_the_last_who_holds_it(blas):
-    with threads.held() as outer:
-        assert threads.holding() and blas.now == 1
-        with threads.held() as inner:
-            threads.in_parts(list, 3, 1)
+    with threads.single_threaded_blas() as outer:
+        assert threads.blas_is_held() and blas.now == 1
+        with threads.single_threaded_blas() as inner:
+            threads.in_threads(list, 3, 1)
         assert blas.now == 1 and outer == inner == 3
-    assert blas.now == 3 and not threads.holding()
-    with pytest.raises(KeyError):
-        threads.alone({}.__getitem__, "nothing")
+    assert blas.now == 3 and not threads.blas_is_held()
+    with pytest.raises(KeyError), threads.single_threaded_blas():
+        raise KeyError
     assert blas.now == 3 and blas.record == [1, 3] * 2
 
 
@@ -125,7 +125,7 @@ def test_a_product_is_made_in_parts_only_while_blas_is_held(blas, rows, columns)
     a, b = rng.standard_normal((rows, 5)), rng.standard_normal((columns, 5)).T
     out = numpy.empty((rows, columns))
     assert (threads.product(a, b) == a.dot(b)).all() and not blas.record
-    with threads.held():
+    with threads.single_threaded_blas():
         assert threads.product(a, b, out) is out
         numpy.testing.assert_allclose(out, a @ b, rtol=1e-14)
         numpy.testing.assert_allclose(threads.product(a, b), a @ b, rtol=1e-14)
@@ -183,7 +183,7 @@ def test_blocks_divide_the_range_in_order(blas):
 def test_entrywise_writes_every_entry_whatever_the_order_of_memory(blas, order, hold):
     x = numpy.random.default_rng(0).standard_normal((40, 50, 60)).transpose(order)
     for y in (numpy.empty_like(x), numpy.empty(x.shape), numpy.empty((*x.shape, 2))[..., 0]):
-        with threads.held() if hold else contextlib.nullcontext():
+        with threads.single_threaded_blas() if hold else contextlib.nullcontext():
             passes.entrywise(1, lambda a, b: numpy.negative(a, out=b), x, y)
         numpy.testing.assert_array_equal(y, -x)
 
@@ -196,7 +196,7 @@ def test_poolings_and_rectifiers_in_parts_are_the_same(blas):
     results = []
     for image in (x, last):
         for hold in (False, True):
-            with threads.held() if hold else contextlib.nullcontext():
+            with threads.single_threaded_blas() if hold else contextlib.nullcontext():
                 y = net(image)
                 results.append((y, net.backward(numpy.ones_like(y))))
     for y, dx in results[1:]:
