@@ -131,6 +131,7 @@ def test_a_product_is_made_in_parts_only_while_blas_is_held(blas, rows, columns)
         numpy.testing.assert_allclose(threads.product(a, b), a @ b, rtol=1e-14)
 
 
+@pytest.mark.skipif(not mtorch.fast.ENABLED, reason="only fast bodies share work between threads")
 def test_a_net_with_a_convolution_holds_blas_in_every_pass(blas):
     class Spy(layers.Identity):
         def forward(self, x):
