@@ -1,5 +1,6 @@
 """All layers, and `on`, which binds their array module, dtype and random generator once."""
 
+from mtorch.layers.adaptive_pooling import AdaptiveAvgPool2d
 from mtorch.layers.arithmetic import Add, Divide, Maximum, Minimum, Multiply, Subtract
 from mtorch.layers.attention import MultiHeadAttention
 from mtorch.layers.batchnorm import BatchNorm1d, BatchNorm2d
@@ -23,7 +24,7 @@ from mtorch.layers.linear import Linear
 from mtorch.layers.lstm import LSTM
 from mtorch.layers.matmul import MatMul
 from mtorch.layers.namespace import on
-from mtorch.layers.pooling import AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from mtorch.layers.pooling import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from mtorch.layers.positional import PositionalEmbedding
 from mtorch.layers.power import Pow, Power
 from mtorch.layers.reductions import Max, Mean, Min, Sum

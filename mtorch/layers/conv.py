@@ -4,48 +4,50 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from mtorch.accelerate import accelerated
 from mtorch.arrays import Array
-from mtorch.kernels.convolution import channel_sum, convolve, convolve_input_grad, convolve_weight_grad
 from mtorch.layer import Layer
-from mtorch.layers.convolution import Convolution
-from mtorch.layers.geometry import as_image, check_fits
+from mtorch.layers.convolution import Convolution, convolve, convolve_input_grad, convolve_weight_grad
+from mtorch.layers.geometry import as_image, check_fits, check_image, like_input
 
 
-class _Conv(Convolution):
-    """The two verbs of Conv1d and Conv2d."""
+class Conv(Convolution):
+    """y = b + W X and its derivatives, for images and for sequences, which are images of height 1."""
 
-    new_result = new_grad = True
-
+    @accelerated
     def forward(self, x: Array) -> Array:
-        image = as_image(self, x, self.rank, self.in_channels)
-        check_fits(self, image.shape[2:], self.window)
+        image = self.check_input(x)
         self.remember(image)
-        bias = None if self.bias is None else self.bias.value
-        y = convolve(self.xp, image, self._weight(), bias, self.window, self.groups)
-        return y if self.rank == 2 else y[:, :, 0]
-
-    def backward(self, output_grad: Array) -> Array:
-        image = self.recall()
-        g = self._parameter_grads(image, output_grad)
-        dx = convolve_input_grad(self.xp, g, self._weight(), image.shape[2:], self.window, self.groups)
-        return dx if self.rank == 2 else dx[:, :, 0]
-
-    def backward_parameters(self, output_grad: Array) -> None:
-        self._parameter_grads(self.recall(), output_grad)
-
-    def _weight(self) -> Array:
-        return self.weight.value if self.rank == 2 else self.weight.value[:, :, None]
-
-    def _parameter_grads(self, image: Array, output_grad: Array) -> Array:
-        g = output_grad if self.rank == 2 else output_grad[:, :, None]
-        dw = convolve_weight_grad(self.xp, image, g, self.window, self.groups)
-        self.weight.accumulate(dw if self.rank == 2 else dw[:, :, 0])
+        y = convolve(self.xp, image, self.kernels(), self.window, self.groups)
         if self.bias is not None:
-            self.bias.accumulate(channel_sum(self.xp, g))
-        return g
+            y = y + self.bias.value[:, None, None]
+        return like_input(y, self.rank)
+
+    @accelerated
+    def backward(self, output_grad: Array) -> Array:
+        g = as_image(self.cast_grad(output_grad))
+        image = self.recall()
+        self._parameter_grads(image, g)
+        dx = convolve_input_grad(self.xp, g, self.kernels(), image.shape[2:], self.window, self.groups)
+        return like_input(dx, self.rank)
+
+    @accelerated
+    def backward_parameters(self, output_grad: Array) -> None:
+        g = as_image(self.cast_grad(output_grad))
+        self._parameter_grads(self.recall(), g)
+
+    def _parameter_grads(self, image: Array, g: Array) -> None:
+        dw = convolve_weight_grad(self.xp, image, g, self.window, self.groups)
+        self.weight.accumulate(like_input(dw, self.rank))
+        if self.bias is not None:
+            self.bias.accumulate(g.sum(axis=(0, 2, 3)))
+
+    def check_input(self, x: Array) -> Array:
+        """x as an image; ShapeMismatchError where channels or sizes do not fit."""
+        return check_fits(self, check_image(self, x, self.rank, self.in_channels), self.window)
 
 
-class Conv2d(_Conv):
+class Conv2d(Conv):
     """y[n, o, i, j] = b[o] + sum_{c, k, l} W[o, c, k, l] x[n, c, i s - p + k d, j s - p + l d]
 
     with stride s, padding p (zeros around the image) and dilation d, each an int or a pair (along H, along W). With
@@ -79,7 +81,7 @@ class Conv2d(_Conv):
         yield cls(4, 4, 3, padding=2, dilation=2, groups=2, **bound), (70, 4, 3, 3)
 
 
-class Conv1d(_Conv):
+class Conv1d(Conv):
     """y[n, o, i] = b[o] + sum_{c, k} W[o, c, k] x[n, c, i s - p + k d]: `Conv2d` along one axis.
 
     Shapes: x (N, C, T), W (O, C / G, K), b (O,) -> y (N, O, OT), OT = (T + 2p - d (K - 1) - 1) // s + 1.

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from mtorch.accelerate import accelerated
 from mtorch.arrays import Array
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.convolution import channel_sum, convolve, convolve_input_grad, convolve_weight_grad
 from mtorch.layer import Layer
-from mtorch.layers.convolution import Convolution
-from mtorch.layers.geometry import as_image
+from mtorch.layers.convolution import Convolution, convolve, convolve_input_grad, convolve_weight_grad
+from mtorch.layers.geometry import check_image
+from mtorch.math.windows import Pair
 
 
 class ConvTranspose2d(Convolution):
@@ -33,30 +34,38 @@ class ConvTranspose2d(Convolution):
 
     transposed = True
 
+    @accelerated
     def forward(self, x: Array) -> Array:
-        as_image(self, x, 2, self.in_channels)
+        size = self.out_size(x)
+        self.remember(x)
+        y = convolve_input_grad(self.xp, x, self.weight.value, size, self.window, self.groups)
+        return y if self.bias is None else y + self.bias.value[:, None, None]
+
+    @accelerated
+    def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
+        self._parameter_grads(self.recall(), g)
+        return convolve(self.xp, g, self.weight.value, self.window, self.groups)
+
+    @accelerated
+    def backward_parameters(self, output_grad: Array) -> None:
+        g = self.cast_grad(output_grad)
+        self._parameter_grads(self.recall(), g)
+
+    def _parameter_grads(self, x: Array, g: Array) -> None:
+        self.weight.accumulate(convolve_weight_grad(self.xp, g, x, self.window, self.groups))
+        if self.bias is not None:
+            self.bias.accumulate(g.sum(axis=(0, 2, 3)))
+
+    def out_size(self, x: Array) -> Pair:
+        """(OH, OW); ShapeMismatchError for other channels and where the padding leaves nothing."""
+        check_image(self, x, 2, self.in_channels)
         size = tuple(
             (n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in zip(x.shape[2:], *self.window, strict=True)
         )
         if min(size) < 1 or min(x.shape[2:]) < 1:
             raise ShapeMismatchError(self, f"expected an image larger than what the padding cuts off, got {x.shape}")
-        self.remember(x)
-        y = convolve_input_grad(self.xp, x, self.weight.value, size, self.window, self.groups)
-        if self.bias is not None:
-            y += self.bias.value[:, None, None]
-        return y
-
-    def backward(self, output_grad: Array) -> Array:
-        self._parameter_grads(self.recall(), output_grad)
-        return convolve(self.xp, output_grad, self.weight.value, None, self.window, self.groups)
-
-    def backward_parameters(self, output_grad: Array) -> None:
-        self._parameter_grads(self.recall(), output_grad)
-
-    def _parameter_grads(self, x: Array, output_grad: Array) -> None:
-        self.weight.accumulate(convolve_weight_grad(self.xp, output_grad, x, self.window, self.groups))
-        if self.bias is not None:
-            self.bias.accumulate(channel_sum(self.xp, output_grad))
+        return size
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

@@ -1,4 +1,14 @@
-"""What all convolutions share."""
+"""What all convolutions share: sizes, parameters, initial values, and the three products.
+
+`windows_out` unrolls an image into columns X, one for each position of the window, so that a convolution is one matrix
+product for each of the G groups of channels. It is linear in both factors, so its derivatives are products as well:
+
+    Y = W X,    dW = dY X^T,    dX = W^T dY,
+
+and `windows_back` takes dX back to the image. As matrices, for each group:
+
+    W (O / G, C / G KH KW),    X (C / G KH KW, OH OW N),    Y (O / G, OH OW N).
+"""
 
 import math
 from types import ModuleType
@@ -6,11 +16,41 @@ from typing import Any
 
 import numpy
 
+from mtorch.arrays import Array
 from mtorch.checks import check_flag, check_size
 from mtorch.initializers import as_generator, fans, kaiming_uniform, uniform
 from mtorch.layer import Layer
-from mtorch.layers.geometry import Sizes, describe, make_window
+from mtorch.layers.geometry import Sizes, as_image, describe, make_window
+from mtorch.math.windows import Pair, Window, windows_back, windows_out
 from mtorch.parameter import Parameter
+
+
+def convolve(xp: ModuleType, x: Array, weight: Array, window: Window, groups: int) -> Array:
+    """x (N, C, H, W), weight (O, C / G, KH, KW) -> y (N, O, OH, OW)."""
+    columns, o = windows_out(xp, x, window), len(weight)
+    W = weight.reshape(groups, o // groups, -1)
+    X = columns.reshape(groups, W.shape[2], -1)
+    Y = W @ X
+    return Y.reshape(o, *columns.shape[2:]).transpose(3, 0, 1, 2)
+
+
+def convolve_weight_grad(xp: ModuleType, x: Array, dy: Array, window: Window, groups: int) -> Array:
+    """x (N, C, H, W), dy (N, O, OH, OW) -> dweight (O, C / G, KH, KW)."""
+    columns, o = windows_out(xp, x, window), dy.shape[1]
+    c, taps = columns.shape[:2]
+    X = columns.reshape(groups, c // groups * taps, -1)
+    dY = dy.transpose(1, 2, 3, 0).reshape(groups, o // groups, -1)
+    dW = (X @ dY.transpose(0, 2, 1)).transpose(0, 2, 1)  # in convolve this was Y = W @ X; the long side goes first
+    return dW.reshape(o, c // groups, *window.kernel)
+
+
+def convolve_input_grad(xp: ModuleType, dy: Array, weight: Array, size: Pair, window: Window, groups: int) -> Array:
+    """dy (N, O, OH, OW), weight (O, C / G, KH, KW), size (H, W) -> dx (N, C, H, W)."""
+    (n, o, out_h, out_w), (_, c, kernel_h, kernel_w) = dy.shape, weight.shape
+    W = weight.reshape(groups, o // groups, -1)
+    dY = dy.transpose(1, 2, 3, 0).reshape(groups, o // groups, -1)
+    dX = W.transpose(0, 2, 1) @ dY  # in convolve this was Y = W @ X
+    return windows_back(xp, dX.reshape(groups * c, kernel_h * kernel_w, out_h, out_w, n), size, window)
 
 
 class Convolution(Layer):
@@ -21,7 +61,6 @@ class Convolution(Layer):
     """
 
     array_only = True
-    multithreaded = True
     rank = 2
     transposed = False
 
@@ -62,6 +101,10 @@ class Convolution(Layer):
             bound = 1 / math.sqrt(fan_in)
             values = uniform(-bound, bound)(rng, (out_channels,), fan_in, fan_out)
             self.bias = Parameter(xp.asarray(values, dtype=self.dtype))
+
+    def kernels(self) -> Array:
+        """The weight with its four axes (O, C / G, KH, KW)."""
+        return as_image(self.weight.value)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         self.check_dim(known, 1, self.in_channels)

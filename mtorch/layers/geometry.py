@@ -6,7 +6,7 @@ from mtorch.arrays import Array
 from mtorch.checks import check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.math.windows import Pair, Window
+from mtorch.math.windows import Window
 
 Sizes = int | tuple[int, ...]
 
@@ -44,17 +44,29 @@ def describe(window: Window, rank: int) -> str:
     return ", ".join(parts)
 
 
-def as_image(layer: Layer, x: Array, rank: int, channels: int | None = None) -> Array:
-    """x as (N, C, H, W), height 1 for one-dimensional data; ShapeMismatchError when it is something else."""
+def as_image(array: Array) -> Array:
+    """A sequence (N, C, T) as an image (N, C, 1, T) of height 1; an image as it is."""
+    return array[:, :, None] if array.ndim == 3 else array
+
+
+def like_input(image: Array, rank: int) -> Array:
+    """An image in the form that a layer of that rank takes: the inverse of `as_image`."""
+    return image[:, :, 0] if rank == 1 else image
+
+
+def check_image(layer: Layer, x: Array, rank: int, channels: int | None = None) -> Array:
+    """x as an image; ShapeMismatchError for another number of axes or channels."""
     if x.ndim != rank + 2 or channels not in (None, x.shape[1]):
         shape = f"N, {'C' if channels is None else channels}, {'T' if rank == 1 else 'H, W'}"
         raise ShapeMismatchError(layer, f"expected input of shape ({shape}), got {x.shape}")
-    return x if rank == 2 else x[:, :, None]
+    return as_image(x)
 
 
-def check_fits(layer: Layer, size: Pair, window: Window) -> None:
-    """ShapeMismatchError when the padded image is smaller than the window."""
-    if min(window.out_size(size)) < 1:
-        spread = tuple(d * (k - 1) + 1 for k, d in zip(window.kernel, window.dilation, strict=True))
-        least = " x ".join(str(max(1, s - 2 * p)) for s, p in zip(spread, window.padding, strict=True))
-        raise ShapeMismatchError(layer, f"expected an image of at least {least}, got {size[0]} x {size[1]}")
+def check_fits(layer: Layer, image: Array, window: Window) -> Array:
+    """The image; ShapeMismatchError when it is smaller than the window, padding included."""
+    height, width = image.shape[2:]
+    if min(window.out_size((height, width))) < 1:
+        reach = tuple(d * (k - 1) + 1 for k, d in zip(window.kernel, window.dilation, strict=True))
+        least = " x ".join(str(max(1, r - 2 * p)) for r, p in zip(reach, window.padding, strict=True))
+        raise ShapeMismatchError(layer, f"expected an image of at least {least}, got {height} x {width}")
+    return image

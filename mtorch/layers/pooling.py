@@ -7,18 +7,42 @@ from typing import Any
 
 import numpy
 
+from mtorch.accelerate import accelerated
 from mtorch.arrays import Array
-from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.pooling import (
-    adaptive_mean_pool,
-    adaptive_mean_pool_grad,
-    max_pool,
-    max_pool_grad,
-    mean_pool,
-    mean_pool_grad,
-)
 from mtorch.layer import Layer
-from mtorch.layers.geometry import Sizes, as_image, check_fits, check_sizes, describe, make_window
+from mtorch.layers.geometry import (
+    Sizes,
+    as_image,
+    check_fits,
+    check_image,
+    describe,
+    like_input,
+    make_window,
+)
+from mtorch.math.windows import Window, positions
+
+
+def max_pool(xp: ModuleType, x: Array, window: Window) -> Array:
+    """x (N, C, H, W) -> y (N, C, OH, OW)."""
+    n, c, *size = x.shape
+    y = xp.full_like(x, -math.inf, shape=(n, c, *window.out_size(size)))
+    for out, seen in positions(window, size):
+        y[:, :, *out] = xp.maximum(y[:, :, *out], x[:, :, *seen])
+    return y
+
+
+def max_pool_grad(xp: ModuleType, x: Array, y: Array, dy: Array, window: Window) -> Array:
+    """x (N, C, H, W), y and dy (N, C, OH, OW) -> dx: each dy goes to the first entry of its window that is not below y.
+
+    That is the largest one. Where y is NaN, it is the first one.
+    """
+    dx = xp.zeros_like(x)
+    open = xp.ones_like(y, dtype=bool)  # windows whose winner is still to come
+    for out, seen in positions(window, x.shape[2:]):
+        wins = open[:, :, *out] & ~(x[:, :, *seen] < y[:, :, *out])
+        dx[:, :, *seen] += xp.where(wins, dy[:, :, *out], 0)
+        open[:, :, *out] &= ~wins
+    return dx
 
 
 class _Pool(Layer):
@@ -49,45 +73,51 @@ class _Pool(Layer):
     def details(self) -> str:
         return describe(self.window, self.rank)
 
-    def _image(self, x: Array) -> Array:
-        image = as_image(self, x, self.rank)
-        check_fits(self, image.shape[2:], self.window)
-        return image
+    def check_input(self, x: Array) -> Array:
+        """x as an image; ShapeMismatchError where it does not fit."""
+        return check_fits(self, check_image(self, x, self.rank), self.window)
 
 
-class _MaxPool(_Pool):
-    new_result = new_grad = True
+class MaxPool(_Pool):
+    """The largest entry of every window, for images and for sequences, which are images of height 1."""
+
+    @accelerated
+    def forward(self, x: Array) -> Array:
+        image = self.check_input(x)
+        y = max_pool(self.xp, image, self.window)
+        self.remember(image, y)
+        return like_input(y, self.rank)
+
+    @accelerated
+    def backward(self, output_grad: Array) -> Array:
+        g = as_image(self.cast_grad(output_grad))
+        image, y = self.recall()
+        dx = max_pool_grad(self.xp, image, y, g, self.window)
+        return like_input(dx, self.rank)
+
+
+class AvgPool(_Pool):
+    """The mean of every window, for images and for sequences, which are images of height 1."""
 
     def forward(self, x: Array) -> Array:
-        image = self._image(x)
-        y, winner = max_pool(self.xp, image, self.window)
-        self.remember(winner, image.shape[2:])
-        return y if self.rank == 2 else y[:, :, 0]
+        image = self.check_input(x)
+        n, c, *size = image.shape
+        self.remember(size)
+        y = self.xp.zeros_like(image, shape=(n, c, *self.window.out_size(size)))
+        for out, seen in positions(self.window, size):
+            y[:, :, *out] += image[:, :, *seen]
+        return like_input(y / math.prod(self.window.kernel), self.rank)
 
     def backward(self, output_grad: Array) -> Array:
-        winner, size = self.recall()
-        g = output_grad if self.rank == 2 else output_grad[:, :, None]
-        dx = max_pool_grad(self.xp, g, winner, size, self.window)
-        return dx if self.rank == 2 else dx[:, :, 0]
-
-
-class _AvgPool(_Pool):
-    new_result = new_grad = True
-
-    def forward(self, x: Array) -> Array:
-        image = self._image(x)
-        self.remember(image.shape[2:])
-        y = mean_pool(self.xp, image, self.window)
-        return y if self.rank == 2 else y[:, :, 0]
-
-    def backward(self, output_grad: Array) -> Array:
+        g = as_image(self.cast_grad(output_grad)) / math.prod(self.window.kernel)
         size = self.recall()
-        g = output_grad if self.rank == 2 else output_grad[:, :, None]
-        dx = mean_pool_grad(self.xp, g, size, self.window)
-        return dx if self.rank == 2 else dx[:, :, 0]
+        dx = self.xp.zeros_like(g, shape=(*g.shape[:2], *size))
+        for out, seen in positions(self.window, size):
+            dx[:, :, *seen] += g[:, :, *out]  # in forward this was y[:, :, *out] += image[:, :, *seen]
+        return like_input(dx, self.rank)
 
 
-class MaxPool2d(_MaxPool):
+class MaxPool2d(MaxPool):
     """y[n, c, i, j] = max_{k, l} x[n, c, i s - p + k, j s - p + l]; padding never wins.
 
     Shapes: (N, C, H, W) -> (N, C, OH, OW), OH = (H + 2p - KH) // s + 1.  Remembers which (k, l) won, a byte an output.
@@ -102,7 +132,7 @@ class MaxPool2d(_MaxPool):
             yield cls(*sizes, xp=xp, dtype=dtype), shape
 
 
-class AvgPool2d(_AvgPool):
+class AvgPool2d(AvgPool):
     """y[n, c, i, j] = sum_{k, l} x[n, c, i s - p + k, j s - p + l] / (KH KW); padding counts as zeros.
 
     Shapes: (N, C, H, W) -> (N, C, OH, OW), OH = (H + 2p - KH) // s + 1.  Remembers the size of the image.
@@ -117,7 +147,7 @@ class AvgPool2d(_AvgPool):
             yield cls(*sizes, xp=xp, dtype=dtype), shape
 
 
-class MaxPool1d(_MaxPool):
+class MaxPool1d(MaxPool):
     """y[n, c, i] = max_k x[n, c, i s - p + k]: `MaxPool2d` along one axis.
 
     Shapes: (N, C, T) -> (N, C, OT), OT = (T + 2p - K) // s + 1.  Backward: output_grad goes to the first winner.
@@ -131,7 +161,7 @@ class MaxPool1d(_MaxPool):
             yield cls(*sizes, xp=xp, dtype=dtype), shape
 
 
-class AvgPool1d(_AvgPool):
+class AvgPool1d(AvgPool):
     """y[n, c, i] = sum_k x[n, c, i s - p + k] / K: `AvgPool2d` along one axis.
 
     Shapes: (N, C, T) -> (N, C, OT), OT = (T + 2p - K) // s + 1.  Backward: dx sums output_grad / K over the windows
@@ -144,43 +174,6 @@ class AvgPool1d(_AvgPool):
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         for sizes, shape in _SEQUENCES:
             yield cls(*sizes, xp=xp, dtype=dtype), shape
-
-
-class AdaptiveAvgPool2d(Layer):
-    """y[n, c, i, j] = the mean of x over bin (i, j): rows floor(i H / OH) to ceil((i + 1) H / OH), columns alike.
-
-    Shapes: (N, C, H, W) -> (N, C, OH, OW) for any H and W; output_size 1 is the global mean.
-
-    Backward: an entry has the weight 1 / |bin| in each bin that holds it: dx = sum over those of output_grad / |bin|.
-    Where OH does not divide H, bins overlap.
-    """
-
-    array_only = new_result = new_grad = True
-
-    def __init__(self, output_size: Sizes, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
-        super().__init__(xp=xp, dtype=dtype)
-        self.output_size = check_sizes("AdaptiveAvgPool2d", "output_size", output_size, 2)
-
-    def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
-        return ({1: known[1]} if 1 in known else {}) | {2: self.output_size[0], 3: self.output_size[1]}
-
-    def forward(self, x: Array) -> Array:
-        if not math.prod(as_image(self, x, 2).shape[2:]):
-            raise ShapeMismatchError(self, f"expected an image of at least 1 x 1, got input of shape {x.shape}")
-        self.remember(x.shape[2:])
-        return adaptive_mean_pool(self.xp, x, self.output_size)
-
-    def backward(self, output_grad: Array) -> Array:
-        return adaptive_mean_pool_grad(self.xp, output_grad, self.recall())
-
-    def details(self) -> str:
-        return f"{self.output_size[0]} x {self.output_size[1]}"
-
-    @classmethod
-    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
-        yield cls(1, xp=xp, dtype=dtype), (2, 3, 4, 5)
-        yield cls((2, 3), xp=xp, dtype=dtype), (2, 2, 5, 7)
-        yield cls((3, 4), xp=xp, dtype=dtype), (1, 2, 2, 4)  # more bins than rows
 
 
 _IMAGES = [

@@ -1,28 +1,27 @@
-"""Windows out, windows back: the pair of moves under every convolution and pooling.
+"""Sliding windows and their transpose: the pair of functions under every convolution, and the geometry of pooling.
 
 A window slides over the last two axes of an image x (N, C, H, W).  Output position (i, j) sees, at kernel position
 (k, l), the input element
 
     x[n, c, i * stride - padding + k * dilation, j * stride - padding + l * dilation]        (per axis)
 
-or padding where that lies outside.  `windows_out` copies what every window sees into columns
-(C, KH, KW, OH, OW, N); `windows_back` is its transpose: it adds every column entry to the element it was copied from.
-One-dimensional data are images of height 1.
+or padding where that lies outside.  `windows_out` copies what every window sees into columns (C, KH KW, OH, OW, N);
+`windows_back` is its transpose: it adds every column entry to the element it was copied from.  One-dimensional data
+are images of height 1.
 
-The batch is the last axis of the columns, and the arrays made here lie in memory as (.., W, N) and are handed on as
-(N, C, H, W) views: the innermost runs are then long whatever the stride, and elementwise layers keep the order.
+The batch is the last axis of the columns, so that every copy consists of long runs, also with a stride.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
 
-import numpy
-
-from mtorch.arrays import Array, is_numpy
-from mtorch.kernels.memory import scratch
+from mtorch.accelerate import accelerated
+from mtorch.arrays import Array
 
 Pair = tuple[int, int]
+Area = tuple[slice, slice]  # rows and columns of an image
 
 
 class Window(NamedTuple):
@@ -35,9 +34,10 @@ class Window(NamedTuple):
 
     def out_size(self, size: Pair) -> Pair:
         """The number of positions of the window on an image of `size`."""
-        return tuple(
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        (height, width), (kernel_h, kernel_w), (stride_h, stride_w), (top, left), (apart_h, apart_w) = size, *self
+        return (
+            (height + 2 * top - apart_h * (kernel_h - 1) - 1) // stride_h + 1,
+            (width + 2 * left - apart_w * (kernel_w - 1) - 1) // stride_w + 1,
         )
 
 
@@ -57,43 +57,27 @@ def spans(window: Window, size: int, axis: int) -> tuple[tuple[slice, slice], ..
     return tuple(result)
 
 
-def windows_out(xp: ModuleType, x: Array, window: Window, fill: float = 0.0) -> Array:
-    """(N, C, H, W) -> (C, KH, KW, OH, OW, N): what every window sees, `fill` where it sees padding."""
-    return (_strided_windows_out if is_numpy(xp) else _sliced_windows_out)(xp, x, window, fill)
+def positions(window: Window, size: Pair) -> Iterator[tuple[Area, Area]]:
+    """For each kernel position in reading order: the outputs that see a real element there, and those elements."""
+    for out_rows, rows in spans(window, size[0], 0):
+        for out_columns, columns in spans(window, size[1], 1):
+            yield (out_rows, out_columns), (rows, columns)
 
 
-def _sliced_windows_out(xp, x, window, fill):
-    """One copy for every kernel position."""
-    n, c, h, w = x.shape
-    shape = (c, *window.kernel, *window.out_size((h, w)), n)
-    cols = xp.full(shape, fill, dtype=x.dtype) if any(window.padding) else xp.empty(shape, dtype=x.dtype)
-    image = x.transpose(1, 2, 3, 0)
-    for k, (out_rows, rows) in enumerate(spans(window, h, 0)):
-        for m, (out_columns, columns) in enumerate(spans(window, w, 1)):
-            cols[:, k, m, out_rows, out_columns] = image[:, rows, columns]
-    return cols
+@accelerated
+def windows_out(xp: ModuleType, x: Array, window: Window) -> Array:
+    """(N, C, H, W) -> (C, KH KW, OH, OW, N): what every window sees, zero where it sees padding."""
+    n, c, *size = x.shape
+    image = xp.ascontiguousarray(x.transpose(1, 2, 3, 0))  # one transposing copy instead of KH KW
+    columns = xp.zeros((c, window.kernel[0] * window.kernel[1], *window.out_size(size), n), dtype=x.dtype)
+    for k, (out, seen) in enumerate(positions(window, size)):
+        columns[:, k, *out] = image[:, *seen]
+    return columns
 
 
-def _strided_windows_out(xp, x, window, fill):
-    """One copy of a view of the padded image that repeats its elements by way of its strides."""
-    n, c, h, w = x.shape
-    (kernel, (top, left), (out_h, out_w)) = window.kernel, window.padding, window.out_size((h, w))
-    padded = scratch("padded", (c, h + 2 * top, w + 2 * left, n), x.dtype)
-    if top or left:
-        padded[...] = fill
-    padded[:, top : top + h, left : left + w] = x.transpose(1, 2, 3, 0)
-    by_channel, by_row, by_column, by_image = padded.strides
-    across = (by_row * window.dilation[0], by_column * window.dilation[1])
-    along = (by_row * window.stride[0], by_column * window.stride[1])
-    shape, strides = (c, *kernel, out_h, out_w, n), (by_channel, *across, *along, by_image)
-    return numpy.ndarray(shape, x.dtype, padded, 0, strides).copy()
-
-
-def windows_back(xp: ModuleType, cols: Array, size: Pair, window: Window) -> Array:
-    """(C, KH, KW, OH, OW, N) -> (N, C, H, W): the sum of everything that was copied from each element."""
-    c, n = cols.shape[0], cols.shape[-1]
-    image = xp.zeros((c, *size, n), dtype=cols.dtype)
-    for k, (out_rows, rows) in enumerate(spans(window, size[0], 0)):
-        for m, (out_columns, columns) in enumerate(spans(window, size[1], 1)):
-            image[:, rows, columns] += cols[:, k, m, out_rows, out_columns]
+def windows_back(xp: ModuleType, columns: Array, size: Pair, window: Window) -> Array:
+    """(C, KH KW, OH, OW, N) -> (N, C, H, W): the sum of everything that was copied from each element."""
+    image = xp.zeros((columns.shape[0], *size, columns.shape[-1]), dtype=columns.dtype)
+    for k, (out, seen) in enumerate(positions(window, size)):
+        image[:, *seen] += columns[:, k, *out]  # in windows_out this was columns[:, k, *out] = image[:, *seen]
     return image.transpose(3, 0, 1, 2)

@@ -1,13 +1,11 @@
 """Convolution and pooling against PyTorch: values and every gradient over a grid of options."""
 
 import itertools
-import math
 
 import numpy
 import pytest
 
-from mtorch import Sequential, layers
-from mtorch.kernels import convolution
+from mtorch import Sequential, fast, layers
 
 torch = pytest.importorskip("torch")
 
@@ -39,10 +37,19 @@ def draw(*shape, dtype="float64"):
     return numpy.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
-@pytest.fixture(params=["columns", "rows"])
+@pytest.fixture(params=["reference", "rows"])
 def body(request, monkeypatch):
-    """The generic bodies of the kernels, and the NumPy ones that large batches take."""
-    monkeypatch.setattr(convolution, "FEW_COLUMNS", 0 if request.param == "rows" else math.inf)
+    """The equations of the layers, and the body for NumPy that large batches take."""
+    if request.param == "reference":
+        with fast.disabled():
+            yield
+        return
+    if not fast.ENABLED:
+        pytest.skip("fast bodies are switched off")
+    from mtorch.fast.numpy import convolution
+
+    monkeypatch.setattr(convolution, "FEW_COLUMNS", 0)
+    yield
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, (3, 2), (1, 4), (4, 1)])

@@ -1,15 +1,15 @@
 """Convolution and pooling against loops over the definition, and the bugs that others shipped."""
 
+import contextlib
 import itertools
 import math
 
 import numpy
 import pytest
 
-from mtorch import Sequential, ShapeMismatchError, layers
+from mtorch import Sequential, ShapeMismatchError, fast, layers
 from mtorch.arrays import as_numpy
-from mtorch.kernels import convolution, pooling
-from mtorch.math.windows import Window, _sliced_windows_out, spans, windows_back, windows_out
+from mtorch.math.windows import Window, spans, windows_back, windows_out
 from mtorch.testing import check_gradients, strict
 
 rng = numpy.random.default_rng(0)
@@ -65,57 +65,91 @@ GRID = [
 ]
 
 
-@pytest.fixture(params=["columns", "rows", "rows in small parts"])
+@pytest.fixture(params=["reference", "rows", "rows in small parts"])
 def body(request, monkeypatch):
-    """Each body by itself: the generic one, the NumPy one, and that one with room for a few rows only."""
-    rows = request.param != "columns"
-    monkeypatch.setattr(convolution, "FEW_COLUMNS", 0 if rows else math.inf)
+    """The equations of the layers, the body for NumPy that large batches take, and that one with room for few rows."""
+    if request.param == "reference":
+        with fast.disabled():
+            yield
+        return
+    if not fast.ENABLED:
+        pytest.skip("fast bodies are switched off")
+    from mtorch.fast.numpy import convolution
+
+    monkeypatch.setattr(convolution, "FEW_COLUMNS", 0)
     if request.param == "rows in small parts":
         monkeypatch.setattr(convolution, "UNROLLED_BYTES", 1)
+    yield
+
+
+def convolution_of(weight, bias, window, groups=1, dtype="float64"):
+    """The layer with that weight (O, C / G, KH, KW) and that bias."""
+    o, c, *_ = weight.shape
+    layer = layers.Conv2d(c * groups, o, *window, groups, bias is not None, dtype=dtype)
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    return layer
+
+
+def forward_and_backward(layer, x, output_grad):
+    """y, dx and the gradients of the parameters."""
+    y = layer(x)
+    dx = layer.backward(output_grad)
+    return y, dx, *(parameter.grad.copy() for parameter in layer.parameters().values())
 
 
 @pytest.mark.parametrize("channels, out, groups, size, window", GRID)
-def test_convolution_and_both_gradients_are_those_of_the_definition(body, channels, out, groups, size, window):
+def test_convolution_and_its_gradients_are_those_of_the_definition(body, channels, out, groups, size, window):
     x, bias = rng.standard_normal((3, channels, *size)), rng.standard_normal(out)
     weight = rng.standard_normal((out, channels // groups, *window.kernel))
     dy = rng.standard_normal((3, out, *window.out_size(size)))
     dx, dw = loop_grads(x, weight, dy, window, groups)
-    y = convolution.convolve(numpy, x, weight, bias, window, groups)
-    numpy.testing.assert_allclose(y, loop_convolve(x, weight, bias, window, groups), rtol=0, atol=1e-12)
-    got = convolution.convolve_input_grad(numpy, dy, weight, size, window, groups)
-    numpy.testing.assert_allclose(got, dx, rtol=0, atol=1e-12)
-    got = convolution.convolve_weight_grad(numpy, x, dy, window, groups)
-    numpy.testing.assert_allclose(got, dw, rtol=0, atol=1e-12)
-    numpy.testing.assert_allclose(convolution.channel_sum(numpy, dy), dy.sum(axis=(0, 2, 3)), atol=1e-12)
+    for given in (bias, None):
+        layer = convolution_of(weight, given, window, groups)
+        wanted = loop_convolve(x, weight, given, window, groups), dx, dw, dy.sum(axis=(0, 2, 3))
+        for got, want in zip(forward_and_backward(layer, x, dy), wanted, strict=given is not None):
+            numpy.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("channels, out, groups, size, window", GRID)
+def test_a_transposed_convolution_exchanges_forward_and_input_gradient(body, channels, out, groups, size, window):
+    if any((n + 2 * p - d * (k - 1) - 1) % s for n, k, s, p, d in zip(size, *window, strict=True)):
+        size = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1
+                     for n, k, s, p, d in zip(window.out_size(size), *window, strict=True))  # fmt: skip
+    layer = layers.ConvTranspose2d(out, channels, *window, groups, dtype="float64", rng=0)
+    layer.bias.value[...] = rng.standard_normal(channels)
+    weight = layer.weight.value
+    x, g = rng.standard_normal((3, out, *window.out_size(size))), rng.standard_normal((3, channels, *size))
+    y, dw = loop_grads(g, weight, x, window, groups)
+    wanted = y + layer.bias.value[:, None, None], loop_convolve(g, weight, None, window, groups), dw, g.sum((0, 2, 3))
+    for got, want in zip(forward_and_backward(layer, x, g), wanted, strict=True):
+        numpy.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 1, 3, 0), (1, 2, 3, 0), (3, 2, 1, 0), (0, 2, 3, 1)])
-def test_the_memory_order_of_an_image_does_not_matter(body, order):
-    x, weight = rng.standard_normal((4, 3, 5, 6)), rng.standard_normal((2, 3, 3, 3))
-    dy, window = rng.standard_normal((4, 2, 5, 6)), Window((3, 3), (1, 1), (1, 1))
-
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv2d(3, 2, 3, padding=1, dtype="float64", rng=0),
+        layers.ConvTranspose2d(3, 2, 3, padding=1, dtype="float64", rng=0),
+        layers.MaxPool2d(2, dtype="float64"),
+        layers.MaxPool2d(3, 1, 1, dtype="float64"),
+        layers.AvgPool2d(3, 1, 1, dtype="float64"),
+        layers.AdaptiveAvgPool2d((2, 4), dtype="float64"),
+    ],
+    ids=repr,
+)
+def test_the_memory_order_of_an_image_does_not_matter(body, layer, order):
     def stored(a):
         return numpy.ascontiguousarray(a.transpose(order)).transpose(numpy.argsort(order))
 
-    for function, args in (
-        (convolution.convolve, (x, weight, None)),
-        (convolution.convolve_weight_grad, (x, dy)),
-        (convolution.convolve_input_grad, (dy, weight, (5, 6))),
-    ):
-        want = function(numpy, *args, window)
-        args = tuple(stored(a) if a is x or a is dy else a for a in args)
-        numpy.testing.assert_allclose(function(numpy, *args, window), want, atol=1e-12)
-    winner = pooling.max_pool(numpy, x, Window((2, 2), (2, 2)))[1]
-    for got, want in zip(
-        (*pooling.max_pool(numpy, stored(x), Window((2, 2), (2, 2))), pooling.mean_pool(numpy, stored(x), window)),
-        (*pooling.max_pool(numpy, x, Window((2, 2), (2, 2))), pooling.mean_pool(numpy, x, window)),
-        strict=True,
-    ):
-        assert (abs(got - want) < 1e-12).all()
-    g = rng.standard_normal(winner.shape)
-    for a, b in itertools.product((g, stored(g)), (winner, stored(winner))):
-        got = pooling.max_pool_grad(numpy, a, b, (5, 6), Window((2, 2), (2, 2)))
-        assert (got == pooling.max_pool_grad(numpy, g, winner, (5, 6), Window((2, 2), (2, 2)))).all()
+    x = rng.standard_normal((4, 3, 5, 6))
+    g = rng.standard_normal(layer(x).shape)
+    wanted = forward_and_backward(layer, x, g)
+    for a, b in itertools.product((x, stored(x)), (g, stored(g))):
+        layer.zero_grad()
+        for got, want in zip(forward_and_backward(layer, a, b), wanted, strict=True):
+            numpy.testing.assert_allclose(got, want, atol=1e-12)
+    layer.zero_grad()
 
 
 @pytest.mark.parametrize("layout", ["reversed", "broadcast", "read-only", "Fortran", "every second"])
@@ -180,12 +214,15 @@ def test_pooling_is_that_of_the_definition_also_at_ties(kernel, stride, padding,
     for i, j, k, m, u, v in taps(window, size):
         dx[:, :, u, v] += dy[:, :, i, j] * (number[:, :, i, j] == k * kernel[1] + m)
         spread[:, :, u, v] += dy[:, :, i, j] / (kernel[0] * kernel[1])
-    for y, winner in (pooling.max_pool(numpy, x, window), pooling._columns_max_pool(numpy, x, window)):
-        assert (y == best).all() and (winner == number).all() and winner.dtype == numpy.uint8
-    for body in (pooling.max_pool_grad, pooling._columns_max_pool_grad):
-        numpy.testing.assert_allclose(body(numpy, dy, number.astype("uint8"), size, window), dx, atol=1e-12)
-    numpy.testing.assert_allclose(pooling.mean_pool(numpy, x, window), mean, atol=1e-12)
-    numpy.testing.assert_allclose(pooling.mean_pool_grad(numpy, dy, size, window), spread, atol=1e-12)
+    sizes = {"kernel_size": kernel, "stride": stride, "padding": padding, "dtype": "float64"}
+    for switch in (contextlib.nullcontext, fast.disabled):
+        with switch():
+            y, got = forward_and_backward(layers.MaxPool2d(**sizes), x, dy)
+            assert (y == best).all()
+            numpy.testing.assert_allclose(got, dx, atol=1e-12)
+            y, got = forward_and_backward(layers.AvgPool2d(**sizes), x, dy)
+            numpy.testing.assert_allclose(y, mean, atol=1e-12)
+            numpy.testing.assert_allclose(got, spread, atol=1e-12)
 
 
 @pytest.mark.parametrize("xp", [numpy, strict])
@@ -209,7 +246,7 @@ def test_nan_goes_through_max_pooling():
         assert numpy.isnan(y).any() and not numpy.isnan(y).all()
 
 
-def test_large_max_pooling_windows_remember_numbers_beyond_a_byte():
+def test_max_pooling_windows_may_have_more_entries_than_a_byte_can_number():
     x = rng.standard_normal((2, 1, 20, 20))
     pool = layers.MaxPool2d((20, 17), 1, dtype="float64")
     y = pool(x)
@@ -233,7 +270,8 @@ def test_windows_back_is_the_transpose_of_windows_out():
     for _, _, _, size, window in GRID:
         x = rng.standard_normal((2, 3, *size))
         columns = windows_out(numpy, x, window)
-        assert (columns == _sliced_windows_out(numpy, x, window, 0.0)).all()
+        with fast.disabled():
+            assert (columns == windows_out(numpy, x, window)).all()
         other = rng.standard_normal(columns.shape)
         assert math.isclose((columns * other).sum(), (x * windows_back(numpy, other, size, window)).sum())
 
@@ -454,16 +492,11 @@ def test_results_belong_to_the_caller_also_when_a_workspace_is_used_again():
     assert (y == kept).all() and (dx == want).all()
 
 
-def test_float32_results_are_close_to_float64_in_a_large_convolution():
+def test_float32_results_are_close_to_float64_in_a_large_convolution(body):
     x, weight = rng.standard_normal((64, 32, 10, 10)), rng.standard_normal((48, 32, 3, 3))
-    window = Window((3, 3), (1, 1), (1, 1))
-    dy = rng.standard_normal((64, 48, 10, 10))
-    for function, args in (
-        (convolution.convolve, (x, weight, None)),
-        (convolution.convolve_weight_grad, (x, dy)),
-        (convolution.convolve_input_grad, (dy, weight, (10, 10))),
-    ):
-        want = function(numpy, *args, window)
-        got = function(numpy, *(a.astype("float32") if isinstance(a, numpy.ndarray) else a for a in args), window)
+    window, dy = Window((3, 3), (1, 1), (1, 1)), rng.standard_normal((64, 48, 10, 10))
+    wanted = forward_and_backward(convolution_of(weight, None, window), x, dy)
+    layer = convolution_of(weight, None, window, dtype="float32")
+    for got, want in zip(forward_and_backward(layer, *(a.astype("float32") for a in (x, dy))), wanted, strict=True):
         assert got.dtype == numpy.float32
         assert abs(got - want).max() <= 1e-5 * abs(want).max()

@@ -10,9 +10,8 @@ import numpy
 import pytest
 
 import mtorch
-from mtorch import layers
-from mtorch.kernels import convolution, passes, threads
-from mtorch.math.windows import Window
+from mtorch import fast, layers
+from mtorch.kernels import passes, threads
 
 
 class Blas:
@@ -205,21 +204,25 @@ def test_poolings_and_rectifiers_in_parts_are_the_same(blas):
         numpy.testing.assert_allclose(dx, results[0][1], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.skipif(not fast.ENABLED, reason="fast bodies are switched off")
 def test_convolutions_in_parts_are_the_same(blas, monkeypatch):
+    from mtorch.fast.numpy import convolution
+
     monkeypatch.setattr(convolution, "FEW_COLUMNS", 0)
     rng = numpy.random.default_rng(0)
-    for (c, o, groups), window in (
-        ((2, 3, 1), Window((3, 3), (1, 1), (1, 1))),
-        ((4, 6, 2), Window((2, 3), (2, 1), (1, 0))),
-        ((2, 20, 1), Window((3, 2), (1, 2), (2, 1), (1, 2))),
+    for layer in (
+        layers.Conv2d(2, 3, 3, padding=1, dtype="float64", rng=0),
+        layers.Conv2d(4, 6, (2, 3), (2, 1), (1, 0), groups=2, dtype="float64", rng=0),
+        layers.Conv2d(2, 20, (3, 2), (1, 2), (2, 1), (1, 2), dtype="float64", rng=0),
+        layers.ConvTranspose2d(2, 6, (3, 2), (1, 2), (2, 1), groups=2, dtype="float64", rng=0),
     ):
-        x, weight = rng.standard_normal((3, c, 9, 8)), rng.standard_normal((o, c // groups, *window.kernel))
-        dy = rng.standard_normal((3, o, *window.out_size((9, 8))))
-        for name, args in (
-            ("convolve", (x, weight, rng.standard_normal(o), window, groups)),
-            ("weight_grad", (x, dy, window, groups)),
-            ("input_grad", (dy, weight, (9, 8), window, groups)),
-        ):
-            rows, columns = getattr(convolution, f"_rows_{name}"), getattr(convolution, f"_columns_{name}")
-            numpy.testing.assert_allclose(rows(numpy, *args), columns(numpy, *args), rtol=0, atol=1e-12)
+        x, results = rng.standard_normal((3, layer.in_channels, 9, 8)), []
+        g = rng.standard_normal(layer(x).shape)
+        for switch in (fast.disabled, contextlib.nullcontext):
+            with switch():
+                y, dx = layer(x), layer.backward(g)
+                results.append((y, dx, layer.weight.grad.copy(), layer.bias.grad.copy()))
+                layer.zero_grad()
+        for got, want in zip(*results, strict=True):
+            numpy.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
     assert blas.record

@@ -3,5 +3,8 @@
 # ruff: noqa: I001
 
 from mtorch.fast.numpy import batch_norm  # noqa: F401
+from mtorch.fast.numpy import convolution  # noqa: F401
 from mtorch.fast.numpy import layer_norm  # noqa: F401
+from mtorch.fast.numpy import pooling  # noqa: F401
 from mtorch.fast.numpy import relu  # noqa: F401
+from mtorch.fast.numpy import windows  # noqa: F401

@@ -1,105 +1,121 @@
-"""Convolution (cross-correlation) of a batch of images and the gradients for its two factors.
+"""Convolution row by row, for batches of images.
 
-With O output channels in G groups, window position (i, j) and kernel position (k, l),
+An image row lies in memory as (C, W, N), and is unrolled along W alone, as KW copies shifted by a column each, into
+(KW * C, OW * N).  KH unrolled rows that follow one another are then the columns of one output row *as they lie*, a
+matrix without a further copy: the unrolled image is KW times the image instead of KH * KW times, its copies are long
+runs, and a product serves one output row of the whole batch, of which one call makes a stack.  Every result lies in
+memory as (H, C, W, N) and is handed on as an (N, C, H, W) view, which is what the next convolution likes to read.
 
-    y[n, o, i, j] = sum_{c, k, l} weight[o, c, k, l] * x[n, c, i * s - p + k * d, j * s - p + l * d] + bias[o]
-
-so in terms of the columns of `windows_out` it is one product a group, and so are its adjoints:
-
-    y = weight @ columns,   dweight = dy @ columns^T,   dcolumns = weight^T @ dy,   dx = windows_back(dcolumns).
-
-The generic bodies say just that.  The NumPy bodies (`_rows_...`) work on rows: an image row lies in memory as
-(C, W, N), and unrolled along W alone, KW copies shifted by a column each, as (KW * C, OW * N).  KH unrolled rows that
-follow one another are then the columns of one output row *as they lie*, a matrix without a further copy: the unrolled
-image is KW times the image instead of KH * KW times, its copies are long runs, and a product serves one output row of
-the whole batch, of which one call makes a stack.  Every result lies in memory as (H, C, W, N) and is handed on as an
-(N, C, H, W) view, which is what the next convolution likes to read.
+Where a row has few columns, and with a dilation along H, the products of `mtorch.layers.convolution` are better.
 """
 
-from types import ModuleType
+from typing import Any
 
 import numpy
 from numpy.lib.stride_tricks import as_strided
 
-from mtorch.arrays import Array, is_numpy
+from mtorch.accelerate import replace
+from mtorch.arrays import Array
 from mtorch.kernels.memory import empty, scratch
 from mtorch.kernels.threads import in_parts
-from mtorch.math.windows import Pair, Window, spans, windows_back, windows_out
+from mtorch.layers import convolution as reference
+from mtorch.layers.conv import Conv
+from mtorch.layers.conv_transpose import ConvTranspose2d
+from mtorch.layers.convolution import Convolution
+from mtorch.layers.geometry import as_image, like_input
+from mtorch.math.windows import Pair, Window, spans
 
 UNROLLED_BYTES = 1 << 22  # how much of an image is unrolled at a time
 PRODUCT_BYTES = 1 << 21  # how much of the products that add up to an image gradient
 FEW_COLUMNS = 192  # below this many columns in an output row one product for all rows is better
 
 
-def convolve(xp: ModuleType, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> Array:
+# ---------------------------------------------------------------------- the layers
+
+
+def conv(layer: Conv, x: Array) -> tuple[Array, Any]:
+    image, bias = layer.check_input(x), None if layer.bias is None else layer.bias.value
+    y = convolve(image, layer.kernels(), bias, layer.window, layer.groups)
+    return like_input(y, layer.rank), image
+
+
+def conv_grad(layer: Conv, image: Array, output_grad: Array) -> Array:
+    g = as_image(output_grad)
+    _parameter_grads(layer, image, g, g)
+    dx = convolve_input_grad(g, layer.kernels(), image.shape[2:], layer.window, layer.groups)
+    return like_input(dx, layer.rank)
+
+
+def conv_parameter_grads(layer: Conv, image: Array, output_grad: Array) -> None:
+    g = as_image(output_grad)
+    _parameter_grads(layer, image, g, g)
+
+
+def conv_transpose(layer: ConvTranspose2d, x: Array) -> tuple[Array, Any]:
+    y = convolve_input_grad(x, layer.weight.value, layer.out_size(x), layer.window, layer.groups)
+    if layer.bias is not None:
+        y += layer.bias.value[:, None, None]
+    return y, x
+
+
+def conv_transpose_grad(layer: ConvTranspose2d, x: Array, output_grad: Array) -> Array:
+    conv_transpose_parameter_grads(layer, x, output_grad)
+    return convolve(output_grad, layer.weight.value, None, layer.window, layer.groups)
+
+
+def conv_transpose_parameter_grads(layer: ConvTranspose2d, x: Array, output_grad: Array) -> None:
+    _parameter_grads(layer, output_grad, x, output_grad)
+
+
+def _parameter_grads(layer: Convolution, image: Array, dy: Array, output_grad: Array) -> None:
+    """dy are the entries that the kernel was multiplied into, or laid out from; the image is the larger side."""
+    dw = convolve_weight_grad(image, dy, layer.window, layer.groups)
+    layer.weight.accumulate(like_input(dw, layer.rank))
+    if layer.bias is not None:
+        layer.bias.accumulate(channel_sum(output_grad))
+
+
+# ---------------------------------------------------------------------- the three products
+
+
+def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
     """x (N, C, H, W), weight (O, C / G, KH, KW), bias (O,) or None -> y (N, O, OH, OW)."""
-    columns = x.shape[0] * window.out_size(x.shape[2:])[1]
-    body = _rows_convolve if _rows_pay(xp, window, columns) else _columns_convolve
-    return body(xp, x, weight, bias, window, groups)
+    if _rows_pay(window, len(x) * window.out_size(x.shape[2:])[1]):
+        return _rows_convolve(x, weight, bias, window, groups)
+    y = reference.convolve(numpy, x, weight, window, groups)
+    if bias is not None:
+        y += bias[:, None, None]
+    return y
 
 
-def convolve_weight_grad(xp: ModuleType, x: Array, dy: Array, window: Window, groups: int = 1) -> Array:
+def convolve_weight_grad(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """x (N, C, H, W), dy (N, O, OH, OW) -> dweight (O, C / G, KH, KW)."""
-    body = _rows_weight_grad if _rows_pay(xp, window, dy.shape[0] * dy.shape[3]) else _columns_weight_grad
-    return body(xp, x, dy, window, groups)
+    if _rows_pay(window, dy.shape[0] * dy.shape[3]):
+        return _rows_weight_grad(x, dy, window, groups)
+    return reference.convolve_weight_grad(numpy, x, dy, window, groups)
 
 
-def convolve_input_grad(xp: ModuleType, dy: Array, weight: Array, size: Pair, window: Window, groups: int = 1) -> Array:
-    """dy (N, O, OH, OW), weight (O, C / G, KH, KW), size (H, W) -> dx (N, C, H, W).
-
-    This is also the transposed convolution of dy.
-    """
-    body = _rows_input_grad if _rows_pay(xp, window, dy.shape[0] * dy.shape[3]) else _columns_input_grad
-    return body(xp, dy, weight, size, window, groups)
+def convolve_input_grad(dy: Array, weight: Array, size: Pair, window: Window, groups: int) -> Array:
+    """dy (N, O, OH, OW), weight (O, C / G, KH, KW), size (H, W) -> dx (N, C, H, W)."""
+    if _rows_pay(window, dy.shape[0] * dy.shape[3]):
+        return _rows_input_grad(dy, weight, size, window, groups)
+    return reference.convolve_input_grad(numpy, dy, weight, size, window, groups)
 
 
-def channel_sum(xp: ModuleType, dy: Array) -> Array:
+def channel_sum(dy: Array) -> Array:
     """dy (N, O, OH, OW) -> (O,), the gradient of a bias."""
     rows = dy.transpose(2, 1, 3, 0)
-    if not is_numpy(xp) or not rows.flags.c_contiguous or not rows.size:
+    if not rows.flags.c_contiguous or not rows.size:
         return dy.sum(axis=(0, 2, 3))
     columns = rows.shape[2] * rows.shape[3]
     return (rows.reshape(*rows.shape[:2], columns) @ numpy.ones(columns, rows.dtype)).sum(axis=0)
 
 
-# ---------------------------------------------------------------------- generic bodies
+def _rows_pay(window, columns):
+    return columns >= FEW_COLUMNS and window.dilation[0] == 1
 
 
-def _columns_convolve(xp, x, weight, bias, window, groups):
-    columns = windows_out(xp, x, window)
-    (out_h, out_w, n), w = columns.shape[3:], _by_group(weight, groups)
-    y = w @ columns.reshape(groups, w.shape[2], out_h * out_w * n)
-    y = y.reshape(len(weight), out_h, out_w, n)
-    if bias is not None:
-        y += bias[:, None, None, None]
-    return y.transpose(3, 0, 1, 2)
-
-
-def _columns_weight_grad(xp, x, dy, window, groups):
-    columns = windows_out(xp, x, window)
-    (c, kernel_h, kernel_w, out_h, out_w, n), o = columns.shape, dy.shape[1]
-    columns = columns.reshape(groups, c // groups * kernel_h * kernel_w, out_h * out_w * n)
-    g = dy.transpose(1, 2, 3, 0).reshape(groups, o // groups, out_h * out_w * n)
-    return (g @ columns.transpose(0, 2, 1)).reshape(o, c // groups, kernel_h, kernel_w)
-
-
-def _columns_input_grad(xp, dy, weight, size, window, groups):
-    n, o, out_h, out_w = dy.shape
-    g = dy.transpose(1, 2, 3, 0).reshape(groups, o // groups, out_h * out_w * n)
-    columns = _by_group(weight, groups).transpose(0, 2, 1) @ g
-    return windows_back(xp, columns.reshape(groups * weight.shape[1], *window.kernel, out_h, out_w, n), size, window)
-
-
-def _by_group(weight, groups):
-    o, c, kernel_h, kernel_w = weight.shape
-    return weight.reshape(groups, o // groups, c * kernel_h * kernel_w)
-
-
-# ---------------------------------------------------------------------- NumPy bodies
-
-
-def _rows_pay(xp, window, columns):
-    return is_numpy(xp) and columns >= FEW_COLUMNS and window.dilation[0] == 1
+# ---------------------------------------------------------------------- rows
 
 
 def _rows(image, groups):
@@ -156,7 +172,7 @@ def _walk(image, out_w, window, groups, part):
         yield slice(i, i + count), _stack(unrolled, kernel, stride, count)
 
 
-def _rows_convolve(xp, x, weight, bias, window, groups):
+def _rows_convolve(x, weight, bias, window, groups):
     (n, _, *size), (o, c, kernel_h, kernel_w) = x.shape, weight.shape
     (out_h, out_w), og, image = window.out_size(size), o // groups, _batch_last(x)
     matrix = weight.transpose(0, 2, 3, 1).reshape(groups, 1, og, kernel_h * kernel_w * c)
@@ -174,7 +190,7 @@ def _rows_convolve(xp, x, weight, bias, window, groups):
     return y.transpose(3, 1, 0, 2)
 
 
-def _rows_weight_grad(xp, x, dy, window, groups):
+def _rows_weight_grad(x, dy, window, groups):
     (_, o, out_h, out_w), (kernel_h, kernel_w) = dy.shape, window.kernel
     c, og, image, rows = x.shape[1] // groups, o // groups, _batch_last(x), _rows(dy, groups)
 
@@ -190,7 +206,7 @@ def _rows_weight_grad(xp, x, dy, window, groups):
     return dw.reshape(groups, kernel_h, kernel_w, c, og).transpose(0, 4, 3, 1, 2).reshape(o, c, kernel_h, kernel_w)
 
 
-def _rows_input_grad(xp, dy, weight, size, window, groups):
+def _rows_input_grad(dy, weight, size, window, groups):
     """A row of dx sums over the rows of dy whose windows saw it: one product for them all, then KW shifted adds.
 
     With stride s the rows i of dx with the same (i + p) % s were seen with the same kernel rows.
@@ -248,3 +264,21 @@ def _add_shifted(rows, shifted, columns):
     rows[..., where, :] = shifted[0][..., seen, :]
     for k, (seen, where) in enumerate(columns[1:], 1):
         rows[..., where, :] += shifted[k][..., seen, :]
+
+
+replace(
+    Conv,
+    numpy,
+    forward=conv,
+    backward=conv_grad,
+    backward_parameters=conv_parameter_grads,
+    multithreaded=lambda layer: True,
+)
+replace(
+    ConvTranspose2d,
+    numpy,
+    forward=conv_transpose,
+    backward=conv_transpose_grad,
+    backward_parameters=conv_transpose_parameter_grads,
+    multithreaded=lambda layer: True,
+)
