@@ -28,17 +28,10 @@ ALLOWED = {
     "initializers": {"checks"},
     "arrays": {"checks", "errors"},
     "parameter": {"arrays", "checks", "errors"},
-<<<<<<< HEAD
     "math": {"accelerate", "arrays", "math"},
     "guards": LOWEST,
     "layer": LOWEST | {"guards"},
     "container": LOWEST | {"guards", "layer"},
-=======
-    "kernels": {"arrays", "kernels", "math"},
-    "layer": {"accelerate", "arrays", "checks", "errors", "kernels", "parameter"},
-    "container": {"arrays", "kernels", "layer", "parameter"},
-    "math": {"accelerate", "arrays", "math"},
->>>>>>> 0b70eb1 (Convolution and pooling state their equations in their own files, forward beside backward; the bodies that work row by row stand in fast/)
     "layers": LOW | {"layers"},
     **{name: LOW | {"layers"} for name in CONTAINERS},
     "losses": LOW | {"losses"},
