@@ -11,6 +11,7 @@ else the number of cores). Where it cannot be asked (another BLAS, a browser), t
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
@@ -40,7 +41,7 @@ def single_threaded_blas() -> Iterator[int]:
         blas = _blas_threads()
         if not _holders:
             _threads = blas[0]() if blas else 1
-            if _threads > 1:
+            if blas and _threads > 1:
                 blas[1](1)
         _holders += 1
     try:
@@ -48,7 +49,7 @@ def single_threaded_blas() -> Iterator[int]:
     finally:
         with _lock:
             _holders -= 1
-            if not _holders and _threads > 1:
+            if blas and not _holders and _threads > 1:
                 blas[1](_threads)
 
 
@@ -178,7 +179,7 @@ class _Worker:
     def keep_off(self, core: int) -> None:
         if core != self.core:
             self.core = core
-            keep_off(self.thread.native_id, core)
+            keep_off(self.thread.native_id or 0, core)
 
 
 @cache
@@ -201,11 +202,11 @@ def _outcome(function: Callable[[range], Any], part: range) -> tuple[BaseExcepti
 
 @cache
 def _core_of_caller() -> Callable[[], int]:
-    with suppress(ImportError, OSError):
+    with suppress(ImportError, OSError):  # a browser loads no library
         import ctypes
 
         if hasattr(os, "sched_setaffinity"):
-            return getattr(ctypes.PyDLL(None), "sched_getcpu", None) or (lambda: -1)
+            return getattr(ctypes.PyDLL(None), "sched_getcpu", lambda: -1)
     return lambda: -1
 
 
@@ -217,29 +218,37 @@ def this_core() -> int:
 @cache
 def _blas_threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
     """How to ask the OpenBLAS that NumPy has loaded for its number of threads, and how to set it."""
-    return next(filter(all, _of_openblas("get_num_threads", "set_num_threads")), None)
+    get, set_ = _of_openblas("get_num_threads"), _of_openblas("set_num_threads")
+    return None if get is None or set_ is None else (get, set_)
 
 
 @cache
 def _kernels() -> str:
     """The kind of processor that OpenBLAS has chosen its kernels for."""
+    name = _of_openblas("get_corename")
+    if name is None:
+        return ""
     import ctypes
 
-    for (name,) in filter(all, _of_openblas("get_corename")):
-        name.restype = ctypes.c_char_p
-        return name().decode()
-    return ""
+    name.restype = ctypes.c_char_p
+    return name().decode()
 
 
-def _of_openblas(*names: str) -> Iterator[tuple[Callable[..., Any] | None, ...]]:
-    """Those functions of the OpenBLAS that NumPy has loaded, for every way in which its builds spell them."""
+def _of_openblas(name: str) -> Any:
+    """That function of the OpenBLAS that NumPy has loaded, in whichever way its build spells it; None if there is none.
+
+    It is called through ctypes and not through threadpoolctl: that would cost a dependency for two functions.
+    """
     with suppress(ImportError, AttributeError, OSError):  # a browser loads no library
         import ctypes
 
-        library = ctypes.PyDLL(numpy._core._multiarray_umath.__file__)
+        library = ctypes.PyDLL(sys.modules["numpy._core._multiarray_umath"].__file__)
         for prefix in ("scipy_openblas", "openblas"):
             for suffix in ("64_", ""):
-                yield tuple(getattr(library, f"{prefix}_{name}{suffix}", None) for name in names)
+                function = getattr(library, f"{prefix}_{name}{suffix}", None)
+                if function is not None:
+                    return function
+    return None
 
 
 # Until every caller says the names above.

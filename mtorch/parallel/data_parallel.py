@@ -1,7 +1,7 @@
 """A net whose batches are divided among processes."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtorch import arrays, guards
 from mtorch.arrays import Value, is_numpy
@@ -11,6 +11,9 @@ from mtorch.errors import ShapeMismatchError
 from mtorch.graph.table import leaves
 from mtorch.layer import Layer
 from mtorch.parallel.system import can_fork, cpu_count
+
+if TYPE_CHECKING:
+    from mtorch.parallel.replicas import Replicas
 
 LEAST = 2  # samples of a process; BatchNorm has nothing to compare one with
 
@@ -44,21 +47,14 @@ class DataParallel(Container):
         self.workers = cpu_count() if workers is None else check_size("DataParallel", "workers", workers)
         self.axis = check_size("DataParallel", "axis", axis, 0)
         self.out_axis = self.axis if out_axis is None else check_size("DataParallel", "out_axis", out_axis, 0)
-        self.parts, self._replicas = self.net.parts, None
+        self.parts, self.takes, self.moves_data = self.net.parts, self.net.takes, self.net.moves_data
+        self._replicas: Replicas | None = None
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         yield "", self.net
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         return self.net.infer_shape(known)
-
-    @property
-    def moves_data(self) -> bool:
-        return self.net.moves_data
-
-    @property
-    def takes(self) -> Any:
-        return self.net.takes
 
     def cast_input(self, x: Value) -> Value:
         return self.net.cast_input(x)
@@ -112,10 +108,10 @@ class DataParallel(Container):
         """Which samples each process gets, in order; one slice where this process does all."""
         if self.workers == 1 or not self.training or not can_fork() or not is_numpy(self.xp):
             return [slice(None)]
-        sizes = {a.shape[self.axis] if a.ndim > self.axis else None for a in leaves(x)}
-        if len(sizes) != 1 or None in sizes:
+        sizes = {a.shape[self.axis] if a.ndim > self.axis else -1 for a in leaves(x)}
+        n = sizes.pop() if len(sizes) == 1 else -1
+        if n < 0:
             raise ShapeMismatchError(self, f"expected one batch along axis {self.axis}, got {arrays.shape_value(x)}")
-        n = sizes.pop()
         k = max(1, min(n // LEAST, self.workers))
         return [slice(n * i // k, n * (i + 1) // k) for i in range(k)]
 

@@ -24,7 +24,8 @@ class Replicas:
     """
 
     def __init__(self, owner: Container, net: Layer, size: int):
-        self.owner, self.net, self.contents = proxy(owner), net, contents(net)  # no cycle: they end with their owner
+        self.owner: Any = proxy(owner)  # so that the workers end with their owner
+        self.net, self.contents = net, contents(net)
         self.layers = list({id(layer): layer for _, layer in net.walk()}.values())
         self.random = [layer for layer in self.layers if layer.random_state()]
         self.parameters, self.buffers = list(net.parameters().values()), owner.buffers_below
