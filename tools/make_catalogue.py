@@ -56,7 +56,7 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
     "Core": {
         "Layer contract: forward, backward, step": ("", "mtorch/layer.py", "test_conformance.py test_protocol.py"),
         "Sequential, nestable": ("Sequential", "", "test_protocol.py::test_sequential_backward_returns_the_input_gradient"),
-        "DataParallel: a batch divided among processes": ("DataParallel", "mtorch/parallel/processes.py", "test_data_parallel.py"),
+        "DataParallel: a batch divided among processes": ("DataParallel", "mtorch/parallel", "test_data_parallel.py"),
         "Module, submodules, named parameters": ("Module", "mtorch/parameter.py", "test_module.py"),
         "Graph, from a table, a formula or a Module's forward": ("Graph", "", "test_graph.py test_autodiff_examples.py"),
         "Batches and any leading axes": ("", "mtorch/layers/linear.py", "test_conformance.py"),
