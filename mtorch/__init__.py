@@ -1,6 +1,7 @@
 """mtorch: a neural-network library in which every layer carries its own hand-written derivative."""
 
 from mtorch import fast, layers, losses, optim
+from mtorch.aliases import ShapeNotMatchException
 from mtorch.bidirectional import Bidirectional
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.fork import Fork, Parallel
@@ -22,9 +23,6 @@ from mtorch.sequential import Sequential
 from mtorch.unroll import Recurrent
 
 __version__ = "0.1.0"
-
-# The original mtorch's name.
-ShapeNotMatchException = ShapeMismatchError
 
 __all__ = [
     "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "DataParallel", "Fork", "Graph",

@@ -35,7 +35,7 @@ FAMILIES = {
     "Attention and ids": "MultiHeadAttention PositionalEmbedding Embedding",
     "Operators": "Add Subtract Multiply Divide MatMul Power Maximum Minimum Exp Log Sqrt Square Abs Negative",
     "Reductions": "Sum Mean Max Min",
-    "Shapes": "Flatten Reshape Transpose Slice Select Concat Split Identity",
+    "Shapes": "Flatten Reshape Transpose Slice GetItem Concat Split Identity",
     "Containers": "Sequential Residual Fork Parallel Graph Recurrent Bidirectional DataParallel",
     "Losses": "SquareLoss MSELoss L1Loss HuberLoss CrossEntropyLoss NLLLoss BCELoss BCEWithLogitsLoss",
 }
@@ -73,7 +73,7 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         "Maximum, Minimum": ("Maximum Minimum", "", "test_operators.py"),
         "Concat, Split": ("Concat Split", "", "test_operators.py"),
         "Reshape, Flatten, Transpose": ("Reshape Flatten Transpose", "", "test_operators.py"),
-        "Slice, Select": ("Slice Select", "", "test_operators.py"),
+        "Slice, GetItem": ("Slice GetItem", "", "test_operators.py"),
     },
     "Layers": {
         "Linear": ("Linear", "", "test_protocol.py"),

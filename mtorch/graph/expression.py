@@ -16,9 +16,9 @@ from mtorch.guards import Traced
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Add, Divide, Multiply, Operator, Subtract
 from mtorch.layers.elementwise import Abs, Negative
+from mtorch.layers.get_item import GetItem
 from mtorch.layers.matmul import MatMul
 from mtorch.layers.power import Pow, Power
-from mtorch.layers.select import Select as GetItem
 from mtorch.layers.slice import Slice
 from mtorch.parameter import Buffer, Parameter
 

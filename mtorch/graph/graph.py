@@ -15,7 +15,7 @@ from mtorch.graph.schedule import NOT_WANTED, PARAMETERS, Schedule, Step
 from mtorch.graph.table import Constant, NodeTable, Template, leaves
 from mtorch.layer import Layer, home_of
 from mtorch.layers.arithmetic import Operator
-from mtorch.layers.select import completed
+from mtorch.layers.get_item import completed
 from mtorch.parameter import Buffer, Parameter
 
 Named = dict[str, Layer | Parameter | Buffer]

@@ -6,7 +6,7 @@ from mtorch import arrays, guards
 from mtorch.arrays import Array, Value
 from mtorch.graph.table import NodeTable, paths
 from mtorch.layer import Layer
-from mtorch.layers.select import Select as GetItem
+from mtorch.layers.get_item import GetItem
 
 Reader = tuple[Layer, tuple, bool]  # a layer, where in its operand it reads a value, whether that is all it reads
 

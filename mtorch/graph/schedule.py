@@ -3,7 +3,7 @@
 from typing import Any
 
 from mtorch.graph.table import NodeTable, Template, gather, leaves, mapped
-from mtorch.layers.select import Select as GetItem
+from mtorch.layers.get_item import GetItem
 
 NOT_WANTED, PARAMETERS = -1, -2  # in place of a template: no gradient is wanted, or only that of the parameters
 

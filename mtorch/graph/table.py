@@ -14,7 +14,7 @@ from mtorch import arrays
 from mtorch.arrays import Value
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
-from mtorch.layers.fixed import Fixed as ConstantOperand
+from mtorch.layers.constant_operand import ConstantOperand
 from mtorch.parameter import Buffer, Parameter
 
 Template = Any  # int | None | tuple[Template, ...]

@@ -11,7 +11,7 @@ from mtorch.errors import ShapeMismatchError
 from mtorch.layer import NO_ARRAY, Layer
 
 
-def kept(reads: str, a: Array, b: Array, y: Array) -> tuple:
+def named(reads: str, a: Array, b: Array, y: Array) -> tuple:
     """(a, b, y) with None for those that `reads` does not name."""
     return a if "a" in reads else None, b if "b" in reads else None, y if "y" in reads else None
 
@@ -24,7 +24,7 @@ class Operator(Layer):
     Backward: an entry that was stretched along an axis fed every entry of y along it, so each operand's gradient
     g * df/da, g * df/db is summed over the axes on which that operand was stretched.
 
-    A subclass defines `result`, the products `left` and `right`, and which of a, b and y these read.
+    A subclass defines `result`, the products `left` and `right`, and which of a, b and y these read: no other is kept.
     """
 
     left_reads = right_reads = ""
@@ -44,7 +44,7 @@ class Operator(Layer):
         raise NotImplementedError(f"{type(self).__name__} does not define right")
 
     def broadcast_shapes(self, a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
-        """`flow` for two: what is known of y's sizes. Only axes counted from the end are sure to meet each other."""
+        """What is known of y's sizes. Only axes counted from the end are sure to be the same one in a and b."""
         sizes = {}
         for axis in (axis for axis in a.keys() | b.keys() if axis < 0):
             n, m = a.get(axis, 1), b.get(axis, 1)
@@ -55,7 +55,7 @@ class Operator(Layer):
         return sizes
 
     def combine(self, a: Array, b: Array) -> Array:
-        """f(a, b); what does not fit is an error."""
+        """f(a, b). TypeError for two dtypes, ShapeMismatchError where the shapes do not broadcast."""
         if a.dtype != b.dtype or a.dtype.kind != "f":
             raise TypeError(f"{self!r} expected floats of one dtype, got {a.dtype} and {b.dtype}")
         try:
@@ -69,13 +69,14 @@ class Operator(Layer):
             raise ShapeMismatchError(self, f"expected a tuple of two arrays, got {shape_value(x)}")
         a, b = x
         y = self.combine(a, b)
-        self.remember(a.shape, b.shape, kept(self.left_reads + self.right_reads, a, b, y))
+        self.remember(a.shape, b.shape, named(self.left_reads + self.right_reads, a, b, y))
         return y
 
     def backward(self, output_grad: Array) -> tuple[Array, Array]:
+        g = self.cast_grad(output_grad)
         a_shape, b_shape, known = self.recall()
-        da = unbroadcast(self.left(output_grad, *known), a_shape)
-        db = unbroadcast(self.right(output_grad, *known), b_shape)
+        da = unbroadcast(self.left(g, *known), a_shape)
+        db = unbroadcast(self.right(g, *known), b_shape)
         return as_array(self.xp, da), as_array(self.xp, db)
 
     @classmethod

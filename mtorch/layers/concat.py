@@ -23,7 +23,7 @@ class Concat(Layer):
 
     Shapes: (..., D1, ...), (..., D2, ...), ... -> (..., D1 + D2 + ..., ...); all other axes agree.
 
-    Backward: each array gets its own stretch of output_grad.
+    Backward: each array gets its own stretch of g = output_grad.
     """
 
     moves_data = True
@@ -46,7 +46,9 @@ class Concat(Layer):
         return y
 
     def backward(self, output_grad: Array) -> tuple[Array, ...]:
-        return tuple(output_grad[cut] for cut in cuts(output_grad.shape, self.axis, self.recall()))
+        g = self.cast_grad(output_grad)
+        sizes = self.recall()
+        return tuple(g[cut] for cut in cuts(g.shape, self.axis, sizes))
 
     def details(self) -> str:
         return f"axis={self.axis}"
@@ -77,10 +79,13 @@ class Split(Layer):
         if not -x.ndim <= self.axis < x.ndim or x.shape[self.axis] % self.sections:
             text = f"expected axis {self.axis} to have a multiple of {self.sections} entries, got shape {x.shape}"
             raise ShapeMismatchError(self, text)
+        self.remember()
         return tuple(x[cut] for cut in cuts(x.shape, self.axis, [x.shape[self.axis] // self.sections] * self.sections))
 
     def backward(self, output_grad: tuple[Array, ...]) -> Array:
-        return self.xp.concatenate(output_grad, axis=self.axis)
+        g = self.cast_grad(output_grad)
+        self.recall()
+        return self.xp.concatenate(g, axis=self.axis)
 
     def details(self) -> str:
         return f"{self.sections}, axis={self.axis}"

@@ -22,7 +22,7 @@ class Elementwise(Layer):
         return known
 
     def check(self, x: Array) -> None:
-        """TypeError for integers, which only the room can meet: the door casts them."""
+        """TypeError for integers, which a call casts but a container's forward does not."""
         if x.dtype.kind != "f":
             raise TypeError(f"{self!r} expected floats, got {x.dtype}")
 
@@ -44,7 +44,9 @@ class Exp(Elementwise):
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        return as_array(self.xp, output_grad * self.recall())
+        g = self.cast_grad(output_grad)
+        y = self.recall()
+        return as_array(self.xp, g * y)
 
 
 class Log(Elementwise):
@@ -59,7 +61,9 @@ class Log(Elementwise):
         return as_array(self.xp, self.xp.log(x))
 
     def backward(self, output_grad: Array) -> Array:
-        return as_array(self.xp, output_grad / self.recall())
+        g = self.cast_grad(output_grad)
+        x = self.recall()
+        return as_array(self.xp, g / x)
 
 
 class Sqrt(Elementwise):
@@ -75,7 +79,9 @@ class Sqrt(Elementwise):
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        return as_array(self.xp, output_grad / (self.recall() * 2.0))
+        g = self.cast_grad(output_grad)
+        y = self.recall()
+        return as_array(self.xp, g / (2.0 * y))
 
 
 class Square(Elementwise):
@@ -87,7 +93,9 @@ class Square(Elementwise):
         return as_array(self.xp, x * x)
 
     def backward(self, output_grad: Array) -> Array:
-        return as_array(self.xp, output_grad * self.recall() * 2.0)
+        g = self.cast_grad(output_grad)
+        x = self.recall()
+        return as_array(self.xp, 2.0 * g * x)
 
 
 class Abs(Elementwise):
@@ -99,7 +107,9 @@ class Abs(Elementwise):
         return as_array(self.xp, self.xp.absolute(x))
 
     def backward(self, output_grad: Array) -> Array:
-        return as_array(self.xp, output_grad * self.xp.sign(self.recall()))
+        g = self.cast_grad(output_grad)
+        x = self.recall()
+        return as_array(self.xp, g * self.xp.sign(x))
 
 
 class Negative(Elementwise):
@@ -107,7 +117,10 @@ class Negative(Elementwise):
 
     def forward(self, x: Array) -> Array:
         self.check(x)
+        self.remember()
         return as_array(self.xp, -x)
 
     def backward(self, output_grad: Array) -> Array:
-        return as_array(self.xp, -output_grad)
+        g = self.cast_grad(output_grad)
+        self.recall()
+        return as_array(self.xp, -g)

@@ -11,7 +11,7 @@ from mtorch.layer import Layer
 
 
 class Identity(Layer):
-    """y = x, for any value.  Backward: dx = output_grad."""
+    """y = x, for any value.  Backward: dx = g."""
 
     moves_data = True
 
@@ -22,10 +22,13 @@ class Identity(Layer):
         return known
 
     def forward(self, x: Value) -> Value:
+        self.remember()
         return x
 
     def backward(self, output_grad: Value) -> Value:
-        return output_grad
+        g = self.cast_grad(output_grad)
+        self.recall()
+        return g
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

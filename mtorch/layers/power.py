@@ -50,12 +50,13 @@ class Power(Elementwise):
         return as_array(self.xp, self.raised(x, self.exponent))
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         x, p = self.recall(), self.exponent
         if p == 0:
-            return self.xp.zeros_like(output_grad)
+            return self.xp.zeros_like(g)
         if p == 1:
-            return output_grad
-        return as_array(self.xp, self.raised(x, p - 1) * output_grad * p)
+            return g
+        return as_array(self.xp, g * p * self.raised(x, p - 1))
 
     def details(self) -> str:
         return str(self.exponent)

@@ -50,11 +50,9 @@ class Reduction(Layer):
         """The shape with one entry along each of the axes."""
         return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
-    def spread(self, values: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    def repeated(self, values: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
         """The values repeated along the reduced axes, as a new array."""
-        spread = self.xp.empty(shape, values.dtype)
-        spread[...] = values.reshape(self.kept_shape(shape, axes))
-        return spread
+        return self.xp.broadcast_to(values.reshape(self.kept_shape(shape, axes)), shape).copy()
 
     def details(self) -> str:
         return ("all axes" if self.axis is None else f"axis={self.axis}") + (", keepdims=True" if self.keepdims else "")
@@ -78,7 +76,9 @@ class Sum(Reduction):
         return as_array(self.xp, x.sum(axis=axes, keepdims=self.keepdims))
 
     def backward(self, output_grad: Array) -> Array:
-        return self.spread(output_grad, *self.recall())
+        g = self.cast_grad(output_grad)
+        shape, axes = self.recall()
+        return self.repeated(g, shape, axes)
 
 
 class Mean(Reduction):
@@ -92,8 +92,9 @@ class Mean(Reduction):
         return as_array(self.xp, x.mean(axis=axes, keepdims=self.keepdims))
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         shape, axes = self.recall()
-        return self.spread(output_grad / math.prod(shape[i] for i in axes), shape, axes)
+        return self.repeated(g / math.prod(shape[i] for i in axes), shape, axes)
 
 
 class _Extremum(Reduction):
@@ -119,9 +120,10 @@ class _Extremum(Reduction):
         return rows[places].reshape(self.kept_shape(x.shape, axes) if self.keepdims else short)
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         shape, axes, order, places = self.recall()
-        rows = self.xp.zeros((output_grad.size, math.prod(shape[i] for i in axes)), output_grad.dtype)
-        rows[places] = output_grad.reshape(-1)
+        rows = self.xp.zeros((g.size, math.prod(shape[i] for i in axes)), g.dtype)
+        rows[places] = g.reshape(-1)
         back = tuple(order.index(i) for i in range(len(shape)))
         return rows.reshape(tuple(shape[i] for i in order)).transpose(back)
 

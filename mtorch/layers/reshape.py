@@ -21,7 +21,6 @@ class Reshape(Layer):
 
     moves_data = True
     array_only = True
-    new_result = new_grad = None
 
     def __init__(
         self, shape: int | tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
@@ -49,7 +48,8 @@ class Reshape(Layer):
         return x.reshape((x.shape[0],) + tuple(inner // fixed if n == -1 else n for n in self.shape))
 
     def backward(self, output_grad: Array) -> Array:
-        return output_grad.reshape(self.recall())
+        g = self.cast_grad(output_grad)
+        return g.reshape(self.recall())
 
     def details(self) -> str:
         return str(self.shape)
@@ -69,7 +69,6 @@ class Flatten(Layer):
 
     moves_data = True
     array_only = True
-    new_result = new_grad = None
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
@@ -81,7 +80,8 @@ class Flatten(Layer):
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
     def backward(self, output_grad: Array) -> Array:
-        return output_grad.reshape(self.recall())
+        g = self.cast_grad(output_grad)
+        return g.reshape(self.recall())
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

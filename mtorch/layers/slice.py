@@ -122,11 +122,12 @@ class Slice(Layer):
         return arrays.as_array(self.xp, x[self._native])
 
     def backward(self, output_grad: Array) -> Array:
-        dx = self.xp.zeros(self.recall(), output_grad.dtype)
+        g = self.cast_grad(output_grad)
+        dx = self.xp.zeros(self.recall(), g.dtype)
         if self.repeats:
-            arrays.scatter_add(self.xp, dx, self._native, output_grad)
+            arrays.scatter_add(self.xp, dx, self._native, g)
         else:
-            dx[self._native] = output_grad
+            dx[self._native] = g
         return dx
 
     def details(self) -> str:

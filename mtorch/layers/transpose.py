@@ -40,10 +40,13 @@ class Transpose(Layer):
     def forward(self, x: Array) -> Array:
         if x.ndim != len(self.axes):
             raise ShapeMismatchError(self, f"expected input with {len(self.axes)} axes, got shape {x.shape}")
+        self.remember()
         return x.transpose(self.axes)
 
     def backward(self, output_grad: Array) -> Array:
-        return output_grad.transpose(self.back)
+        g = self.cast_grad(output_grad)
+        self.recall()
+        return g.transpose(self.back)
 
     def details(self) -> str:
         return str(self.axes)

@@ -56,8 +56,10 @@ CASES = {
     "slice": (lambda **k: layers.Slice((..., slice(1, 3)), **k), lambda t: t[..., 1:3], signed(2, 3, 4)),
     "gather": (lambda **k: layers.Slice((slice(None), [2, 0, 2]), **k), lambda t: t[:, [2, 0, 2]], signed(2, 3, 4)),
     "points": (lambda **k: layers.Slice(([0, 1, 0], [2, 1, 2]), **k), lambda t: t[[0, 1, 0], [2, 1, 2]], signed(2, 3)),
-    "times": (lambda **k: layers.Fixed(layers.Multiply(**k), right=[1, -2]), lambda t: t * T([1, -2]), signed(3, 2)),
-    "constant power": (lambda **k: layers.Fixed(layers.Pow(**k), left=2.5), lambda t: 2.5**t, signed(3, 2)),
+    "times": (
+        lambda **k: layers.ConstantOperand(layers.Multiply(**k), right=[1, -2]), lambda t: t * T([1, -2]), signed(3, 2),
+    ),
+    "constant power": (lambda **k: layers.ConstantOperand(layers.Pow(**k), left=2.5), lambda t: 2.5**t, signed(3, 2)),
 }  # fmt: skip
 
 

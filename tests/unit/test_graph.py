@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import mtorch
 from mtorch import BackwardError, Buffer, Fork, Graph, Input, Layer, Parameter, Sequential, ShapeMismatchError, layers
 from mtorch.layer import EMPTY
-from mtorch.layers import Add, Linear, Multiply, Select, Split, Subtract, Tanh
+from mtorch.layers import Add, GetItem, Linear, Multiply, Split, Subtract, Tanh
 from mtorch.testing import check_gradients, strict
 
 rng = numpy.random.default_rng(0)
@@ -365,12 +365,12 @@ def test_unread_parts_of_a_tuple_have_zero_gradient():
     both = Graph.of((parts[0] + parts[0], parts), dtype="float64")
     assert check_gradients(both, (2, 6)) < 1e-8
     nested = Fork(Fork(Tanh(), linear()), linear(3, 2))(x)
-    assert check_gradients(Graph.of(Select(1)(nested[0]) * 2.0), (4, 3)) < 1e-8
+    assert check_gradients(Graph.of(GetItem(1)(nested[0]) * 2.0), (4, 3)) < 1e-8
 
 
 def test_an_input_may_be_a_tuple():
     pair = Input("pair")
-    graph = Graph.of(Select(0)(pair) * 2.0 + Select(0)(pair), dtype="float64")
+    graph = Graph.of(GetItem(0)(pair) * 2.0 + GetItem(0)(pair), dtype="float64")
     graph((ONES, ONES))
     first, second = graph.backward(ONES)
     assert_array_equal(first, 3 * ONES)
@@ -676,17 +676,17 @@ def test_integer_inputs_of_computing_layers_become_floats_and_lists_are_taken():
 
 def test_parts_of_a_tuple_are_admitted_each_in_its_kind():
     pair = Input("pair")
-    graph = Graph.of(Ids()((Select(0)(pair), Select(-1)(pair))))
+    graph = Graph.of(Ids()((GetItem(0)(pair), GetItem(-1)(pair))))
     assert graph(([1, 2], [[1], [2]])).shape == (2, 3)
     grads = graph.backward(numpy.ones((2, 3)))
     assert grads[0] is None and grads[1].shape == (2, 1)
-    graph = Graph.of(Ids()((Select(-1)(pair), Select(0)(pair))))
+    graph = Graph.of(Ids()((GetItem(-1)(pair), GetItem(0)(pair))))
     assert graph(([[1], [2]], [1, 2])).shape == (2, 3)
 
 
 def test_ids_that_are_a_part_of_a_tuple_are_checked_at_the_door():
     pair = Input("pair")
-    graph = Graph.of(layers.Embedding(4, 3, xp=strict)(Select(0)(pair)) * Select(1)(pair))
+    graph = Graph.of(layers.Embedding(4, 3, xp=strict)(GetItem(0)(pair)) * GetItem(1)(pair))
     with pytest.raises(ValueError, match=r"expected ids in \[0, 4\), got 4"):
         graph(([1, 4], [[1], [2]]))
 

@@ -222,14 +222,14 @@ def test_split_gives_equal_parts_and_refuses_others():
 
 
 def test_select_undoes_fork_and_leaves_zeros_for_the_branch_it_did_not_take():
-    net = Sequential(layers.Split(2, -1), layers.Select(1))
+    net = Sequential(layers.Split(2, -1), layers.GetItem(1))
     y = net(DATA)
     assert_array_equal(y, DATA[..., 2:].astype("float32"))
     assert_array_equal(net.backward(y), numpy.concatenate([numpy.zeros_like(y), y], axis=-1))
     with pytest.raises(ShapeMismatchError, match="entry at position 2"):
-        layers.Select(2)((DATA, DATA))
+        layers.GetItem(2)((DATA, DATA))
     with pytest.raises(ShapeMismatchError, match="expected a tuple"):
-        layers.Select(0)(DATA)
+        layers.GetItem(0)(DATA)
 
 
 def test_transpose_takes_a_full_permutation():
@@ -293,23 +293,25 @@ def test_later_edits_of_an_index_array_change_nothing():
 def test_integers_are_moved_as_integers_and_have_no_gradient():
     ids = numpy.array([[1, 2], [3, 4]])
     for layer in (layers.Slice((0, [1, 1])), layers.Concat(0), layers.Transpose((1, 0))):
-        y = layer.forward((ids, ids) if isinstance(layer, layers.Concat) else ids)
-        assert y.dtype == ids.dtype and layer.backward(None) is None
+        x = (ids, ids) if isinstance(layer, layers.Concat) else ids
+        assert layer.forward(x).dtype == ids.dtype
+        net = Sequential(layer, layers.Embedding(5, 3, rng=0))
+        assert net.backward(numpy.ones_like(net(x))) is None
 
 
 # ---------------------------------------------------------------------- constants
 
 
 def test_fixed_is_the_operator_with_a_constant_that_is_no_state():
-    layer = layers.Fixed(layers.Divide(dtype="float64"), left=6)
+    layer = layers.ConstantOperand(layers.Divide(dtype="float64"), left=6)
     y, dx = through(layer, numpy.array([2.0, 3.0]))
     assert_allclose(y, [3, 2])
     assert_allclose(dx, [-1.5, -2 / 3])
-    assert layer.state_dict() == {} and repr(layer) == "Fixed(Divide, left=6)"
+    assert layer.state_dict() == {} and repr(layer) == "ConstantOperand(Divide, left=6)"
 
 
 def test_fixed_casts_its_constant_anew_from_what_was_given():
-    layer = layers.Fixed(layers.Add(), right=0.1)
+    layer = layers.ConstantOperand(layers.Add(), right=0.1)
     assert layer(0.0).dtype == numpy.float32
     assert layer.to(dtype="float64")(0.0) == 0.1
     assert layer.to(xp=strict)(0.0).get() == numpy.float32(0.1)
@@ -317,17 +319,17 @@ def test_fixed_casts_its_constant_anew_from_what_was_given():
 
 def test_later_edits_of_a_constant_array_change_nothing():
     given = numpy.ones(2)
-    layer = layers.Fixed(layers.Add(dtype="float64"), right=given)
+    layer = layers.ConstantOperand(layers.Add(dtype="float64"), right=given)
     given[:] = 7
     assert_array_equal(layer(numpy.zeros(2)), [1, 1])
 
 
 def test_fixed_needs_an_operator_and_one_constant():
     with pytest.raises(TypeError, match="operator of two"):
-        layers.Fixed(layers.Exp(), right=1.0)
+        layers.ConstantOperand(layers.Exp(), right=1.0)
     for constants in ({}, {"left": 1.0, "right": 1.0}):
         with pytest.raises(ValueError, match="one constant"):
-            layers.Fixed(layers.Add(), **constants)
+            layers.ConstantOperand(layers.Add(), **constants)
 
 
 # ---------------------------------------------------------------------- functions of data

@@ -7,19 +7,19 @@ from typing import Any
 from mtorch import arrays
 from mtorch.arrays import Array, as_array, unbroadcast
 from mtorch.layer import Layer
-from mtorch.layers.arithmetic import Divide, Multiply, Operator, Subtract, kept
+from mtorch.layers.arithmetic import Divide, Multiply, Operator, Subtract, named
 from mtorch.layers.matmul import MatMul
 from mtorch.layers.power import Pow
 from mtorch.parameter import Buffer
 
 
-class Fixed(Layer):
+class ConstantOperand(Layer):
     """y = f(x, c), or f(c, x) with `left=c`: an operator on one array, because the other operand is a constant.
 
     operator: Add, Multiply, MatMul, ...  left, right: the constant, one of both: a number or an array. It is no
     parameter and not part of the state dict; a copy in another dtype casts it anew from what was given.
 
-    Shapes: as the operator's.  Backward: g df/dx, summed over the axes on which x was stretched; c is not asked.
+    Shapes: as the operator's.  Backward: g df/dx, summed over the axes on which x was stretched; c has no gradient.
     """
 
     array_only = True
@@ -35,12 +35,12 @@ class Fixed(Layer):
         rng: Any = None,
     ):
         if not isinstance(operator, Operator):
-            raise TypeError(f"Fixed expected an operator of two arrays, got {operator!r}")
+            raise TypeError(f"ConstantOperand expected an operator of two arrays, got {operator!r}")
         if (left is None) == (right is None):
-            raise ValueError("Fixed expected one constant, left or right")
+            raise ValueError("ConstantOperand expected one constant, left or right")
         super().__init__(xp=xp or operator.xp, dtype=dtype or operator.dtype)
         given = right if left is None else left
-        given = given if arrays.array_module(given) else arrays.host_array(given, "Fixed")
+        given = given if arrays.array_module(given) else arrays.host_array(given, "ConstantOperand")
         self.operator, self.on_left = operator, left is not None
         self.given = given.copy()
         self.constant = Buffer(self.given, persistent=False)
@@ -63,13 +63,14 @@ class Fixed(Layer):
         operator, c = self.operator, self.constant.value
         a, b = (c, x) if self.on_left else (x, c)
         y = operator.combine(a, b)
-        self.remember(x.shape, kept(operator.right_reads if self.on_left else operator.left_reads, a, b, y))
+        self.remember(x.shape, named(operator.right_reads if self.on_left else operator.left_reads, a, b, y))
         return y
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
         shape, known = self.recall()
         product = self.operator.right if self.on_left else self.operator.left
-        return as_array(self.xp, unbroadcast(product(output_grad, *known), shape))
+        return as_array(self.xp, unbroadcast(product(g, *known), shape))
 
     def details(self) -> str:
         c = self.given
