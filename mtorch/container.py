@@ -146,7 +146,8 @@ def _take(layer: Layer) -> _Memories:
 class Container(Layer):
     """A layer that calls layers. It takes its array module and dtype from those that have parameters.
 
-    `children()` names the layers; subclasses whose layers are not plain attributes override it.
+    `children()` names the layers; subclasses whose layers are not plain attributes override it. A forward runs the
+    layers by a Tape and ends with `self.remember(tape)` and `return self.returns(y)`.
     """
 
     has_tape = True

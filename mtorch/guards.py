@@ -86,7 +86,9 @@ def checked_forward(layer: "Layer", x: Value) -> Value:
         if x.__class__ in NO_ARRAY and layer.array_only:
             refuse_value(layer, x)
         y = layer.forward(x)
-        return layer.returns(y if y.__class__ is layer.xp.ndarray else as_value(layer, y))
+        if y.__class__ is not layer.xp.ndarray:
+            y = as_value(layer, y)
+        return y if layer.has_tape else layer.returns(y)
     except BaseException:
         for buffer, value in buffers:
             buffer.value = value

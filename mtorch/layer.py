@@ -85,7 +85,7 @@ class Layer:
 
     def step(self, lr: float) -> None:
         for item in vars(self).values():
-            if isinstance(item, Parameter | Layer):
+            if isinstance(item, MOVED):
                 item.step(lr)
 
     def zero_grad(self) -> None:
@@ -318,6 +318,9 @@ class Layer:
         An input is a shape, a tuple of shapes, or a function of (xp, rng) that returns the value itself.
         """
         raise NotImplementedError(f"{cls.__name__} needs examples() for its proofs")
+
+
+MOVED = (Parameter, Layer)
 
 
 def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:

@@ -49,7 +49,7 @@ class Module(Layer):
     _tracing = False
 
     def __init__(self, net: Layer | None = None, *, input_grad: bool = False):
-        name, described = type(self).__name__, self._describes()
+        name, described = type(self).__name__, type(self).forward is not Module.forward
         if described and net is not None:
             raise TypeError(f"{name} defines forward, so its super().__init__() takes no net, got {net!r}")
         if not described and not isinstance(net, Layer):
@@ -58,7 +58,7 @@ class Module(Layer):
         if net is not None:
             self.net = net.core()
         self.input_grad = check_flag(name, "input_grad", input_grad)
-        self._memory, self._returned = EMPTY, None
+        self._memory, self._returned, self._described = EMPTY, None, described
 
     # ------------------------------------------------------------------ the net
 
@@ -67,10 +67,11 @@ class Module(Layer):
 
         The graph is traced at the first use, and again at the first use after another layer was assigned.
         """
-        if "_memory" not in vars(self):
+        own = vars(self)
+        if "_memory" not in own:
             raise TypeError(f"{type(self).__name__}.__init__ must begin with super().__init__()")
-        if not self._describes():
-            return self.net.core()
+        if not self._described:
+            return self.net
         if self._graph is None or self._changed():
             return self.retrace()
         return self._graph
@@ -102,13 +103,9 @@ class Module(Layer):
         self._traced = now
         return self._graph is not None and self._graph.named != dict(named_items(self))
 
-    def _describes(self) -> bool:
-        """Whether the class describes its net by a forward of its own."""
-        return type(self).forward is not Module.forward
-
     def _source(self) -> Layer | None:
         """Where array module, dtype and mode are read: the net, and before tracing a layer among the attributes."""
-        if self._graph is not None or not self._describes():
+        if self._graph is not None or not self._described:
             return self.core()
         layers = [item for _, item in named_items(self) if isinstance(item, Layer)]
         return next((layer for layer in layers if layer.parameters()), layers[0] if layers else None)
@@ -133,7 +130,7 @@ class Module(Layer):
         self.core().training = mode
 
     def own(self, kind: Any) -> Iterator[tuple[str, Any]]:
-        return iter(()) if self._describes() else super().own(kind)
+        return iter(()) if self._described else super().own(kind)
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         return self.core().children()

@@ -79,6 +79,10 @@ class Sequential(Container):
         if tape.calls and g is not None:
             tape.pull_parameters(g)
 
+    def step(self, lr: float) -> None:
+        for layer in self.with_parameters:
+            layer.step(lr)
+
     def place(self, layer: Layer, position: int) -> str:
         return f"layer {position} of Sequential"
 
