@@ -1,4 +1,4 @@
-"""Every fast body gives what the reference gives that it replaces, and never takes the place of what a user overrides."""
+"""Every fast body gives what its reference gives, and never takes the place of what a user overrides."""
 
 import copy
 import pickle
