@@ -169,6 +169,7 @@ class _LayerSubject(_Subject):
         self.random = [(each, each.random_state()) for each in below]
         self.buffers = [(buffer, buffer.value) for each in below for _, buffer in each.own(Buffer)]
         y = self.forward()
+        self._check_draws(y, self.forward())
         self.cotangent = arrays.map_value(
             lambda part: self.layer.xp.asarray(rng.standard_normal(part.shape), dtype=dtype)
             if part.dtype.kind == "f" else None, y
@@ -180,6 +181,16 @@ class _LayerSubject(_Subject):
         for buffer, value in self.buffers:
             buffer.value = value
         return self.layer(self.inputs)
+
+    def _check_draws(self, first: Value, second: Value) -> None:
+        """GradientError for a layer whose random numbers are not those of its `random_state`."""
+        for (path, a), (_, b) in zip(_leaves(first, "y"), _leaves(second, "y"), strict=True):
+            a, b = arrays.as_numpy(a), arrays.as_numpy(b)
+            if not numpy.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
+                raise GradientError(
+                    f"{self}: {path} of two calls from one random_state differs. A layer that draws random numbers draws "
+                    "them from a seed and a counter, and has random_state() and set_random_state(state) for both"
+                )
 
     def objective(self) -> Any:
         pairs = zip(_leaves(self.forward(), "y"), _leaves(self.cotangent, "y"), strict=True)

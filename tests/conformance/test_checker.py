@@ -212,3 +212,24 @@ def test_the_message_names_the_worst_entry():
 
     with pytest.raises(GradientError, match=r"input\[1, 2\]"):
         check_gradients(OneEntry(), (4, 3))
+
+
+class Noisy(Layer):
+    """Draws from a generator that nobody can set back."""
+
+    def __init__(self):
+        super().__init__()
+        self.rng = numpy.random.default_rng(0)
+
+    def forward(self, x):
+        self.remember()
+        return x + self.rng.standard_normal(x.shape)
+
+    def backward(self, output_grad):
+        self.recall()
+        return output_grad
+
+
+def test_a_layer_that_draws_without_a_random_state_is_told_what_is_missing():
+    with pytest.raises(GradientError, match=r"Noisy\(\): y of two calls.*random_state\(\) and set_random_state"):
+        check_gradients(Noisy(), (4, 3))

@@ -127,6 +127,25 @@ def test_a_wrong_output_gradient_changes_nothing(cls, index):
 
 
 @every_layer
+def test_random_numbers_are_those_of_the_random_state(cls, index):
+    """Drawn anew in each training call, again from the same state, the same in a copy, and none in predict."""
+    layer, x = example(cls, index)
+    random = [each for _, each in layer.walk() if each.random_state()]
+    states = [each.random_state() for each in random]
+    y, twin = host(layer(x)), copy.deepcopy(layer)
+    drawn = [each.random_state() for each in random]
+    layer.predict(x)
+    assert [each.random_state() for each in random] == drawn
+    assert_same(host(twin(x)), host(layer(x)))
+    for each, state in zip(random, states, strict=True):
+        each.set_random_state(state)
+    assert_same(host(layer(x)), y)
+    for each in random:
+        with pytest.raises(ValueError, match="random state"):
+            each.set_random_state({"seed": -1})
+
+
+@every_layer
 def test_backward_parameters_gives_the_same_parameter_gradients(cls, index):
     layer, x = example(cls, index)
     _, _, expected = run(layer, x)
