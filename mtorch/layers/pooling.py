@@ -19,7 +19,7 @@ from mtorch.layers.geometry import (
     like_input,
     make_window,
 )
-from mtorch.math.windows import Window, positions
+from mtorch.math.windows import Window, positions, spans
 
 
 def max_pool(xp: ModuleType, x: Array, window: Window) -> Array:
@@ -37,12 +37,35 @@ def max_pool_grad(xp: ModuleType, x: Array, y: Array, dy: Array, window: Window)
     That is the largest one. Where y is NaN, it is the first one.
     """
     dx = xp.zeros_like(x)
-    open = xp.ones_like(y, dtype=bool)  # windows whose winner is still to come
+    unclaimed = xp.ones_like(y, dtype=bool)  # windows whose winner is still to come
     for out, seen in positions(window, x.shape[2:]):
-        wins = open[:, :, *out] & ~(x[:, :, *seen] < y[:, :, *out])
-        dx[:, :, *seen] += xp.where(wins, dy[:, :, *out], 0)
-        open[:, :, *out] &= ~wins
+        wins = unclaimed[:, :, *out] & ~(x[:, :, *seen] < y[:, :, *out])
+        dx[:, :, *seen] += dy[:, :, *out] * wins
+        unclaimed[:, :, *out] &= ~wins
     return dx
+
+
+def window_sums(xp: ModuleType, x: Array, window: Window, axis: int) -> Array:
+    """Along one axis of the image: y[i] = sum_k x[i s - p + k]."""
+    y = _zeros(xp, x, window.out_size(x.shape[2:])[axis - 2], axis)
+    for out, seen in spans(window, x.shape[axis], axis - 2):
+        y[_at(axis, out)] += x[_at(axis, seen)]
+    return y
+
+
+def window_sums_grad(xp: ModuleType, dy: Array, size: int, window: Window, axis: int) -> Array:
+    dx = _zeros(xp, dy, size, axis)
+    for out, seen in spans(window, size, axis - 2):
+        dx[_at(axis, seen)] += dy[_at(axis, out)]  # in window_sums this was y[out] += x[seen]
+    return dx
+
+
+def _zeros(xp: ModuleType, like: Array, size: int, axis: int) -> Array:
+    return xp.zeros_like(like, shape=like.shape[:axis] + (size,) + like.shape[axis + 1 :])
+
+
+def _at(axis: int, entries: slice) -> tuple[slice, ...]:
+    return (slice(None),) * axis + (entries,)
 
 
 class _Pool(Layer):
@@ -97,30 +120,29 @@ class MaxPool(_Pool):
 
 
 class AvgPool(_Pool):
-    """The mean of every window, for images and for sequences, which are images of height 1."""
+    """The mean of every window, for images and for sequences, which are images of height 1.
+
+    The sum over a window is the sum along W of the sums along H.
+    """
 
     def forward(self, x: Array) -> Array:
         image = self.check_input(x)
-        n, c, *size = image.shape
-        self.remember(size)
-        y = self.xp.zeros_like(image, shape=(n, c, *self.window.out_size(size)))
-        for out, seen in positions(self.window, size):
-            y[:, :, *out] += image[:, :, *seen]
-        return like_input(y / math.prod(self.window.kernel), self.rank)
+        self.remember(image.shape[2:])
+        sums = window_sums(self.xp, window_sums(self.xp, image, self.window, axis=2), self.window, axis=3)
+        return like_input(sums / math.prod(self.window.kernel), self.rank)
 
     def backward(self, output_grad: Array) -> Array:
-        g = as_image(self.cast_grad(output_grad)) / math.prod(self.window.kernel)
-        size = self.recall()
-        dx = self.xp.zeros_like(g, shape=(*g.shape[:2], *size))
-        for out, seen in positions(self.window, size):
-            dx[:, :, *seen] += g[:, :, *out]  # in forward this was y[:, :, *out] += image[:, :, *seen]
-        return like_input(dx, self.rank)
+        g = as_image(self.cast_grad(output_grad))
+        h, w = self.recall()
+        share = g / math.prod(self.window.kernel)
+        columns = window_sums_grad(self.xp, share, w, self.window, axis=3)
+        return like_input(window_sums_grad(self.xp, columns, h, self.window, axis=2), self.rank)
 
 
 class MaxPool2d(MaxPool):
     """y[n, c, i, j] = max_{k, l} x[n, c, i s - p + k, j s - p + l]; padding never wins.
 
-    Shapes: (N, C, H, W) -> (N, C, OH, OW), OH = (H + 2p - KH) // s + 1.  Remembers which (k, l) won, a byte an output.
+    Shapes: (N, C, H, W) -> (N, C, OH, OW), OH = (H + 2p - KH) // s + 1.  Remembers x and y.
 
     Backward: y is a copy of one entry, so the whole of its gradient goes there; of equal ones the first in reading
     order wins. Where windows overlap, an entry that won several times gets the sum.

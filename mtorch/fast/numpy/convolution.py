@@ -68,7 +68,7 @@ def conv_transpose_parameter_grads(layer: ConvTranspose2d, x: Array, output_grad
 
 
 def _parameter_grads(layer: Convolution, image: Array, dy: Array, output_grad: Array) -> None:
-    """dy are the entries that the kernel was multiplied into, or laid out from; the image is the larger side."""
+    """image: what the windows slide over; dy: what stands at their positions. One of the two is the output gradient."""
     dw = convolve_weight_grad(image, dy, layer.window, layer.groups)
     layer.weight.accumulate(like_input(dw, layer.rank))
     if layer.bias is not None:
