@@ -20,25 +20,26 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "conformance")]
 
 from harness import examples, final_classes  # noqa: E402
 
+from mtorch import losses  # noqa: E402
 from mtorch.layer import Layer  # noqa: E402
 from mtorch.losses.base import LossFunction  # noqa: E402
 
 CLASSES = {cls.__name__: cls for base in (Layer, LossFunction) for cls in final_classes(base)}
-FAMILIES = {
-    "Linear": "Linear",
-    "Activations": "ReLU LeakyReLU ELU GELU SiLU Softplus Hardtanh Sigmoid Tanh Softmax LogSoftmax",
-    "Convolution": "Conv1d Conv2d ConvTranspose2d",
-    "Pooling": "MaxPool1d MaxPool2d AvgPool1d AvgPool2d AdaptiveAvgPool2d",
-    "Normalisation": "BatchNorm1d BatchNorm2d LayerNorm GroupNorm RMSNorm",
-    "Regularisation": "Dropout",
-    "Sequences": "RNN GRU LSTM RNNCell GRUCell LSTMCell",
-    "Attention and ids": "MultiHeadAttention PositionalEmbedding Embedding",
-    "Operators": "Add Subtract Multiply Divide MatMul Power Maximum Minimum Exp Log Sqrt Square Abs Negative",
-    "Reductions": "Sum Mean Max Min",
-    "Shapes": "Flatten Reshape Transpose Slice GetItem Concat Split Identity",
-    "Containers": "Sequential Residual Fork Parallel Graph Recurrent Bidirectional DataParallel",
-    "Losses": "SquareLoss MSELoss L1Loss HuberLoss CrossEntropyLoss NLLLoss BCELoss BCEWithLogitsLoss",
-}
+
+
+def families() -> dict[str, str]:
+    """The names of the classes by family: the headings of `mtorch/layers/__init__.py`, the containers and the losses."""
+    found: dict[str, str] = {}
+    for part in (ROOT / "mtorch" / "layers" / "__init__.py").read_text().split("\n# ")[1:]:
+        heading, _, lines = part.partition("\n")
+        found[heading] = " ".join(re.findall(r"(\w+) as \w+", lines))
+    del found["Other names"]
+    found["Containers"] = "Sequential Residual Fork Parallel Graph Recurrent Bidirectional DataParallel"
+    found["Losses"] = " ".join(name for name in losses.__all__ if name in CLASSES)
+    return found
+
+
+FAMILIES = families()
 PLACES = {
     "Optimizers": ("mtorch/optim", "SGD (momentum, Nesterov), Adagrad, RMSprop, Adadelta, Adam, AdamW"),
     "Schedules": (

@@ -1,16 +1,14 @@
 """Loss functions: value and gradient together."""
 
-from mtorch.losses.base import Loss, LossFunction
-from mtorch.losses.bce import BCELoss
-from mtorch.losses.bce_with_logits import BCEWithLogitsLoss
-from mtorch.losses.cross_entropy import CrossEntropyLoss
-from mtorch.losses.huber import HuberLoss
-from mtorch.losses.l1 import L1Loss
-from mtorch.losses.mse import MSELoss
-from mtorch.losses.nll import NLLLoss
-from mtorch.losses.square import SquareLoss
+from mtorch.losses.base import Loss as Loss
+from mtorch.losses.base import LossFunction as LossFunction
+from mtorch.losses.bce import BCELoss as BCELoss
+from mtorch.losses.bce_with_logits import BCEWithLogitsLoss as BCEWithLogitsLoss
+from mtorch.losses.cross_entropy import CrossEntropyLoss as CrossEntropyLoss
+from mtorch.losses.huber import HuberLoss as HuberLoss
+from mtorch.losses.l1 import L1Loss as L1Loss
+from mtorch.losses.mse import MSELoss as MSELoss
+from mtorch.losses.nll import NLLLoss as NLLLoss
+from mtorch.losses.square import SquareLoss as SquareLoss
 
-__all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "L1Loss", "Loss", "LossFunction", "MSELoss",
-    "NLLLoss", "SquareLoss",
-]  # fmt: skip
+__all__ = [name for name, item in globals().items() if isinstance(item, type)]

@@ -188,8 +188,8 @@ class _LayerSubject(_Subject):
             a, b = arrays.as_numpy(a), arrays.as_numpy(b)
             if not numpy.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
                 raise GradientError(
-                    f"{self}: {path} of two calls from one random_state differs. A layer that draws random numbers draws "
-                    "them from a seed and a counter, and has random_state() and set_random_state(state) for both"
+                    f"{self}: {path} of two calls from one random_state differs. A layer that draws random numbers "
+                    "draws them from a seed and a counter, and has random_state() and set_random_state(state) for both"
                 )
 
     def objective(self) -> Any:
