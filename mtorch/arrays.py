@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 
@@ -170,15 +170,6 @@ def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> Non
     xp.add.at(target, index, values)
 
 
-class Direction(NamedTuple):
-    """A direction that is computed where it is used: `function(out, lr, value, *arrays)` writes lr * direction into
-    `out` and returns it. It is called with parts of equal shape, so it works entry by entry.
-    """
-
-    function: Callable[..., Array]
-    arrays: tuple[Array, ...]
-
-
 _faults: dict[str, Array] = {}
 
 
@@ -206,67 +197,19 @@ def raise_deferred() -> None:
             raise ValueError(text)
 
 
-def on_cache_line(x: Array) -> Array:
-    """A C-ordered copy; on the host it begins on a cache line, so that a vector register is filled from one line."""
-    if type(x) is not numpy.ndarray:
-        return x.copy()
-    copy = _aligned(numpy.empty, x.size, x.dtype).reshape(x.shape)
-    copy[...] = x
-    return copy
-
-
-def zeros_on_cache_line(xp: ModuleType, size: int, dtype: numpy.dtype) -> Array:
-    """A vector of zeros, begun as above; many of them take no memory before they are written to."""
-    return _aligned(numpy.zeros, size, dtype) if xp is numpy else xp.zeros(size, dtype)
-
-
-def _aligned(make: Callable[..., Array], size: int, dtype: numpy.dtype) -> Array:
-    count = size * dtype.itemsize
-    room = make(count + LINE, numpy.uint8)
-    start = -room.ctypes.data % LINE
-    return room[start : start + count].view(dtype)
-
-
 def descend(value: Array, grad: Array, lr: float) -> None:
     """value -= lr * grad, in place; `grad` is used up. What is too large becomes inf or NaN, and no error.
 
     An error would leave a net half moved. NumPy raises it after it has written the result.
     """
-    if type(value) is not numpy.ndarray:
-        value -= grad * lr
-    elif value.size <= 8 * LARGE_BLOCK or not value.flags.c_contiguous:
-        try:
-            grad *= constant(numpy, lr, value.dtype)
-        except ACCIDENTS:
-            pass
-        try:
-            value -= grad
-        except ACCIDENTS:
-            pass
-    else:
-        with numpy.errstate(over="ignore", invalid="ignore"):
-            follow(value, Direction(_scaled, (grad,)), lr)
-
-
-def follow(value: Array, direction: Array | Direction, lr: float) -> None:
-    """value -= lr * direction, in place. Large host arrays go block by block, so that the passes share a cache."""
-    if direction.__class__ is not Direction:
-        value -= direction * lr
-        return
-    function, others = direction
-    if value.size <= 2 * LARGE_BLOCK or type(value) is not numpy.ndarray or not value.flags.c_contiguous:
-        value -= function(array_module(value).empty_like(value), lr, value, *others)
-        return
-    flat = [array.reshape(-1) for array in (value, *others)]
-    scratch = numpy.empty(LARGE_BLOCK, value.dtype)
-    for start in range(0, value.size, LARGE_BLOCK):
-        parts = [array[start : start + LARGE_BLOCK] for array in flat]
-        part = parts[0]
-        part -= function(scratch[: part.size], lr, *parts)
-
-
-def _scaled(out: Array, lr: float, value: Array, direction: Array) -> Array:
-    return numpy.multiply(direction, lr, out)
+    try:
+        grad *= lr
+    except ACCIDENTS:
+        pass
+    try:
+        value -= grad
+    except ACCIDENTS:
+        pass
 
 
 def module_for(device: str) -> ModuleType:

@@ -2,7 +2,8 @@
 
 A file holds the state dict under its own names, so any reader of `.npz` or `.safetensors` can use it, and one entry
 more, `__mtorch__`: a JSON text with the optimizer's state, the random layers' state and what the user added. Arrays in
-there stand as entries of their own, named `__mtorch__.0`, `__mtorch__.1`, ...
+there stand as entries of their own, named `__mtorch__.0`, `__mtorch__.1`, ... The text begins with the number of the
+format. Format 1 had other names and numbers for what optimizers keep; they are converted (see `optim/state.py`).
 
 A file is written beside its target and moved over it when it is whole and on the disk, so that a kill, a full disk or
 a second writer never leaves half a checkpoint.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import zipfile
 
 RESERVED = "__mtorch__"
+FORMAT = 2
 _serial = itertools.count()
 
 
@@ -41,7 +43,7 @@ def save(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     _check("save", module, optimizer)
     entries = dict(module.state_dict())
     notes = {
-        "format": 1,
+        "format": FORMAT,
         "numpy": numpy.__version__,
         "dtype": module.dtype.name,
         "random": {prefix: state for prefix, layer in module.walk() if (state := layer.random_state())},
@@ -70,7 +72,7 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     notes = _notes(path, text, entries)
     if optimizer is not None and notes["optimizer"] is None:
         raise ValueError(f"{path.name}: it holds no optimizer state")
-    before = module.state_dict(), optimizer and optimizer.state_dict()
+    before, optimizer_before = module.state_dict(), {} if optimizer is None else optimizer.state_dict()
     draws = [(prefix, layer, layer.random_state()) for prefix, layer in module.walk()]
     try:
         module.load_state_dict(entries)
@@ -79,9 +81,9 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
         for prefix, layer, state in draws:
             layer.set_random_state(notes["random"].get(prefix, state))
     except BaseException as error:
-        module.load_state_dict(before[0])
+        module.load_state_dict(before)
         if optimizer is not None:
-            optimizer.load_state_dict(before[1])
+            optimizer.load_state_dict(optimizer_before)
         for _, layer, state in draws:
             layer.set_random_state(state)
         if isinstance(error, ValueError | TypeError):
@@ -230,6 +232,8 @@ def _notes(path: Path, text: str | None, entries: dict[str, numpy.ndarray]) -> d
         found = _with_arrays(json.loads(text), entries)
         if not isinstance(found, dict):
             raise ValueError("its notes are no dict")
+        if not isinstance(found.get("format", FORMAT), int) or found.get("format", FORMAT) > FORMAT:
+            raise ValueError(f"it has format {found['format']!r}, this version of mtorch reads up to {FORMAT}")
         notes |= found
         for name in ("random", "more"):
             if not isinstance(notes[name], dict):

@@ -41,6 +41,16 @@ def check_number(
     return value
 
 
+def check_rate(who: object, lr: Any) -> None:
+    """TypeError if lr is not a number, ValueError if it is not a learning rate."""
+    try:
+        fits = 0 <= lr < math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{who!r} expected a number as learning rate, got lr={lr!r}") from None
+    if not fits:
+        raise ValueError(f"{who!r} expected a finite learning rate >= 0, got lr={lr!r}")
+
+
 def check_integer(who: object, name: str, number: Any, least: float = -math.inf, wanted: str = "") -> int:
     """The number as an int. TypeError if it is not an integer (`wanted` says what was), ValueError if it is below
     `least`.

@@ -1,31 +1,22 @@
 """Parameters, which training moves, and buffers, which layers keep and training does not."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-from mtorch.arrays import (
-    LINE,
-    Array,
-    Direction,
-    array_module,
-    descend,
-    follow,
-    is_array,
-    on_cache_line,
-    zeros_on_cache_line,
-)
-from mtorch.checks import check_flag
+import numpy
+
+from mtorch.arrays import Array, descend, is_array
+from mtorch.checks import check_flag, check_rate
 from mtorch.errors import ShapeMismatchError
 
 
 class Parameter:
-    """An array that training moves, and the gradient it has collected since the last step.
+    """An array that training moves, and the gradient it has collected since the last step. It holds a copy of `value`.
 
     `grad` has the shape and dtype of `value`; it reads as zeros when nothing was contributed. The first contribution
     after a step is written, later ones are added, so that accumulation costs no pass for zeroing. `direction` is what
-    an optimizer wants followed instead of the gradient, for one step: an array or a `Direction`. With
-    `trainable = False` the value stays. Layers that train one array together share the Parameter: its array may move.
+    an optimizer wants followed instead of the gradient, for one step. With `trainable = False` the value stays. Layers
+    that train one array together share the Parameter.
     """
 
     __slots__ = ("value", "trainable", "has_grad", "direction", "_grad")
@@ -34,10 +25,10 @@ class Parameter:
         if not (is_array(value) and value.dtype.kind == "f"):
             got = f"dtype {value.dtype}" if is_array(value) else repr(value)
             raise TypeError(f"Parameter expected an array of floats, got {got}")
-        self.value = on_cache_line(value)
+        self.value = value.copy()
         self.trainable = check_flag("Parameter", "trainable", trainable)
         self.has_grad = False
-        self.direction: Array | Direction | None = None
+        self.direction: Array | None = None
         self._grad: Array | None = None
 
     @property
@@ -47,9 +38,9 @@ class Parameter:
         return self._grad
 
     def _workspace(self) -> Array:
-        value, grad = self.value, self._grad
-        if grad is None or grad.shape != value.shape or grad.dtype != value.dtype:
-            grad = self._grad = on_cache_line(value)
+        grad = self._grad
+        if grad is None or grad.shape != self.value.shape or grad.dtype != self.value.dtype:
+            grad = self._grad = self.value.copy()
         return grad
 
     def collect_in(self, grad: Array) -> None:
@@ -78,22 +69,18 @@ class Parameter:
 
     def accumulate_product(self, a: Array, b: Array) -> None:
         """grad += a.dot(b), the first contribution computed in place."""
-        if self.has_grad:
-            self._grad += a.dot(b)
-        else:
-            a.dot(b, self._grad if self._grad is not None else self._workspace())
-            self.has_grad = True
+        self.accumulate_result(a.dot, b)
 
     def step(self, lr: float) -> None:
         """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate."""
         check_rate(self, lr)
-        if self.has_grad:
-            if self.trainable:
-                if self.direction is None:
-                    descend(self.value, self._grad, lr)
-                else:
-                    follow(self.value, self.direction, lr)
-            self.has_grad, self.direction = False, None
+        if self.has_grad and self.trainable:
+            if self.direction is None:
+                descend(self.value, self._grad, lr)
+            else:
+                with numpy.errstate(over="ignore", invalid="ignore"):
+                    self.value -= lr * self.direction
+        self.zero_grad()
 
     def zero_grad(self) -> None:
         """Discards the gradient without moving."""
@@ -106,69 +93,12 @@ class Parameter:
         self._grad = None
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        return None, {name: getattr(self, name) for name in self.__slots__ if self.has_grad or name != "_grad"}
-
-    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
-        self._grad = None
-        for name, value in state[1].items():
-            setattr(self, name, value)
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return None, state | ({} if self.has_grad else {"_grad": None})
 
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", trainable=False"
         return f"Parameter({self.value.shape}, {self.value.dtype}{frozen})"
-
-
-def check_rate(who: object, lr: float) -> None:
-    """TypeError for what is no number, ValueError for what is no learning rate."""
-    try:
-        fits = 0 <= lr < math.inf
-    except (TypeError, ValueError):
-        raise TypeError(f"{who!r} expected a number as learning rate, got lr={lr!r}") from None
-    if not fits:
-        raise ValueError(f"{who!r} expected a finite learning rate >= 0, got lr={lr!r}")
-
-
-class Strip:
-    """A weight and its bias side by side in memory, values and gradients, so that one pass moves both."""
-
-    __slots__ = ("value", "grad", "places")
-
-    def __init__(self, weight: Parameter, bias: Parameter):
-        xp, dtype = array_module(weight.value), weight.value.dtype
-        start = -(-weight.value.nbytes // LINE) * LINE // dtype.itemsize
-        self.value, self.grad = (zeros_on_cache_line(xp, start + bias.value.size, dtype) for _ in range(2))
-        for parameter, first in ((weight, 0), (bias, start)):
-            part, shape = slice(first, first + parameter.value.size), parameter.value.shape
-            value = self.value[part].reshape(shape)
-            value[...] = parameter.value
-            parameter.value = value
-            parameter.collect_in(self.grad[part].reshape(shape))
-        self.places = weight.value, bias.value, weight._grad, bias._grad
-
-    def step(self, weight: Parameter, bias: Parameter | None, lr: float) -> bool:
-        """The step of both, together where both have nothing but gradients to follow. False, and no step, where it is
-        not these two that lie here.
-        """
-        places = self.places
-        if (
-            bias is None or weight.value is not places[0] or bias.value is not places[1]
-            or weight._grad is not places[2] or bias._grad is not places[3]
-        ):  # fmt: skip
-            return False
-        if (
-            weight.has_grad and bias.has_grad and weight.direction is bias.direction is None
-            and weight.trainable and bias.trainable
-        ):  # fmt: skip
-            check_rate(weight, lr)
-            descend(self.value, self.grad, lr)
-            weight.has_grad = bias.has_grad = False
-        else:
-            weight.step(lr)
-            bias.step(lr)
-        return True
-
-    def __reduce__(self):
-        return type(None), ()  # what is copied lies where the copies lie
 
 
 class Buffer:

@@ -94,7 +94,7 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
     "Models, losses, optimizers, data": {
         "Models": ("", "mtorch/models.py", "test_models.py"),
         "Losses": (FAMILIES["Losses"], "", "test_losses.py test_torch_losses.py"),
-        "Optimizers": ("", "mtorch/optim", "test_optim.py test_torch_optim.py"),
+        "Optimizers": ("", "mtorch/optim", "test_optim.py test_optimizers.py test_torch_optim.py"),
         "Schedules": ("", "mtorch/optim/schedules.py", "test_schedules.py test_torch_schedules.py"),
         "Initialisers": ("", "mtorch/initializers.py", "test_initializers.py test_torch_initializers.py"),
         "Datasets, IDX, loader": ("", "mtorch/data", "test_data_dataset.py test_data_idx.py test_data_loader.py"),

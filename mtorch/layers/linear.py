@@ -12,7 +12,7 @@ from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.kernels.threads import product
 from mtorch.layer import Layer
-from mtorch.parameter import Parameter, Strip
+from mtorch.parameter import Parameter
 
 MANY = 1 << 14  # entries from which on their order in memory matters
 LARGE = 1 << 20  # multiplications from which on `product` gains more than it costs
@@ -30,7 +30,6 @@ class Linear(Layer):
     """
 
     array_only = new_result = new_grad = True
-    strip: Strip | None = None  # where weight and bias lie side by side
 
     def __init__(
         self,
@@ -64,7 +63,6 @@ class Linear(Layer):
             raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
         self.weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if check_flag("Linear", "bias", bias) else None
-        self.strip = None if self.bias is None else Strip(self.weight, self.bias)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         self.check_dim(known, -1, self.in_dim)
@@ -107,13 +105,6 @@ class Linear(Layer):
         if self.bias is not None:
             self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)
         return g
-
-    def step(self, lr: float) -> None:
-        if self.strip is None or type(self) is not Linear:
-            super().step(lr)
-        elif not self.strip.step(self.weight, self.bias, lr):
-            self.strip = None
-            super().step(lr)
 
     def details(self) -> str:
         return f"{self.in_dim} -> {self.out_dim}" + ("" if self.bias is not None else ", bias=False")

@@ -1,9 +1,10 @@
 """Adagrad."""
 
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from mtorch.arrays import Array
-from mtorch.kernels import update
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer, Rate
 from mtorch.parameter import Parameter
@@ -20,7 +21,7 @@ class Adagrad(Optimizer):
     Duchi, Hazan & Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011.
     """
 
-    slots = ("square_sum",)
+    slots = ("sum",)
 
     def __init__(
         self,
@@ -33,13 +34,19 @@ class Adagrad(Optimizer):
         **options: Any,
     ):
         super().__init__(module, lr, **options)
-        self.lr_decay, self.eps = self.number("lr_decay", lr_decay), self.number("eps", eps)
+        self.lr_decay, self.eps = self.number("lr_decay", lr_decay), self.safe_eps(eps)
         self.initial_accumulator_value = self.number("initial_accumulator_value", initial_accumulator_value)
 
-    def rule(self, steps: int) -> tuple[Any, ...]:
-        return update.adagrad, 1 / (1 + self.lr_decay * (steps - 1)), self.root_eps
+    def rule(self, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
+        s = state.sum = state.sum + g * g
+        return g / (xp.sqrt(s) + self.eps) / (1 + self.lr_decay * (t - 1))
 
-    def fresh(self, parameter: Parameter) -> tuple[Array, ...]:
-        (square_sum,) = super().fresh(parameter)
-        square_sum += self.initial_accumulator_value
-        return (square_sum,)
+    def fresh(self, parameter: Parameter) -> SimpleNamespace:
+        state = super().fresh(parameter)
+        state.sum += self.initial_accumulator_value
+        return state
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.1}
+        yield {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-4}

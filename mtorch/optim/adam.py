@@ -1,17 +1,19 @@
 """Adam, and AdamW, which keeps weight decay out of the averages."""
 
-import math
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from mtorch.kernels import update
+from mtorch.accelerate import accelerated
+from mtorch.arrays import Array
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer, Rate
 
 
-class _Adaptive(Optimizer):
-    """What both have in common: the averages of g and g^2, each divided by what it still lacks of its full weight."""
+class _Adam(Optimizer):
+    """What both have in common: the rule."""
 
-    slots = ("gradient_sum", "square_sum")
+    slots = ("exp_avg", "exp_avg_sq")
 
     def __init__(
         self,
@@ -26,15 +28,23 @@ class _Adaptive(Optimizer):
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"{type(self).__name__} expected betas to be two numbers, got {betas!r}")
         self.betas = tuple(self.number(f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
-        self.eps = self.number("eps", eps)
+        self.eps = self.safe_eps(eps, weight=1 - self.betas[1])
 
-    def rule(self, steps: int) -> tuple[Any, ...]:
+    @accelerated
+    def rule(self, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
         beta1, beta2 = self.betas
-        c = math.sqrt((1 - beta2) / (1 - beta2**steps))
-        return update.adam, (1 - beta1) / (1 - beta1**steps) / c, beta1, beta2, self.root_eps / c
+        m = state.exp_avg = beta1 * state.exp_avg + (1 - beta1) * g
+        v = state.exp_avg_sq = beta2 * state.exp_avg_sq + (1 - beta2) * g * g
+        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+        return m_hat / (xp.sqrt(v_hat) + self.eps)
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.05}
+        yield {"lr": 0.05, "betas": (0.5, 0.75), "eps": 1e-2, "weight_decay": 0.1}
 
 
-class Adam(_Adaptive):
+class Adam(_Adam):
     """m := beta1 m + (1 - beta1) g,  v := beta2 v + (1 - beta2) g^2 and, at the parameter's step t counted from 1,
 
         d = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
@@ -47,7 +57,7 @@ class Adam(_Adaptive):
     """
 
 
-class AdamW(_Adaptive):
+class AdamW(_Adam):
     """Adam with decoupled weight decay: d of Adam + weight_decay * value, so that the averages see the gradient alone.
 
     options: those of Adam.

@@ -1,10 +1,11 @@
 """RMSprop."""
 
-import math
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from mtorch.arrays import Array
 from mtorch.checks import check_flag
-from mtorch.kernels import update
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer, Rate
 
@@ -31,11 +32,28 @@ class RMSprop(Optimizer):
         **options: Any,
     ):
         super().__init__(module, lr, **options)
-        self.alpha, self.eps = self.number("alpha", alpha, below=1), self.number("eps", eps)
+        self.alpha = self.number("alpha", alpha, below=1)
+        self.eps = self.safe_eps(eps, weight=1 - self.alpha)
         self.momentum = self.number("momentum", momentum, below=1)
         self.centered = check_flag("RMSprop", "centered", centered)
-        self.slots = ("square_sum", *["gradient_sum"] * self.centered, *["velocity"] * (self.momentum > 0))
+        self.slots = ("square_avg", *["grad_avg"] * self.centered, *["momentum_buffer"] * (self.momentum > 0))
 
-    def rule(self, steps: int) -> tuple[Any, ...]:
-        c, kernel = math.sqrt(1 - self.alpha), update.rmsprop_centered if self.centered else update.rmsprop
-        return kernel, 1 / c, self.alpha, self.root_eps / c, self.momentum
+    def rule(self, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
+        a = state.square_avg = self.alpha * state.square_avg + (1 - self.alpha) * g * g
+        root = xp.sqrt(a)
+        if self.centered:
+            m = state.grad_avg = self.alpha * state.grad_avg + (1 - self.alpha) * g
+            variance = (root + m) * (root - m)  # a - m^2 without a square that may overflow
+            root = xp.sqrt(xp.maximum(variance, 0))  # rounding may leave less than 0
+        d = g / (root + self.eps)
+        if not self.momentum:
+            return d
+        v = state.momentum_buffer = self.momentum * state.momentum_buffer + d
+        return v
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.01}
+        yield {"lr": 0.01, "alpha": 0.9, "momentum": 0.5}
+        yield {"lr": 0.01, "alpha": 0.9, "centered": True, "eps": 1e-3}
+        yield {"lr": 0.01, "alpha": 0.9, "momentum": 0.5, "centered": True, "eps": 1e-3}

@@ -8,11 +8,15 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from typing import Any
+
+from mtorch.checks import check_integer, check_number
 
 
 class Schedule(ABC):
     """A function from step number to rate; `lr` is the rate it starts from, or rises to."""
+
+    lr: Any
 
     def __init__(self, lr: float):
         self.lr = self._number("lr", lr)
@@ -21,28 +25,21 @@ class Schedule(ABC):
     def __call__(self, k: int) -> float:
         """The rate of step k."""
 
-    def _number(self, argument: str, number: float) -> float:
-        if isinstance(number, bool) or not isinstance(number, Real):
-            raise TypeError(f"{type(self).__name__} expected a number as {argument}, got {number!r}")
-        if not 0 <= number < math.inf:
-            raise ValueError(f"{type(self).__name__} expected a finite {argument} >= 0, got {number!r}")
-        return float(number)
+    def _number(self, argument: str, number: Any) -> float:
+        return check_number(type(self).__name__, argument, number, least=0)
 
-    def _count(self, argument: str, number: int, least: int = 1) -> int:
-        if isinstance(number, bool) or not isinstance(number, Integral):
-            raise TypeError(f"{type(self).__name__} expected an integer {argument}, got {number!r}")
-        if number < least:
-            raise ValueError(f"{type(self).__name__} expected {argument} >= {least}, got {number}")
-        return int(number)
-
-    def _grown(self, k: int) -> float:
-        try:
-            return self.lr * self.gamma**k
-        except OverflowError:  # with gamma > 1; the optimizer says that such a rate is not finite
-            return math.inf
+    def _count(self, argument: str, number: Any, least: int = 1) -> int:
+        return check_integer(type(self).__name__, argument, number, least)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+def _grown(lr: float, gamma: float, n: int) -> float:
+    try:
+        return lr * gamma**n
+    except OverflowError:  # with gamma > 1; the optimizer says that such a rate is not finite
+        return math.inf
 
 
 class StepLR(Schedule):
@@ -53,7 +50,7 @@ class StepLR(Schedule):
         self.step_size, self.gamma = self._count("step_size", step_size), self._number("gamma", gamma)
 
     def __call__(self, k: int) -> float:
-        return self._grown(k // self.step_size)
+        return _grown(self.lr, self.gamma, k // self.step_size)
 
 
 class MultiStepLR(Schedule):
@@ -67,7 +64,7 @@ class MultiStepLR(Schedule):
         self.gamma = self._number("gamma", gamma)
 
     def __call__(self, k: int) -> float:
-        return self._grown(bisect_right(self.milestones, k))
+        return _grown(self.lr, self.gamma, bisect_right(self.milestones, k))
 
 
 class ExponentialLR(Schedule):
@@ -78,7 +75,7 @@ class ExponentialLR(Schedule):
         self.gamma = self._number("gamma", gamma)
 
     def __call__(self, k: int) -> float:
-        return self._grown(k)
+        return _grown(self.lr, self.gamma, k)
 
 
 class CosineAnnealingLR(Schedule):
@@ -102,10 +99,7 @@ class LinearWarmup(Schedule):
     """
 
     def __init__(self, lr: "float | Schedule", steps: int):
-        if isinstance(lr, Schedule):
-            self.lr = lr
-        else:
-            super().__init__(lr)
+        self.lr = lr if isinstance(lr, Schedule) else self._number("lr", lr)
         self.steps = self._count("steps", steps)
 
     def __call__(self, k: int) -> float:

@@ -1,9 +1,11 @@
 """Stochastic gradient descent."""
 
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from mtorch.arrays import Array
 from mtorch.checks import check_flag
-from mtorch.kernels import update
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer, Rate
 
@@ -22,13 +24,20 @@ class SGD(Optimizer):
         self.nesterov = check_flag("SGD", "nesterov", nesterov)
         if nesterov and not momentum:
             raise ValueError("SGD expected a momentum > 0 with nesterov=True, got 0")
-        self.slots = ("velocity",) if momentum else ()
+        self.slots = ("momentum_buffer",) if momentum else ()
 
     def rewrites(self) -> bool:
         clips = self.clip_norm is not None or self.clip_value is not None
-        return clips or bool(self.momentum or self.weight_decay or self.factors)
+        return clips or bool(self.momentum or self.weight_decay or self.scale)
 
-    def rule(self, steps: int) -> tuple[Any, ...]:
+    def rule(self, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
         if not self.momentum:
-            return update.plain, 1.0
-        return update.nesterov if self.nesterov else update.momentum, 1.0, self.momentum
+            return g
+        v = state.momentum_buffer = self.momentum * state.momentum_buffer + g
+        return g + self.momentum * v if self.nesterov else v
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.1}
+        yield {"lr": 0.1, "momentum": 0.9}
+        yield {"lr": 0.1, "momentum": 0.9, "nesterov": True}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet, proxy, ref
 
-from mtorch.arrays import Value, on_cache_line
+from mtorch.arrays import Value
 from mtorch.container import Container, Tape
 from mtorch.errors import BackwardError
 from mtorch.layer import Layer
@@ -50,7 +50,7 @@ class Replicas:
         self.pool.detach()
         for parameter, value in zip(self.parameters, self.values, strict=True):
             if parameter.value is value:
-                parameter.value = on_cache_line(value)
+                parameter.value = value.copy()
 
     # ------------------------------------------------------------------ in this process
 

@@ -10,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import make_old_checkpoints as old
 import numpy
 import pytest
 
@@ -115,6 +116,79 @@ def test_the_same_state_is_the_same_file(tmp_path):
     time.sleep(0.01)
     mtorch.save(tmp_path / "b.npz", module, epoch=1)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+# ---------------------------------------------------------------------- files of format 1
+
+OLD = numpy.load(old.FILE)
+every_old_file = pytest.mark.parametrize("case", old.CASES)
+
+
+def from_old_file(path, case, dtype="float64", load=True):
+    """A net and its optimizer, and with `load` what the file of that case holds in them."""
+    name, options = old.CASES[case]
+    path.write_bytes(OLD[f"{case}{path.suffix}"].tobytes())
+    module = old.net(dtype)
+    optimizer = getattr(mtorch, name)(module, **options)
+    if load:
+        assert mtorch.load(path, module, optimizer) == {"case": case}
+    return module, optimizer
+
+
+@every_old_file
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_checkpoint_of_before_goes_on_as_it_did_then(tmp_path, case, suffix):
+    module, optimizer = from_old_file(tmp_path / f"model{suffix}", case)
+    old.train(module, optimizer, range(3, 6))
+    for name, value in module.state_dict().items():
+        numpy.testing.assert_allclose(value, OLD[f"{case} {name}"], rtol=1e-13, atol=1e-14)
+
+
+@every_old_file
+def test_a_state_of_before_has_the_numbers_of_now(tmp_path, case):
+    """They are those of a run from the start, to rounding."""
+    _, optimizer = from_old_file(tmp_path / "model.npz", case)
+    module, straight = from_old_file(tmp_path / "model.npz", case, load=False)
+    old.train(module, straight, range(3))
+    found, expected = optimizer.state_dict(), straight.state_dict()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        numpy.testing.assert_allclose(found[name], value, rtol=1e-13, atol=1e-15, err_msg=name)
+
+
+def test_a_checkpoint_of_before_keeps_the_dtype_and_one_of_now_is_written(tmp_path):
+    module, optimizer = from_old_file(tmp_path / "model.npz", "Adam", "float32")
+    assert optimizer.state_dict()["0.weight.exp_avg"].dtype == "float32"
+    mtorch.save(tmp_path / "new.npz", module, optimizer)
+    twin, resumed = from_old_file(tmp_path / "model.npz", "Adam", "float32", load=False)
+    mtorch.load(tmp_path / "new.npz", twin, resumed)
+    numpy.testing.assert_equal(resumed.state_dict(), optimizer.state_dict())
+
+
+def test_an_optimizer_loads_a_state_dict_of_before():
+    module = net(dtype="float64")
+    optimizer, shapes = mtorch.Adam(module), {name: p.value.shape for name, p in module.parameters().items()}
+    state = {"steps": 7} | {f"{name}.steps": 7 for name in shapes}
+    state |= {
+        f"{name}.{slot}": numpy.ones(shape) for name, shape in shapes.items() for slot in ("gradient_sum", "square_sum")
+    }
+    optimizer.load_state_dict(state)
+    found = optimizer.state_dict()
+    for name in shapes:
+        numpy.testing.assert_allclose(found[f"{name}.exp_avg"], 0.1)
+        numpy.testing.assert_allclose(found[f"{name}.exp_avg_sq"], 0.001)
+    with pytest.raises(ValueError, match=r"unexpected: .*gradient_sum"):
+        mtorch.Adagrad(module).load_state_dict(state)
+    numpy.testing.assert_equal(optimizer.state_dict(), found)
+
+
+@pytest.mark.parametrize("number", [3, 1.5, "2", None])
+def test_a_format_that_is_not_known_is_refused(saved, number):
+    forged(saved, format=number)
+    refused(saved, match=r"model\.npz is damaged or no checkpoint: it has format .*up to 2")
+
+
+# ---------------------------------------------------------------------- what is refused
 
 
 @pytest.fixture

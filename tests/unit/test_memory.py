@@ -5,7 +5,7 @@ import threading
 import numpy
 import pytest
 
-from mtorch import Parameter, Sequential, layers
+from mtorch import Sequential, layers
 from mtorch.kernels import memory
 
 F = numpy.dtype("float32")
@@ -119,17 +119,6 @@ def test_a_block_as_large_as_a_slab_is_whole(missing):
     block = memory.empty((memory.SLAB - missing,), numpy.dtype("uint8"))
     block[0], block[-1] = 1, 2
     assert block.size == memory.SLAB - missing
-
-
-def test_parameters_and_their_gradients_begin_on_a_cache_line():
-    for shape in ((), (1,), (3, 5), (17, 31)):
-        value = numpy.arange(numpy.prod(shape), dtype="float32").reshape(shape)
-        parameter = Parameter(value)
-        parameter.accumulate(numpy.ones(shape, "float32"))
-        for mine in (parameter.value, parameter.grad):
-            assert mine.ctypes.data % 64 == 0 and mine.flags.c_contiguous and mine.shape == shape
-        numpy.testing.assert_array_equal(parameter.value, value)
-        assert not numpy.shares_memory(parameter.value, value)
 
 
 @pytest.mark.parametrize("shape", [(300, 200), (40, 50, 30)])

@@ -189,21 +189,21 @@ def test_values_and_state_keep_the_dtype(cls, options, dtype):
 
 
 @every_optimizer
-def test_blocks_move_as_whole_arrays_do(cls, options):
-    """Large host arrays go block by block; a Fortran-ordered one of the same entries goes as a whole."""
-    size = (mtorch.arrays.LARGE_BLOCK * 2 + 1000, 3)
+def test_memory_order_changes_nothing(cls, options):
+    """Large arrays of another memory order move as others do."""
+    size = (50_000, 3)
     start, grads = RNG.standard_normal(size), RNG.standard_normal((2, *size))
-    blocks, whole = one(start), one(start)
-    whole.w.value = numpy.asfortranarray(whole.w.value)
-    for module in (blocks, whole):
+    rows, columns = one(start), one(start)
+    columns.w.value = numpy.asfortranarray(columns.w.value)
+    for module in (rows, columns):
         move(cls(module, **options, weight_decay=0.1, clip_value=0.7), *grads)
-    numpy.testing.assert_array_equal(blocks.w.value, whole.w.value)
-    assert (blocks.w.value != start).all()
+    numpy.testing.assert_array_equal(rows.w.value, columns.w.value)
+    assert (rows.w.value != start).all()
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_plain_steps_of_large_arrays_are_right_too(order):
-    size = (mtorch.arrays.LARGE_BLOCK, 33)
+    size = (20_000, 33)
     start, grad = RNG.standard_normal(size), RNG.standard_normal(size)
     module = one(start)
     module.w.value = numpy.array(start, order=order)
@@ -348,6 +348,8 @@ def test_a_layer_that_comes_later_is_moved_by_the_same_rule_from_a_fresh_state(w
 
     step()
     two.b = layers.Linear(2, 1, rng=1)
+    if wrapped:  # a container holds the graph, which does not see the module's attributes
+        two.retrace()
     moves = step()
     assert all(0 < move <= 0.51 for move in moves.values()), moves
     counts = {name: count for name, count in optimizer.state_dict().items() if name.endswith(".steps")}

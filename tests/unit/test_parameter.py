@@ -1,4 +1,4 @@
-"""A weight and its bias side by side in memory: one pass moves both, and they stay two parameters."""
+"""Parameters: the plain step, copies and pickles, parameters that are tied, replaced or frozen."""
 
 import copy
 import pickle
@@ -6,7 +6,7 @@ import pickle
 import numpy
 import pytest
 
-from mtorch import Layer, Parameter, layers, parameter
+from mtorch import Layer, Parameter, ShapeMismatchError, layers
 
 X, G = numpy.arange(12.0).reshape(4, 3) / 7, numpy.arange(8.0).reshape(4, 2) - 3
 LR = 0.25
@@ -37,24 +37,14 @@ def assert_steps_to(layer, values):
     assert not any(p.has_grad or p.grad.any() for p in layer.parameters().values())
 
 
-@pytest.fixture
-def passes(monkeypatch):
-    """The sizes of what was moved at once."""
-    sizes, descend = [], parameter.descend
-    monkeypatch.setattr(parameter, "descend", lambda value, *more: (sizes.append(value.size), descend(value, *more)))
-    return sizes
-
-
 @pytest.mark.parametrize("count", [1, 3])
-def test_one_pass_moves_both(passes, count):
+def test_a_step_moves_by_all_that_was_accumulated(count):
     layer = pass_through(linear(), count)
     assert_steps_to(layer, expected(layer, count=count))
-    assert passes == [8 + 2]  # the bias begins on a cache line of its own
-    assert all(p.value.ctypes.data % 64 == 0 for p in layer.parameters().values())
 
 
 @pytest.mark.parametrize(("resting", "other"), [("weight", "bias"), ("bias", "weight")])
-def test_one_of_them_moves_by_itself(passes, resting, other):
+def test_one_of_them_moves_by_itself(resting, other):
     still = [pass_through(linear()) for _ in range(3)]
     frozen, without, standing = (getattr(layer, resting) for layer in still)
     frozen.trainable = False
@@ -62,11 +52,10 @@ def test_one_of_them_moves_by_itself(passes, resting, other):
     standing.direction = numpy.zeros_like(standing.value)
     for layer in still:
         assert_steps_to(layer, expected(layer, moved=[other]))
-    assert passes == [getattr(linear(), other).value.size] * 3
 
 
 @pytest.mark.parametrize("name", ["weight", "bias"])
-def test_other_memory_and_other_parameters_are_moved_where_they_are(passes, name):
+def test_other_memory_and_other_parameters_are_moved_where_they_are(name):
     changed = [linear() for _ in range(3)]
     part, other = getattr(changed[0], name), getattr(changed[1], name)
     part.value = part.value + 1
@@ -74,8 +63,59 @@ def test_other_memory_and_other_parameters_are_moved_where_they_are(passes, name
     setattr(changed[2], name, getattr(linear(), name))
     for layer in changed:
         assert_steps_to(pass_through(layer), expected(layer))
-        assert layer.strip is None  # its memory is free
-    assert 10 not in passes
+
+
+def test_a_direction_is_followed_once_and_not_written_to():
+    direction = numpy.array([1.0, -2.0])
+    both = [Parameter(numpy.zeros(2)) for _ in range(2)]
+    for parameter in both:
+        parameter.accumulate(numpy.ones(2))
+        parameter.direction = direction
+        parameter.step(0.5)
+        assert parameter.value.tolist() == [-0.5, 1.0] and parameter.direction is None
+        parameter.step(0.5)
+        assert parameter.value.tolist() == [-0.5, 1.0]
+    assert direction.tolist() == [1.0, -2.0]
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+@pytest.mark.parametrize("huge", [3e38, numpy.inf, numpy.nan])
+@pytest.mark.parametrize("directed", [False, True])
+def test_numbers_that_are_too_large_stop_no_step(size, huge, directed):
+    """The session raises on overflow: a warning that is an error would leave the net half moved."""
+    layer = layers.Linear(size, 1)
+    for parameter in (layer.weight, layer.bias):
+        parameter.value[...] = -3e38
+        parameter.accumulate(numpy.full(parameter.value.shape, huge, "float32"))
+        if directed:
+            parameter.direction = parameter.grad.copy()
+    layer.step(2.0)
+    for parameter in (layer.weight, layer.bias):
+        assert not numpy.isfinite(parameter.value).any() and not parameter.has_grad
+
+
+def test_a_parameter_holds_a_copy_in_row_order():
+    given = numpy.asfortranarray(numpy.arange(6.0).reshape(2, 3))
+    parameter = Parameter(given)
+    parameter.accumulate(numpy.ones((2, 3)))
+    parameter.step(1.0)
+    assert given.tolist() == [[0, 1, 2], [3, 4, 5]] and parameter.value.flags.c_contiguous
+
+
+def test_contributions_add_up_and_are_read_only():
+    parameter, contribution = Parameter(numpy.zeros((2, 2))), numpy.eye(2)
+    assert not parameter.has_grad and not parameter.grad.any()
+    for k in (1, 2):
+        parameter.accumulate(contribution)
+        assert parameter.has_grad and (parameter.grad == k * numpy.eye(2)).all()
+    parameter.accumulate_product(numpy.ones((2, 3)), numpy.ones((3, 2)))
+    parameter.accumulate_result(numpy.multiply, contribution, 4.0)
+    assert (parameter.grad == 6 * numpy.eye(2) + 3).all()
+    with pytest.raises(ShapeMismatchError, match="gradient of its shape"):
+        parameter.accumulate(numpy.ones(2))
+    parameter.zero_grad()
+    parameter.accumulate_product(numpy.ones((2, 3)), numpy.ones((3, 2)))
+    assert (parameter.grad == 3).all() and (contribution == numpy.eye(2)).all()
 
 
 def test_a_bias_may_be_taken_away_or_given():
