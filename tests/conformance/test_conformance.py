@@ -126,7 +126,10 @@ def test_a_wrong_output_gradient_changes_nothing(cls, index):
         assert_same(p.grad, expected[name])
 
 
-@every_layer
+RANDOM = [c for c in LAYERS if any(each.random_state() for _, each in example(*c.values)[0].walk())]
+
+
+@pytest.mark.parametrize(("cls", "index"), RANDOM)
 def test_random_numbers_are_those_of_the_random_state(cls, index):
     """Drawn anew in each training call, again from the same state, the same in a copy, and none in predict."""
     layer, x = example(cls, index)
