@@ -11,7 +11,7 @@ from mtorch.arrays import Array, Value
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
-from mtorch.layers.cells import Cell
+from mtorch.layers.recurrent import Cell
 
 
 class Recurrent(Container):

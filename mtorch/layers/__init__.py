@@ -37,10 +37,9 @@ from mtorch.layers.rmsnorm import RMSNorm as RMSNorm
 from mtorch.layers.dropout import Dropout as Dropout
 
 # Sequences
-from mtorch.layers.rnn import RNN as RNN
-from mtorch.layers.gru import GRU as GRU
-from mtorch.layers.lstm import LSTM as LSTM
-from mtorch.layers.cells import GRUCell as GRUCell, LSTMCell as LSTMCell, RNNCell as RNNCell
+from mtorch.layers.rnn import RNN as RNN, RNNCell as RNNCell
+from mtorch.layers.gru import GRU as GRU, GRUCell as GRUCell
+from mtorch.layers.lstm import LSTM as LSTM, LSTMCell as LSTMCell
 
 # Attention and ids
 from mtorch.layers.attention import MultiHeadAttention as MultiHeadAttention

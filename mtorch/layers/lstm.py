@@ -1,12 +1,42 @@
-"""Long short-term memory."""
+"""Long short-term memory: its equations, the cell, and the layer over time."""
 
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
-from mtorch.kernels import lstm
+from mtorch.accelerate import accelerated
+from mtorch.arrays import Array, Value
 from mtorch.layer import Layer
-from mtorch.layers.recurrent import RecurrentLayer
+from mtorch.layers.recurrent import Cell, RecurrentLayer, State, affine, back_over_time, gates, over_time
+from mtorch.math.logistic import sigmoid
+
+
+def step(xp: ModuleType, a: Array, state: State, weight_hh: Array, bias_hh: Array | None) -> tuple[State, Any]:
+    """(h', c') from a = W_ih x_t + b_ih and (h, c), by the equations of `LSTM`; and what `step_backward` needs."""
+    h, c = state
+    z = gates(xp, a + affine(h, weight_hh, bias_hh), 4)
+    i, f, _, o = sigmoid(xp, z)
+    g = xp.tanh(z[2])
+    c_new = f * c + i * g
+    tanh_c = xp.tanh(c_new)
+    return (o * tanh_c, c_new), (c, i, f, g, o, tanh_c)
+
+
+def step_backward(xp: ModuleType, memory: Any, state_grad: State, weight_hh: Array) -> tuple[tuple, State]:
+    """The gradients of z and of (h, c), given dh and dc, those of (h', c')."""
+    c, i, f, g, o, tanh_c = memory
+    dh, dc = state_grad
+    # in forward this was h' = o tanh(c')
+    dz_o = dh * tanh_c * o * (1 - o)
+    dc = dc + dh * o * (1 - tanh_c * tanh_c)
+    # c' = f c + i g
+    dz_i = dc * g * i * (1 - i)
+    dz_f = dc * c * f * (1 - f)
+    dz_g = dc * i * (1 - g * g)
+    # z = a + W_hh h + b_hh
+    dz = xp.concatenate((dz_i, dz_f, dz_g, dz_o), axis=1)
+    return (dz,), (dz.dot(weight_hh), dc * f)
 
 
 class LSTM(RecurrentLayer):
@@ -40,9 +70,24 @@ class LSTM(RecurrentLayer):
     Hochreiter & Schmidhuber, "Long short-term memory", 1997; Gers et al., "Learning to forget", 2000.
     """
 
-    kernel = lstm
     gates = 4
     state_arrays = 2
+
+    @accelerated
+    def forward(self, x: Value) -> Value:
+        y, memory = self.through_layers(x, partial(over_time, step))
+        self.remember(memory)
+        return y
+
+    @accelerated
+    def backward(self, output_grad: Value) -> Value:
+        g = self.cast_grad(output_grad)
+        return self.back_through_layers(self.recall(), g, partial(back_over_time, step_backward), input_grad=True)
+
+    @accelerated
+    def backward_parameters(self, output_grad: Value) -> None:
+        g = self.cast_grad(output_grad)
+        self.back_through_layers(self.recall(), g, partial(back_over_time, step_backward), input_grad=False)
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
@@ -57,3 +102,22 @@ class LSTM(RecurrentLayer):
             return state, xp.asarray(rng.standard_normal((4, 3, 2))), xp.asarray([2, 4, 1])
 
         yield cls(2, 2, bidirectional=True, return_state=True, **on), padded
+
+
+class LSTMCell(Cell):
+    """One step of `LSTM`, by the same equations: ((h, c), x) -> ((h', c'), h').
+
+    Shapes: (((N, H), (N, H)), (N, D)) -> (((N, H), (N, H)), (N, H)).
+
+    Backward: h' is returned twice, as state and as output, so that dh is the sum of both gradients; what follows is
+    one step of `LSTM`'s, with dx = dz W_ih and dh = dz W_hh.
+    """
+
+    gates = 4
+    state_arrays = 2
+
+    def forward(self, value: Value) -> Value:
+        return self.one_step(value, step)
+
+    def backward(self, output_grad: Value) -> Value:
+        return self.one_step_back(output_grad, step_backward)

@@ -1,12 +1,31 @@
-"""The simple recurrent layer."""
+"""The simple recurrent layer: its equation, the cell, and the layer over time."""
 
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
-from mtorch.kernels import rnn
+from mtorch.accelerate import accelerated
+from mtorch.arrays import Array, Value
 from mtorch.layer import Layer
-from mtorch.layers.recurrent import RecurrentLayer
+from mtorch.layers.recurrent import Cell, RecurrentLayer, State, affine, back_over_time, over_time
+
+
+def step(
+    xp: ModuleType, a: Array, state: State, weight_hh: Array, bias_hh: Array | None, nonlinearity: str
+) -> tuple[State, Any]:
+    """(h',) from a = W_ih x_t + b_ih and (h,), by the equation of `RNN`; and what `step_backward` needs."""
+    z = a + affine(state[0], weight_hh, bias_hh)
+    h = xp.tanh(z) if nonlinearity == "tanh" else xp.maximum(z, 0)
+    return (h,), (h, nonlinearity)
+
+
+def step_backward(xp: ModuleType, memory: Any, state_grad: State, weight_hh: Array) -> tuple[tuple, State]:
+    """The gradients of z and of (h,), given dh, that of h'."""
+    h, nonlinearity = memory
+    (dh,) = state_grad
+    dz = dh * (1 - h * h) if nonlinearity == "tanh" else dh * (h > 0)
+    return (dz,), (dz.dot(weight_hh),)
 
 
 class RNN(RecurrentLayer):
@@ -27,7 +46,6 @@ class RNN(RecurrentLayer):
     Elman, "Finding structure in time", 1990.
     """
 
-    kernel = rnn
     gates = 1
 
     def __init__(
@@ -35,7 +53,22 @@ class RNN(RecurrentLayer):
     ):
         super().__init__(in_dim, out_dim, num_layers, *options, **more)
         self.nonlinearity = check_nonlinearity("RNN", nonlinearity)
-        self.options = (nonlinearity,)
+
+    @accelerated
+    def forward(self, x: Value) -> Value:
+        y, memory = self.through_layers(x, partial(over_time, partial(step, nonlinearity=self.nonlinearity)))
+        self.remember(memory)
+        return y
+
+    @accelerated
+    def backward(self, output_grad: Value) -> Value:
+        g = self.cast_grad(output_grad)
+        return self.back_through_layers(self.recall(), g, partial(back_over_time, step_backward), input_grad=True)
+
+    @accelerated
+    def backward_parameters(self, output_grad: Value) -> None:
+        g = self.cast_grad(output_grad)
+        self.back_through_layers(self.recall(), g, partial(back_over_time, step_backward), input_grad=False)
 
     def details(self) -> str:
         return super().details() + ("" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity!r}")
@@ -54,6 +87,33 @@ class RNN(RecurrentLayer):
             return h0, xp.asarray(rng.standard_normal((4, 3, 2))), xp.asarray([2, 4, 1])
 
         yield cls(2, 2, bidirectional=True, **on), padded
+
+
+class RNNCell(Cell):
+    """One step of `RNN`, by the same equation: (h, x) -> (h', h').
+
+    Shapes: ((N, H), (N, D)) -> ((N, H), (N, H)).
+
+    Backward: h' is returned twice, as state and as output, so that dh is the sum of both gradients; what follows is
+    one step of `RNN`'s.
+    """
+
+    gates = 1
+
+    def __init__(self, in_dim: int, out_dim: int, bias: bool = True, nonlinearity: str = "tanh", **more: Any):
+        super().__init__(in_dim, out_dim, bias, **more)
+        self.nonlinearity = check_nonlinearity("RNNCell", nonlinearity)
+
+    def forward(self, value: Value) -> Value:
+        return self.one_step(value, partial(step, nonlinearity=self.nonlinearity))
+
+    def backward(self, output_grad: Value) -> Value:
+        return self.one_step_back(output_grad, step_backward)
+
+    @classmethod
+    def examples(cls, **options: Any) -> Iterator[tuple[Layer, Any]]:
+        yield from super().examples(**options)
+        yield cls(3, 4, nonlinearity="relu", **options), ((2, 4), (2, 3))
 
 
 def check_nonlinearity(layer: str, name: str) -> str:

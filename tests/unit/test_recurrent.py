@@ -7,8 +7,9 @@ import numpy
 import pytest
 from harness import assert_same, run
 
-from mtorch import Bidirectional, Graph, Input, Recurrent, Sequential, ShapeMismatchError, layers
-from mtorch.kernels import gru, lstm, recurrence, rnn, threads
+from mtorch import Bidirectional, Graph, Input, Recurrent, Sequential, ShapeMismatchError, accelerate, fast, layers
+from mtorch.fast.numpy import recurrence
+from mtorch.kernels import threads
 from mtorch.layer import EMPTY, Layer
 from mtorch.testing import check_gradients, strict
 
@@ -16,6 +17,7 @@ D, H, N = 3, 4, 2
 KINDS = ["RNN", "GRU", "LSTM"]
 LENGTHS = [1, 2, 5, 10, 50, 400]
 every_kind = pytest.mark.parametrize("kind", KINDS)
+accelerated = pytest.mark.skipif(not fast.ENABLED, reason="nothing is replaced")
 every_length = pytest.mark.parametrize("steps", LENGTHS)
 
 
@@ -154,32 +156,28 @@ def test_full_lengths_change_nothing(kind):
         assert_same(full[name], grads[name])
 
 
-@pytest.mark.parametrize("kernel, gates", [(rnn, 1), (gru, 3), (lstm, 4)], ids=["rnn", "gru", "lstm"])
+@every_kind
+@accelerated
 @pytest.mark.parametrize("steps, batch, hidden", [(1, 1, 1), (7, 3, 4), (2, 40, 120), (30, 5, 30)])
-def test_the_host_bodies_equal_the_equations(kernel, gates, steps, batch, hidden, monkeypatch):
-    x, dy = normal(steps, batch, D), normal(steps, batch, hidden)
-    state = tuple(normal(batch, hidden, seed=k) for k in range(2 if kernel is lstm else 1))
-    shapes = (gates * hidden, D), (gates * hidden, hidden), (gates * hidden,), (gates * hidden,)
-    weights = tuple(normal(*shape, seed=k) * hidden**-0.5 for k, shape in enumerate(shapes))
-    lengths = numpy.random.default_rng(0).integers(1, steps + 1, batch)
-    options = [("tanh",), ("relu",)] if kernel is rnn else [()]
+def test_the_fast_bodies_equal_the_references(kind, steps, batch, hidden, monkeypatch):
     monkeypatch.setattr(recurrence, "BLOCK", 2 * batch * hidden)  # several blocks
-    for padded, reverse, given, bias, option in itertools.product(*[(True, False)] * 4, options):
-        padding = recurrence.padding_mask(numpy, lengths, steps) if padded else None
-        start = state if given else (None,) * len(state)
-        used = weights if bias else (*weights[:2], None, None)
-        results = []
-        for fast in (True, False):
-            monkeypatch.setattr(kernel, "is_numpy", lambda xp, fast=fast: fast)
-            y, last, memory = kernel.forward(numpy, x, start, used, padding, reverse, *option)
-            results.append((y, *last, *itertools.chain(*as_tuples(kernel.backward(numpy, memory, used, dy, start)))))
-        for a, b in zip(*results, strict=True):
-            assert_same(a, b, 1e-10)
+    lengths = numpy.random.default_rng(0).integers(1, steps + 1, batch)
+    nonlinear = [{"nonlinearity": "tanh"}, {"nonlinearity": "relu"}] if kind == "RNN" else [{}]
+    for padded, both, given, bias, option in itertools.product(*[(True, False)] * 4, nonlinear):
+        options = option | {"bidirectional": both, "bias": bias, "return_state": True}
+        layer = getattr(layers, kind)(D, hidden, dtype="float64", rng=3, **options)
+        state = state_of(kind, 1 + both, batch, hidden) if given else None
+        value = (state, normal(steps, batch, D), lengths)[: 2 + padded]
+        assert_fast_equals_reference(layer, value, 1e-10)
 
 
-def as_tuples(answer):
-    dx, dstate, grads = answer
-    return (dx,), dstate, grads
+def assert_fast_equals_reference(layer, value, tolerance):
+    found = run(layer, value)
+    with fast.disabled():
+        wanted = run(layer, value)
+    assert_same(found[:2], wanted[:2], tolerance)
+    for name, grad in found[2].items():
+        assert_same(grad, wanted[2][name], tolerance)
 
 
 # ---------------------------------------------------------------------- the ancestors' faults
@@ -399,8 +397,8 @@ def test_nothing_overflows_at_ten_thousand(kind, dtype):
     assert numpy.isfinite(y).all() and numpy.isfinite(dx).all() and numpy.abs(y).max() <= 1
 
 
-def test_a_state_that_is_only_held_may_be_any_number():
-    layer = layers.RNN(2, 3, bidirectional=True, rng=0)  # backwards the first state is held through the padding
+def test_a_state_that_is_only_kept_may_be_any_number():
+    layer = layers.RNN(2, 3, bidirectional=True, rng=0)  # backwards the first state is kept through the padding
     x = numpy.random.default_rng(0).standard_normal((4, 2, 2)).astype("float32")
     h0 = numpy.full((2, 2, 3), 1e30, "float32")
     y = layer((h0, x, [2, 4]))
@@ -470,7 +468,7 @@ def test_an_empty_batch_gives_an_empty_result(kind):
     [([5, 4, 1], ValueError), ([4, 0, 1], ValueError), ([4, -1, 1], ValueError), ([4, 4], ShapeMismatchError),
      ([4.0, 2.0, 1.0], TypeError), ([[4, 2, 1]], ShapeMismatchError), ([True, True, True], TypeError)],
 )  # fmt: skip
-def test_lengths_that_fit_no_sequence_are_refused_at_the_door_and_in_the_room(kind, lengths, error):
+def test_lengths_that_fit_no_sequence_are_refused_by_a_call_and_by_forward(kind, lengths, error):
     ours, x = fused(kind), normal(4, 3, D)
     for call in (lambda: ours((None, x, lengths)), lambda: ours.forward((None, x, numpy.array(lengths)))):
         with pytest.raises(error, match=kind):
@@ -545,7 +543,7 @@ def test_recurrent_unrolls_any_layer_from_state_and_x_to_state_and_y():
         Recurrent(layers.Add())((normal(N, H), x))
 
 
-def test_a_state_that_is_left_out_is_no_question_for_the_door_of_the_cell():
+def test_a_state_that_is_left_out_is_not_given_to_the_cell_to_cast():
     class Picky(Doubling):
         def cast_input(self, value):
             return value[0] + 0.0, value[1] + 0.0
@@ -637,44 +635,30 @@ def test_wrong_lengths_on_a_device_are_raised_at_the_next_host_read(kind):
         ours((None, x, [4, 5]))
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize(
-    ("rows", "there", "back"), [(20, (1, 64), (1, 64)), (50, (1, 64), (2, 64)), (200, (1, 32), (8, 64))]
-)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_products_that_blas_does_not_pack_equal_the_generic_ones(monkeypatch, cell, rows, there, back, reverse):
-    """The weights lie as (P, G / B, K / P, B) for products of at most a million multiplications."""
+@every_kind
+@accelerated
+@pytest.mark.parametrize(("rows", "there", "back"), [(20, 64, 64), (50, 64, 32), (200, 32, None)])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_products_that_blas_does_not_pack_equal_the_references(monkeypatch, kind, rows, there, back, bidirectional):
+    """The weights lie as (G / B, K, B) for products of at most a million multiplications."""
     monkeypatch.setattr(recurrence.threads, "takes_unpacked", lambda: True)
-    kernel, gates, hidden = {"rnn": (rnn, 1, 256), "lstm": (lstm, 4, 128), "gru": (gru, 3, 128)}[cell]
-    rng, size, options = numpy.random.default_rng(0), 20, ("tanh",) * (cell == "rnn")
-    shapes = ((gates * hidden, size), (gates * hidden, hidden), gates * hidden, gates * hidden)
-    weights = [0.2 * rng.standard_normal(s) for s in shapes]
-    if rows == 50:  # without a bias there are less columns
-        weights[2:] = None, None
-    states = 1 + (cell == "lstm")
-    x, state = rng.standard_normal((3, rows, size)), tuple(rng.standard_normal((states, rows, hidden)))
-    padding = None if reverse else recurrence.padding_mask(numpy, rng.integers(1, 4, rows), 3)
-    if cell == "lstm":
-        for matrix, expected in ((numpy.zeros((hidden + 1 + size, 4 * hidden)), there), (weights[1], back)):
-            parts, _, length, width = recurrence.right_factor(matrix, rows)[0].shape
-            assert (parts, width) == expected and rows * length * width <= 1_000_000
-    found = kernel.forward(numpy, x, state, weights, padding, reverse, *options)
-    wanted = kernel.forward_generic(numpy, x, state, weights, padding, reverse, *options)
-    for a, b in zip((found[0], *found[1]), (wanted[0], *wanted[1]), strict=True):
-        numpy.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-    grad = rng.standard_normal(found[0].shape)
-    dx, dstate, grads = kernel.backward(numpy, found[2], weights, grad, (None,) * states)
-    monkeypatch.setattr(kernel, "is_numpy", lambda xp: False)
-    dx_2, dstate_2, grads_2 = kernel.backward(numpy, wanted[2], weights, grad, (None,) * states)
-    for a, b in zip((dx, *dstate, *grads), (dx_2, *dstate_2, *grads_2), strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            numpy.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    hidden, size = (256 if kind == "RNN" else 128), 20
+    bias = rows != 50  # without a bias there are less columns
+    layer = getattr(layers, kind)(size, hidden, bias=bias, bidirectional=bidirectional, dtype="float64", rng=0)
+    if kind == "LSTM":
+        joined = numpy.zeros((hidden + 1 + size, 4 * hidden))
+        for matrix, width in ((joined, there), (layer.weight_hh_l0.value, back)):
+            copy, _ = recurrence.right_factor(matrix, rows)
+            assert copy.shape[2:] == (() if width is None else (width,))
+            assert width is None or rows * copy[0].size <= 1_000_000
+    x, state = normal(3, rows, size), state_of(kind, layer.directions, rows, hidden)
+    for value in ((state, x), (state, x, numpy.random.default_rng(0).integers(1, 4, rows))):
+        assert_fast_equals_reference(layer, value, 1e-9)
 
 
 def test_products_are_cut_only_where_that_pays(monkeypatch):
     def cut(matrix, rows):
-        return recurrence.right_factor(matrix, rows)[0].ndim == 4
+        return recurrence.right_factor(matrix, rows)[0].ndim == 3
 
     large = numpy.zeros((135, 512))
     monkeypatch.setattr(recurrence.threads, "takes_unpacked", lambda: True)
@@ -700,12 +684,13 @@ def test_what_blas_does_not_pack_depends_on_its_threads_and_kernels(monkeypatch)
 
 
 def in_turn(function, count, operations):
-    """`threads.in_parts` with three threads, one after the other."""
+    """`threads.in_threads` with three threads, one after the other."""
     bounds = [count * i // 3 for i in range(4)]
     return [function(range(low, high)) for low, high in itertools.pairwise(bounds) if low < high]
 
 
 @every_kind
+@accelerated
 @pytest.mark.parametrize(
     "options",
     [{}, {"bidirectional": True, "num_layers": 2, "bias": False}, {"batch_first": True, "return_state": True}],
@@ -720,8 +705,8 @@ def test_a_batch_that_threads_divide_gives_the_same(monkeypatch, kind, options, 
     parts_of = []
     monkeypatch.setattr(recurrence, "WIDE", H)
     monkeypatch.setattr(recurrence, "SHARE", 2)
-    monkeypatch.setattr(recurrence.threads, "several", lambda: True)
-    monkeypatch.setattr(recurrence.threads, "in_parts", lambda *args: parts_of.append(args[1]) or in_turn(*args))
+    monkeypatch.setattr(recurrence.threads, "several_threads", lambda: True)
+    monkeypatch.setattr(recurrence.threads, "in_threads", lambda *args: parts_of.append(args[1]) or in_turn(*args))
     for value, expected in zip(values, whole, strict=True):
         assert_same(run(layer, value)[:2], expected[:2], 1e-13)
         for name, grad in run(layer, value)[2].items():
@@ -730,12 +715,13 @@ def test_a_batch_that_threads_divide_gives_the_same(monkeypatch, kind, options, 
 
 
 @every_kind
+@accelerated
 def test_threads_divide_only_long_steps_on_the_host(monkeypatch, kind):
     divided = []
-    monkeypatch.setattr(recurrence.threads, "several", lambda: True)
-    monkeypatch.setattr(recurrence.threads, "in_parts", lambda *args: divided.append(args[1:]) or in_turn(*args))
+    monkeypatch.setattr(recurrence.threads, "several_threads", lambda: True)
+    monkeypatch.setattr(recurrence.threads, "in_threads", lambda *args: divided.append(args[1:]) or in_turn(*args))
     wide, narrow = (getattr(layers, kind)(2, size, rng=0) for size in (recurrence.WIDE, recurrence.WIDE - 1))
-    assert wide.multithreaded and not narrow.multithreaded
+    assert accelerate.multithreaded(wide) and not accelerate.multithreaded(narrow)
     share = recurrence.SHARE
     multiplications = 3 * 2 * share * (wide.weight_ih_l0.value.size + wide.weight_hh_l0.value.size)
     for layer, batch, parts in ((wide, 2 * share, [2]), (wide, 2 * share - 1, []), (narrow, 9 * share, [])):
@@ -743,9 +729,9 @@ def test_threads_divide_only_long_steps_on_the_host(monkeypatch, kind):
         y = layer(numpy.zeros((3, batch, 2), "float32"))
         layer.backward(y)
         assert divided == [(count, multiplications) for count in parts] * 2
-    with threads.undivided():
+    with threads.one_thread():
         monkeypatch.undo()
-        assert not threads.several()
+        assert not threads.several_threads()
 
 
 @every_kind
@@ -753,7 +739,7 @@ def test_the_threads_of_this_machine_give_the_same_as_one(kind):
     layer = getattr(layers, kind)(5, recurrence.WIDE, dtype="float64", rng=0)
     x = normal(6, 3 * recurrence.SHARE + 1, 5)
     found = run(layer, x)
-    with threads.undivided():
+    with threads.one_thread():
         wanted = run(layer, x)
     assert_same(found[:2], wanted[:2], 1e-12)
     for name, grad in found[2].items():

@@ -1,84 +1,21 @@
-"""Long short-term memory over time, forwards and backwards, for one layer and one direction.
+"""Long short-term memory over time: one product and seventeen passes a step."""
 
-    i, f, o = sigmoid(z_i), sigmoid(z_f), sigmoid(z_o),  g = tanh(z_g),  z = W_ih x_t + b_ih + W_hh h + b_hh
-    c' = f c + i g,   h' = o tanh(c')
-
-Backward: with dh, dc the gradients of h', c' from y_t and from the steps after t,
-    dc += dh o (1 - tanh(c')^2)
-    dz_i = dc g i (1 - i),  dz_f = dc c f (1 - f),  dz_g = dc i (1 - g^2),  dz_o = dh tanh(c') o (1 - o)
-and the state before gets dz W_hh and dc f.
-"""
-
-from types import ModuleType
 from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, is_numpy
-from mtorch.kernels import recurrence
+from mtorch.arrays import Array
+from mtorch.fast.numpy import recurrence
+from mtorch.fast.numpy.recurrence import in_order, without_padding
 from mtorch.kernels.memory import empty
-from mtorch.kernels.recurrence import State, Weights, held, in_order, masked, rows
-from mtorch.kernels.sigmoid import sigmoid
 from mtorch.kernels.threads import product
+from mtorch.layers.lstm import LSTM
+from mtorch.layers.recurrent import State, Weights, rows
 
 
-def forward(
-    xp: ModuleType, x: Array, state: State, weights: Weights, padding: Array | None = None, reverse: bool = False
+def over_time(
+    x: Array, state: State, weights: Weights, padding: Array | None, reverse: bool
 ) -> tuple[Array, State, Any]:
-    """y (T, N, H), the last (h, c), and what backward needs."""
-    body = _forward_numpy if is_numpy(xp) else forward_generic
-    return body(xp, x, state, weights, padding, reverse)
-
-
-def backward(
-    xp: ModuleType, memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool = True
-) -> tuple[Array | None, State, Weights]:
-    """The gradients of x (None unless wanted), of the first (h, c), and of the weights."""
-    padding, reverse, *rest = memory
-    body = _backward_numpy if is_numpy(xp) else backward_generic
-    dz, state, grads = body(xp, weights, masked(xp, padding, y_grad), state_grad, padding, reverse, *rest)
-    dx = product(dz, weights[0]).reshape(*y_grad.shape[:2], weights[0].shape[1]) if input_grad else None
-    return dx, state, grads
-
-
-def forward_generic(xp, x, state, weights, padding, reverse):
-    w_ih, w_hh, b_ih, b_hh = weights
-    size = w_hh.shape[1]
-    p = recurrence.project(xp, x, w_ih.T, None if b_ih is None else b_ih + b_hh)
-    before, after = recurrence.state_buffer(xp, x, size, state[0], reverse)
-    c_before, c_after = recurrence.state_buffer(xp, x, size, state[1], reverse)
-    gates = [None] * len(x)
-    for t in in_order(range(len(x)), reverse):
-        z = p[t] + before[t].dot(w_hh.T)
-        i, f, o = (sigmoid(xp, z[:, k * size : (k + 1) * size]) for k in (0, 1, 3))
-        g = xp.tanh(z[:, 2 * size : 3 * size])
-        c = f * c_before[t] + i * g
-        tanh_c = xp.tanh(c)
-        pad = None if padding is None else padding[t]
-        c_after[t] = held(xp, pad, c_before[t], c)
-        after[t] = held(xp, pad, before[t], o * tanh_c)
-        gates[t] = (i, f, g, o, tanh_c)
-    last = 0 if reverse else -1
-    return masked(xp, padding, after), (after[last], c_after[last]), (padding, reverse, x, before, c_before, gates)
-
-
-def backward_generic(xp, weights, dy, state_grad, padding, reverse, x, before, c_before, gates):
-    dh, dc = (xp.zeros_like(before[0]) if grad is None else grad for grad in state_grad)
-    dzs = [None] * len(dy)
-    for t in in_order(range(len(dy)), not reverse):
-        i, f, g, o, tanh_c = gates[t]
-        dh = dh + dy[t]
-        dc_all = dc + dh * o * (1 - tanh_c * tanh_c)
-        dz_i, dz_f = dc_all * g * i * (1 - i), dc_all * c_before[t] * f * (1 - f)
-        dz_g, dz_o = dc_all * i * (1 - g * g), dh * tanh_c * o * (1 - o)
-        pad = None if padding is None else padding[t]
-        dzs[t] = masked(xp, pad, xp.concatenate((dz_i, dz_f, dz_g, dz_o), axis=1))
-        dh, dc = held(xp, pad, dh, dzs[t].dot(weights[1])), held(xp, pad, dc, dc_all * f)
-    dz = rows(xp.stack(dzs))
-    return dz, (dh, dc), recurrence.weight_grads(xp, x, before, dz, dz, weights[2] is not None)
-
-
-def _forward_numpy(xp, x, state, weights, padding, reverse):
     """h_t, 1 and x_t stand side by side, so that one product serves them; a step works in arrays that stay in cache.
 
     sigmoid(z) = (1 + tanh(z / 2)) / 2, so that one tanh serves all gates; the weights carry the half.
@@ -89,7 +26,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     steps, batch, _ = x.shape
     w_ih, w_hh, b_ih, b_hh = weights
     hidden, dtype = w_hh.shape[1], x.dtype
-    before, after = recurrence.joined(x, state[0], hidden, b_ih is not None, reverse)
+    before, after = recurrence.joined(x, state[0], b_ih is not None, reverse)
     w = recurrence.joined_weights(w_hh, None if b_ih is None else b_ih + b_hh, w_ih)
     w *= numpy.array([0.5, 0.5, 1, 0.5], dtype).repeat(hidden)[:, None]
     w, times = recurrence.right_factor(w.T, batch)
@@ -103,7 +40,7 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     (c, g, tanh_c), c_g, g_tanh_c = cells, cells[:2], cells[1:]
     (fc, ig, h), fc_ig, ig_h = made, made[:2], made[1:]
     one, half = numpy.ones((), dtype), numpy.full((), 0.5, dtype)
-    c[...] = 0 if state[1] is None else state[1]
+    c[...] = state[1]
     add, subtract, multiply, tanh = numpy.add, numpy.subtract, numpy.multiply, numpy.tanh
 
     pads = recurrence.pads_by_step(padding, steps)
@@ -135,13 +72,17 @@ def _forward_numpy(xp, x, state, weights, padding, reverse):
     return y, (after[0 if reverse else -1], c), (padding, reverse, before, into_dz, kept)
 
 
-def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_dz, kept):
+def back_over_time(
+    memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool
+) -> tuple[Array | None, State, tuple]:
     """The gradients of z take the place of their factors."""
+    padding, reverse, before, into_dz, kept = memory
+    dy = without_padding(padding, y_grad)
     steps, batch, hidden = dy.shape
     dtype = dy.dtype
     w_hh, times = recurrence.right_factor(weights[1], batch)
     dh, dc, through = empty((3, batch, hidden), dtype)
-    dh[...], dc[...] = (0 if grad is None else grad for grad in state_grad)
+    dh[...], dc[...] = state_grad
     blocks = empty((4, batch, hidden), dtype)
     f, i, o, g = blocks
     dz, pairs = into_dz.reshape(steps, batch, 4 * hidden), blocks.reshape(2, 2, batch, hidden)
@@ -168,10 +109,14 @@ def _backward_numpy(xp, weights, dy, state_grad, padding, reverse, before, into_
             times(dz_t, w_hh, through)
             numpy.copyto(dh, through, where=~pad)
     dz = rows(dz)
-    return dz, (dh, dc), recurrence.joined_grads(dz, dz, before, hidden, weights[2] is not None)
+    dx = product(dz, weights[0]).reshape(steps, batch, weights[0].shape[1]) if input_grad else None
+    return dx, (dh, dc), recurrence.joined_grads(dz, dz, before, hidden, weights[2] is not None)
 
 
-def _as_blocks(z):
+def _as_blocks(z: Array) -> Array:
     """A view of (..., N, 4 H), gates i, f, g, o, as (..., 2, 2, N, H): f, i and o, g."""
     pairs = z.reshape(*z.shape[:-1], 2, 2, z.shape[-1] // 4)[..., ::-1, :]
     return pairs.transpose(*range(z.ndim - 2), -3, -2, -4, -1)
+
+
+recurrence.replace_layer(LSTM, lambda layer: over_time, back_over_time)
