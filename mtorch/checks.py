@@ -2,7 +2,6 @@
 
 import math
 import operator
-import sys
 from numbers import Real
 from typing import Any
 
@@ -33,7 +32,10 @@ def check_number(
     """
     if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{who} expected a number as {name}, got {number!r}")
-    value = float(number) if abs(number) <= sys.float_info.max else math.nan
+    try:
+        value = float(number)
+    except ArithmeticError:  # too large for a float
+        value = math.inf
     if not (least <= value <= most and above < value < below):
         bounds = [(">=", least), (">", above), ("<=", most), ("<", below)]
         wanted = " and ".join(f"{name} {sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))

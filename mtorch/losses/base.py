@@ -19,11 +19,10 @@ class Loss:
     `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item.
     """
 
-    __slots__ = ("grad", "_value", "_backward_func", "_name")
-
     def __init__(self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str):
-        self.grad = grad
-        self._value, self._backward_func, self._name = value, backward_func, name
+        known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
+        self._value: Any = float(value) if known else arrays.mark_invalid(arrays.array_module(grad), value)
+        self.grad, self._backward_func, self._name = grad, backward_func, name
 
     @property
     def value(self) -> float | numpy.ndarray:
@@ -46,8 +45,7 @@ class Loss:
         weights: with reduction="none", the cotangent of `.value`, of its shape.
         """
         if self._backward_func is None:
-            name = self._name
-            raise BackwardError(f"{name} has no net to drive: make it as {name}(module), then call backward")
+            raise BackwardError(f"{self._name} has no net to drive: make it as {self._name}(module) to call backward")
         if weights is None and (self._value.__class__ is float or not self._value.shape):
             return self._backward_func(self.grad)
         return self._backward_func(self._weighted(weights))
@@ -78,6 +76,8 @@ class LossFunction:
     float16 in float32.
     """
 
+    class_axis = False  # whether the last axis of the prediction is that of the classes
+
     def __init__(self, backward_func: Any = None, *, reduction: str = "mean"):
         if reduction not in REDUCTIONS:
             raise ValueError(f"{type(self).__name__} expected reduction in {REDUCTIONS}, got {reduction!r}")
@@ -99,17 +99,18 @@ class LossFunction:
         """The prediction as a real floating array. Lists and integers are cast to float32, and so is float16, in which
         a sum of ten thousand squares overflows; the net casts the gradient back.
         """
-        if prediction.__class__ is numpy.ndarray and prediction.dtype.char in "fdg" and prediction.dtype.isnative:
-            return prediction
+        native = prediction.__class__ is numpy.ndarray and prediction.dtype.isnative
+        if not native or prediction.dtype.char not in "fdg":
+            prediction = self._as_float(prediction)
+        if self.class_axis and not (prediction.ndim and prediction.shape[-1]):
+            raise ShapeMismatchError(self, f"expected a prediction (..., K) with K >= 1, got {prediction.shape}")
+        return prediction
+
+    def _as_float(self, prediction: Any) -> Array:
         if isinstance(prediction, tuple):
             raise TypeError(f"{self!r} expected one array as prediction, got a tuple of {len(prediction)}")
-        if arrays.array_module(prediction) not in (None, numpy):
-            if prediction.dtype.kind != "f":
-                raise TypeError(f"{self!r} expected a floating prediction, got dtype {prediction.dtype}")
-            return prediction if prediction.dtype.itemsize > 2 else prediction.astype("float32")
-        host = arrays.host_array(prediction, self)
-        wide = host.dtype.kind == "f" and host.dtype.itemsize > 2
-        return host.astype(host.dtype.newbyteorder("=") if wide else numpy.float32)
+        x = arrays.as_numeric(arrays.array_module(prediction) or numpy, prediction, self)
+        return x.astype(x.dtype.newbyteorder("=") if x.dtype.char in "fdg" else numpy.float32, copy=False)
 
     def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
         """The target in the prediction's module, dtype and shape; nothing broadcasts."""
@@ -128,33 +129,22 @@ class LossFunction:
         `count`.
         """
         grad = arrays.as_array(xp, grad)
-        if self.reduction == "none":
-            return self.outcome(xp, terms, grad)
-        value = xp.add.reduce(terms, None)
+        value = terms if self.reduction == "none" else xp.add.reduce(terms, None)
         if self.reduction == "mean":
-            count = self.number(terms.size if count is None else count, grad)
+            count = self.number(terms.size, grad) if count is None else count
             value = value / count
             grad /= count
         return self.outcome(xp, value, grad)
 
     def number(self, items: Any, prediction: Array) -> Any:
-        """What a mean divides by, the number of items or the sum of their weights; ValueError when it is 0."""
-        if items.__class__ is int and items:
-            return items
-        text = f"{self!r} has nothing to average: no item counts in a prediction of shape {prediction.shape}"
-        if arrays.array_module(items) not in (None, numpy):
-            arrays.defer_error(text, items == 0)
-        elif items == 0:
-            raise ValueError(text)
+        """What a mean divides by; ValueError when it is 0."""
+        if items == 0:
+            raise ValueError(f"{self!r} has nothing to average: no item counts, of shape {prediction.shape}")
         return items
 
     def outcome(self, xp: ModuleType, value: Any, grad: Array, factor: float = 1.0) -> Loss:
         """The Loss of this call, whose value is `factor * value`."""
-        if value.__class__ is numpy.float32 or value.__class__ is numpy.float64:
-            value = float(value) * factor
-        else:
-            value = arrays.mark_invalid(xp, value if factor == 1 else value * factor)
-        return Loss(value, grad, self.backward_func, type(self).__name__)
+        return Loss(value if factor == 1 else factor * value, grad, self.backward_func, type(self).__name__)
 
     def details(self) -> Iterator[str]:
         """What stands between the brackets of the repr."""

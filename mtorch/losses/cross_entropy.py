@@ -9,7 +9,7 @@ from mtorch.arrays import Array
 from mtorch.checks import check_number
 from mtorch.losses.base import REDUCTIONS, LossFunction
 from mtorch.losses.label_loss import LabelLoss
-from mtorch.losses.labels import class_axis, one_hot, places
+from mtorch.losses.labels import one_hot, places
 from mtorch.math.rows import max_along, sum_along
 
 
@@ -45,14 +45,13 @@ class CrossEntropyLoss(LabelLoss):
         target = target if arrays.is_array(target) else arrays.host_array(target, self)
         if target.dtype.kind != "f" or target.shape != prediction.shape:
             return super().cast_target(xp, prediction, target)
-        class_axis(self, prediction)
         if self.ignore_index is not None and self.ignore_index >= 0:
             raise ValueError(f"{self!r} cannot ignore a label when the target is class probabilities")
         return LossFunction.cast_target(self, xp, prediction, target)
 
     def count(self, xp: ModuleType, prediction: Array, target: Array) -> Any:
         if target.dtype.kind == "f":
-            return target.size // target.shape[-1]
+            return self.number(target.size // target.shape[-1], prediction)
         return super().count(xp, prediction, target)
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy
+
 from mtorch import arrays
 from mtorch.arrays import Array, quiet
 from mtorch.checks import check_integer
 from mtorch.errors import ShapeMismatchError
 from mtorch.losses.base import Loss, LossFunction
-from mtorch.losses.labels import as_labels, class_axis
+from mtorch.losses.labels import as_labels
 
 
 class LabelLoss(LossFunction):
@@ -19,6 +21,8 @@ class LabelLoss(LossFunction):
     weight: a weight for each class, (K,). A mean then divides by the sum of the weights of the labels.
     ignore_index: the label of items that count for nothing, neither in the sum nor in what a mean divides by.
     """
+
+    class_axis = True
 
     def __init__(
         self,
@@ -44,12 +48,12 @@ class LabelLoss(LossFunction):
         prediction = self.cast_prediction(prediction)
         xp = arrays.array_module(prediction)
         target = self.cast_target(xp, prediction, target)
-        return self.reduced(xp, *self.terms(xp, prediction, target), self.count(xp, prediction, target))
+        count = self.count(xp, prediction, target) if self.reduction == "mean" else None
+        return self.reduced(xp, *self.terms(xp, prediction, target), count)
 
     def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
         """Labels (...,), each in [0, K) or the ignored one."""
-        lead, classes = class_axis(self, prediction)
-        return as_labels(self, xp, target, lead, classes, self.ignore_index)
+        return as_labels(self, xp, prediction, target, self.ignore_index)
 
     def weigh(self, xp: ModuleType, prediction: Array, labels: Array) -> tuple[Array, Array]:
         """(y, w): the labels, with 0 for the ignored ones; the weight of each, which is 0 for the ignored ones."""
@@ -60,8 +64,12 @@ class LabelLoss(LossFunction):
     def count(self, xp: ModuleType, prediction: Array, target: Array) -> Any:
         """What a mean divides by: the sum of the weights."""
         if self.weight is None and self.ignore_index is None:
-            return target.size
-        return self.weigh(xp, prediction, target)[1].sum()
+            return self.number(target.size, prediction)
+        total = self.weigh(xp, prediction, target)[1].sum()
+        if xp is numpy:
+            return self.number(total, prediction)
+        arrays.defer_error(f"{self!r} has nothing to average: no item counts", total == 0)
+        return total
 
     def class_weights(self, xp: ModuleType, prediction: Array) -> Array:
         """The weights of the classes (K,) in the prediction's array module and dtype."""

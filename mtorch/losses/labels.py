@@ -14,22 +14,13 @@ UNSIGNED = {n: numpy.dtype(f"u{n}") for n in (1, 2, 4, 8)}
 FEW = 64  # classes up to which a table of one-hot rows is kept
 
 
-def class_axis(loss: object, prediction: Array) -> tuple[tuple[int, ...], int]:
-    """The leading shape and the number K of classes of a prediction (..., K)."""
-    shape = prediction.shape
-    if not shape or not shape[-1]:
-        raise ShapeMismatchError(loss, f"expected a prediction of shape (..., K) with K >= 1, got {shape}")
-    return shape[:-1], shape[-1]
-
-
-def as_labels(
-    loss: object, xp: ModuleType, target: Any, lead: tuple[int, ...], classes: int, ignored: int | None = None
-) -> Array:
-    """Integer labels of shape `lead` or `lead + (1,)` as an array of `xp` of shape `lead`.
+def as_labels(loss: object, xp: ModuleType, prediction: Array, target: Any, ignored: int | None = None) -> Array:
+    """Integer labels (...,) or (..., 1) for a prediction (..., K), as an array (...,) of `xp`.
 
     ValueError if a label is neither in [0, K) nor the ignored one. Labels that are on a device already come back
     within the range, and the next read on the host raises.
     """
+    lead, classes = prediction.shape[:-1], prediction.shape[-1]
     home = arrays.array_module(target)
     labels = arrays.host_array(target, loss) if home is None else target
     dtype = labels.dtype

@@ -7,9 +7,7 @@ from typing import Any
 from mtorch.arrays import Array, array_module
 from mtorch.checks import check_flag
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
-from mtorch.losses.labels import as_labels, class_axis, one_hot
-
-LONG = 4096  # entries up to which one product sums their squares without a loss of digits
+from mtorch.losses.labels import as_labels, one_hot
 
 
 class SquareLoss(LossFunction):
@@ -20,27 +18,30 @@ class SquareLoss(LossFunction):
     Backward: d/dp_k of 1/2 sum_j (p_j - t_j)^2 is p_k - t_k; the mean divides it by the number of rows.
     """
 
+    class_axis = True
+
     def __init__(self, backward_func: Any = None, *, transform: bool = False, reduction: str = "mean"):
         super().__init__(backward_func, reduction=reduction)
         self.transform = check_flag("SquareLoss", "transform", transform)
 
     def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
         p = self.cast_prediction(prediction)
-        xp, (lead, classes) = array_module(p), class_axis(self, p)
+        xp, classes = array_module(p), p.shape[-1]
         if transform is None:
             transform = self.transform
         if transform is True or check_flag(self, "transform", transform):
-            t = one_hot(xp, as_labels(self, xp, target, lead, classes), classes, p.dtype)
+            t = one_hot(xp, as_labels(self, xp, p, target), classes, p.dtype)
         else:
             t = self.cast_target(xp, p, target)
         d = p - t
         if self.reduction == "none":
-            return self.outcome(xp, 0.5 * (d * d).sum(axis=-1), d)
-        rows = self.number(d.size // classes, d) if self.reduction == "mean" else 1
-        squares = xp.vdot(d, d) if d.size <= LONG else (d * d).sum()
-        value = 0.5 * squares / rows
-        d /= rows
-        return self.outcome(xp, value, d)
+            value = 0.5 * (d * d).sum(axis=-1)
+        else:
+            value = 0.5 * (xp.vdot(d, d) if d.size <= 4096 else (d * d).sum())  # a longer product would lose digits
+        if self.reduction == "mean":
+            rows = d.size // classes or self.number(0, d)
+            value, d = value / rows, d / rows
+        return Loss(value, d, self.backward_func, type(self).__name__)
 
     def details(self) -> Iterator[str]:
         if self.transform:

@@ -1,0 +1,87 @@
+"""The validators that constructors share."""
+
+import math
+from fractions import Fraction
+
+import numpy
+import pytest
+
+from mtorch.checks import check_axes, check_axis, check_flag, check_integer, check_number, check_size
+
+
+@pytest.mark.parametrize("number", [0.5, numpy.float32(0.5), numpy.longdouble(0.5), Fraction(1, 2)])
+def test_a_number_of_any_kind_becomes_a_float(number):
+    found = check_number("Layer", "p", number, least=0.5, most=0.5)
+    assert found == 0.5 and type(found) is float
+
+
+@pytest.mark.parametrize("number", [True, "1", None, 1j, [1.0], numpy.array(1.0)])
+def test_what_is_no_real_number_is_a_type_error(number):
+    with pytest.raises(TypeError, match="Layer expected a number as p, got"):
+        check_number("Layer", "p", number)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 10**400, numpy.longdouble("1e400")])
+@pytest.mark.parametrize("bounds", [{}, {"least": 0}, {"most": 1}, {"above": 0, "below": 1}])
+def test_a_number_must_be_finite(number, bounds):
+    with pytest.raises(ValueError, match="Layer expected "):
+        check_number("Layer", "p", number, **bounds)
+
+
+@pytest.mark.parametrize(
+    "bounds, good, bad, text",
+    [
+        ({"least": 0}, 0, -1, "p >= 0"),
+        ({"above": 0}, 1e-9, 0, "p > 0"),
+        ({"most": 1}, 1, 1.5, "p <= 1"),
+        ({"least": 0, "below": 1}, 0, 1, "p >= 0 and p < 1"),
+        ({}, 3, math.inf, "a finite p"),
+    ],
+)
+def test_a_number_outside_of_its_bounds_is_a_value_error_that_names_them(bounds, good, bad, text):
+    assert check_number("Layer", "p", good, **bounds) == good
+    with pytest.raises(ValueError, match=f"^Layer expected {text}, got {bad}$"):
+        check_number("Layer", "p", bad, **bounds)
+
+
+def test_a_bound_holds_after_rounding_to_a_float():
+    almost = numpy.nextafter(numpy.longdouble(1), numpy.longdouble(0))
+    with pytest.raises(ValueError, match="p < 1"):
+        check_number("Layer", "p", almost, below=1)
+
+
+@pytest.mark.parametrize("number", [3, numpy.int8(3), numpy.uint64(3), numpy.array(3)])
+def test_an_integer_of_any_width_becomes_an_int(number):
+    for found in (check_integer("Layer", "n", number), check_size("Layer", "n", number), check_axis("Layer", number)):
+        assert found == 3 and type(found) is int
+
+
+@pytest.mark.parametrize("number", [3.0, True, numpy.True_, "3", None, [3]])
+def test_what_is_no_integer_is_a_type_error(number):
+    with pytest.raises(TypeError, match="Layer expected an integer n, got"):
+        check_integer("Layer", "n", number)
+    with pytest.raises(TypeError, match="Layer expected an integer axis, got"):
+        check_axis("Layer", number)
+
+
+def test_a_size_is_at_least_one():
+    assert check_size("Layer", "n", 0, least=0) == 0 and check_axis("Layer", -1) == -1
+    with pytest.raises(ValueError, match="Layer expected n >= 1, got 0"):
+        check_size("Layer", "n", 0)
+
+
+def test_axes_are_an_int_or_different_ints_or_none():
+    assert check_axes("Sum", None) is None and check_axes("Sum", numpy.int64(2)) == 2
+    assert check_axes("Sum", (0, numpy.int8(-1))) == (0, -1) and check_axes("Sum", ()) == ()
+    for wrong in (1.0, [0, 1], (0, True), "0"):
+        with pytest.raises(TypeError, match="Sum expected axis to be an int, a tuple of ints or None, got"):
+            check_axes("Sum", wrong)
+    with pytest.raises(ValueError, match=r"Sum expected different axes, got axis=\(0, 0\)"):
+        check_axes("Sum", (0, 0))
+
+
+def test_a_flag_is_a_truth_value_and_nothing_that_has_one():
+    assert check_flag("Layer", "bias", numpy.True_) is True and check_flag("Layer", "bias", False) is False
+    for wrong in (0, 1, "no", None, []):
+        with pytest.raises(TypeError, match="Layer expected bias to be True or False, got"):
+            check_flag("Layer", "bias", wrong)
