@@ -59,7 +59,7 @@ class CrossEntropyLoss(LabelLoss):
         on_labels, kept = target.dtype.kind != "f", 1
         if on_labels and self.ignore_index is not None:
             kept = (target != self.ignore_index)[..., None]
-            x = xp.where(kept, x, 0.0)  # whatever stands there
+            x = xp.where(kept, x, 0.0)  # an ignored item may be NaN
 
         z = x - max_along(xp, x, -1)  # the largest is 0, so that exp does not overflow
         e = xp.exp(z)

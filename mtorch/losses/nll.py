@@ -23,7 +23,7 @@ class NLLLoss(LabelLoss):
         y, w = self.weigh(xp, prediction, target)
         at = places(xp, y, prediction.shape[-1])
         x_y = prediction.reshape(-1).take(at).reshape(y.shape)
-        terms = -w * xp.where(w == 0, 0.0, x_y)  # whatever stands there
+        terms = -w * xp.where(w == 0, 0.0, x_y)  # an ignored item may be NaN
         grad = xp.zeros(prediction.shape, prediction.dtype)
         grad.reshape(-1)[at] = -w.reshape(-1)
         return terms, grad
