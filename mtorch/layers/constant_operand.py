@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy
+
 from mtorch import arrays
 from mtorch.arrays import Array, as_array, unbroadcast
 from mtorch.layer import Layer
@@ -74,7 +76,7 @@ class ConstantOperand(Layer):
 
     def details(self) -> str:
         c = self.given
-        text = c.item() if c.ndim == 0 and arrays.is_numpy(arrays.array_module(c)) else f"an array of shape {c.shape}"
+        text = c.item() if c.ndim == 0 and isinstance(c, numpy.ndarray) else f"an array of shape {c.shape}"
         return f"{type(self.operator).__name__}, {'left' if self.on_left else 'right'}={text}"
 
     @classmethod

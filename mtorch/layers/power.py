@@ -63,8 +63,8 @@ class Power(Elementwise):
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
-        for exponent in (0, 1, 2, 3, 5):
-            yield cls(exponent, xp=xp, dtype=dtype), (4, 3)
+        for whole in (0, 1, 2, 3, 5):
+            yield cls(whole, xp=xp, dtype=dtype), (4, 3)
         for exponent in (-1, -2, 0.5, -1.5, 2.5):
             yield cls(exponent, xp=xp, dtype=dtype), lambda xp, rng: xp.asarray(rng.uniform(0.5, 1.5, (2, 3)))
 

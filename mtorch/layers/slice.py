@@ -49,10 +49,10 @@ def _axes_taken(entry: Entry) -> int:
 
 
 def _is_within(entry: Entry, sizes: tuple[int, ...]) -> bool:
-    if isinstance(entry, slice):
-        return True
     if isinstance(entry, int):
         return -sizes[0] <= entry < sizes[0]
+    if not isinstance(entry, numpy.ndarray):
+        return True
     if entry.dtype.kind == "b":
         return entry.shape == sizes
     return entry.size == 0 or (-sizes[0] <= entry.min() and entry.max() < sizes[0])
@@ -101,8 +101,10 @@ class Slice(Layer):
         super()._adopt(xp, dtype)
         entries: list = []
         for entry in self.index:
-            mask = isinstance(entry, numpy.ndarray) and entry.dtype.kind == "b"
-            entries.extend(entry.nonzero() if mask else (entry,))
+            if isinstance(entry, numpy.ndarray) and entry.dtype.kind == "b":
+                entries.extend(entry.nonzero())
+            else:
+                entries.append(entry)
         self._native = tuple(xp.asarray(entry) if isinstance(entry, numpy.ndarray) else entry for entry in entries)
 
     def check(self, shape: tuple[int, ...]) -> None:

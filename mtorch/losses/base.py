@@ -21,7 +21,8 @@ class Loss:
 
     def __init__(self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str):
         known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
-        self._value: Any = float(value) if known else arrays.mark_invalid(arrays.array_module(grad), value)
+        xp: Any = arrays.array_module(grad)
+        self._value: Any = float(value) if known else arrays.mark_invalid(xp, value)
         self.grad, self._backward_func, self._name = grad, backward_func, name
 
     @property
@@ -55,7 +56,7 @@ class Loss:
         if weights is None or not shape:
             wants = f"weights of the value's shape {shape}" if shape else "no weights: its value is a number"
             raise ValueError(f"{self._name}: backward expected {wants}")
-        xp = arrays.array_module(self.grad)
+        xp: Any = arrays.array_module(self.grad)
         weights = arrays.as_float(xp, self.grad.dtype, weights, self._name)
         if weights.shape != shape:
             raise ShapeMismatchError(self._name, f"expected weights of shape {shape}, got {weights.shape}")
@@ -89,7 +90,7 @@ class LossFunction:
 
     def __call__(self, prediction: Array, target: Any) -> Loss:
         prediction = self.cast_prediction(prediction)
-        xp = arrays.array_module(prediction)
+        xp: Any = arrays.array_module(prediction)
         return self.reduced(xp, *self.terms(xp, prediction, self.cast_target(xp, prediction, target)))
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:

@@ -46,7 +46,7 @@ class LabelLoss(LossFunction):
     @quiet
     def __call__(self, prediction: Array, target: Any) -> Loss:
         prediction = self.cast_prediction(prediction)
-        xp = arrays.array_module(prediction)
+        xp: Any = arrays.array_module(prediction)
         target = self.cast_target(xp, prediction, target)
         count = self.count(xp, prediction, target) if self.reduction == "mean" else None
         return self.reduced(xp, *self.terms(xp, prediction, target), count)

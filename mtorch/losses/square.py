@@ -26,11 +26,11 @@ class SquareLoss(LossFunction):
 
     def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
         p = self.cast_prediction(prediction)
-        xp, classes = array_module(p), p.shape[-1]
+        xp: Any = array_module(p)
         if transform is None:
             transform = self.transform
         if transform is True or check_flag(self, "transform", transform):
-            t = one_hot(xp, as_labels(self, xp, p, target), classes, p.dtype)
+            t = one_hot(xp, as_labels(self, xp, p, target), p.shape[-1], p.dtype)
         else:
             t = self.cast_target(xp, p, target)
         d = p - t
@@ -39,7 +39,7 @@ class SquareLoss(LossFunction):
         else:
             value = 0.5 * (xp.vdot(d, d) if d.size <= 4096 else (d * d).sum())  # a longer product would lose digits
         if self.reduction == "mean":
-            rows = d.size // classes or self.number(0, d)
+            rows = d.size // p.shape[-1] or self.number(0, d)
             value, d = value / rows, d / rows
         return Loss(value, d, self.backward_func, type(self).__name__)
 
