@@ -67,10 +67,12 @@ class Verbs:
         backward: Callable,
         parameters: Callable | None,
         multithreaded: Callable[[Any], bool],
+        least: int,
     ):
         self.owner, self.xp = owner, xp
         self.forward, self.backward, self.backward_parameters = forward, backward, parameters
         self.multithreaded = multithreaded
+        self.least = least
         self.marked = tuple(getattr(owner, name) for name in VERBS)
 
     def serve(self, layer: Any) -> bool:
@@ -125,7 +127,7 @@ def _forward(reference: Callable, bodies: dict[ModuleType, Verbs]) -> Callable:
     @wraps(reference)
     def forward(self: Any, x: Any) -> Any:
         verbs = bodies.get(self.xp)
-        if verbs is None or _switch.off or not verbs.serve(self):
+        if verbs is None or _switch.off or (verbs.least and x.size < verbs.least) or not verbs.serve(self):
             return reference(self, x)
         y, memory = verbs.forward(self, x)
         self.remember(FastMemory(verbs, memory))
@@ -161,10 +163,13 @@ def replace(
     backward: Callable | None = None,
     backward_parameters: Callable | None = None,
     multithreaded: Callable[[Any], bool] = lambda layer: False,
+    least: int = 0,
 ) -> None:
     """Registers the fast body of a marked function, or the fast verbs of a class, for one array module.
 
     multithreaded: whether the bodies share their work between threads, so that BLAS had better use one.
+
+    least: how many entries the input has from which on the bodies are faster; below it the references run.
 
         replace(row_sums, numpy, fast_row_sums)
         replace(ReLU, numpy, forward=relu, backward=relu_grad)
@@ -172,7 +177,7 @@ def replace(
     if not ENABLED:
         return
     if isinstance(reference, type):
-        verbs = Verbs(reference, xp, forward, backward, backward_parameters, multithreaded)
+        verbs = Verbs(reference, xp, forward, backward, backward_parameters, multithreaded, least)
         _bodies[_name(reference.forward)][xp] = verbs
     else:
         _bodies[_name(reference)][xp] = body

@@ -57,7 +57,7 @@ TESTS = [
     ("attention embedding positional", "attention"),
     ("memory threads passes", "threads memory kernels conv activations norm ownership"),
     ("relu", "activations kernels threads ownership"),
-    ("activation erf elu gelu sigmoid silu softmax softplus tanh rows", "activations erf kernels norm threads losses"),
+    ("activation erf elu gelu sigmoid silu softmax softplus tanh rows", "activations erf rows norm threads losses"),
     ("layers/linear layers/reshape identity namespace", "protocol module norm activations memory ownership"),
     ("", "operators graph protocol"),
 ]

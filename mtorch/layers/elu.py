@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.checks import check_number
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
@@ -49,7 +49,7 @@ class ELU(Activation):
         g = self.cast_grad(output_grad)
         y = self.recall()
         left = self.xp.minimum(y, 0) + self.alpha
-        return g * (y > 0) + g * left * (y <= 0)
+        return as_array(self.xp, g * (y > 0) + g * left * (y <= 0))
 
     def details(self) -> str:
         return ", ".join(filter(None, [super().details(), f"alpha={self.alpha:g}"]))

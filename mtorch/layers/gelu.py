@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 from mtorch.math.erf import normal_cdf, normal_density
@@ -61,7 +61,7 @@ class GELU(Activation):
             phi = normal_density(self.xp, x)
         else:
             phi = Phi * (1 - Phi) * SQRT_8_PI * (1 + 3 * 0.044715 * x * x)
-        return g * (Phi + x * phi)
+        return as_array(self.xp, g * (Phi + x * phi))
 
     def details(self) -> str:
         option = "" if self.approximate == "none" else f"approximate={self.approximate!r}"

@@ -1,6 +1,6 @@
 """The clipped identity."""
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.layers.activation import Activation
 
 
@@ -22,4 +22,4 @@ class Hardtanh(Activation):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         y = self.recall()
-        return g * (self.xp.absolute(y) < 1)
+        return as_array(self.xp, g * (self.xp.absolute(y) < 1))

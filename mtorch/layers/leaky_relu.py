@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.checks import check_number
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
@@ -48,7 +48,7 @@ class LeakyReLU(Activation):
         g = self.cast_grad(output_grad)
         x = self.recall()
         right = x > 0
-        return g * right + self.negative_slope * (g * ~right)
+        return as_array(self.xp, g * right + self.negative_slope * (g * ~right))
 
     def details(self) -> str:
         return ", ".join(filter(None, [super().details(), f"negative_slope={self.negative_slope:g}"]))

@@ -7,15 +7,12 @@ from typing import Any
 import numpy
 
 from mtorch import initializers
-from mtorch.arrays import Array, flat_rows, ones
+from mtorch.accelerate import accelerated
+from mtorch.arrays import Array, ones
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.threads import product
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
-
-MANY = 1 << 14  # entries from which on their order in memory matters
-LARGE = 1 << 20  # multiplications from which on `product` gains more than it costs
 
 
 class Linear(Layer):
@@ -29,7 +26,7 @@ class Linear(Layer):
     Remembers x.  Errors: ShapeMismatchError when the last axis of x is not D.
     """
 
-    array_only = new_result = new_grad = True
+    array_only = True
 
     def __init__(
         self,
@@ -68,40 +65,37 @@ class Linear(Layer):
         self.check_dim(known, -1, self.in_dim)
         return {-1: self.out_dim}
 
+    def rows(self, x: Array) -> Array:
+        """(..., D) as (N, D)."""
+        if not x.ndim or x.shape[-1] != self.in_dim:
+            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
+        return x if x.ndim == 2 else x.reshape(-1, self.in_dim)
+
+    @accelerated
     def forward(self, x: Array) -> Array:
-        shape = x.shape
-        if not shape or shape[-1] != self.in_dim:
-            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {shape}")
-        self.remember(x)
-        w, rows = self.weight.value, len(shape) == 2
-        if rows and x.size * self.out_dim < LARGE:
-            y = x.dot(w.T)
-        elif rows and x.flags.fnc:  # as pooled images lie: BLAS is faster with columns
-            y = self.xp.ascontiguousarray(product(w, x.T).T)
-        else:
-            y = product(flat_rows(x), w.T)
+        rows = self.rows(x)
+        self.remember(rows)
+        y = rows.dot(self.weight.value.T)
         if self.bias is not None:
             y += self.bias.value
-        return y if rows else y.reshape(shape[:-1] + (self.out_dim,))
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.out_dim)
 
+    @accelerated
     def backward(self, output_grad: Array) -> Array:
-        x = self.recall()
-        g = self._parameter_grads(x, output_grad)
-        w = self.weight.value
-        if x.size >= MANY and x.ndim == 2 and x.flags.fnc:  # dx lies in memory as x does
-            return product(w.T, g.T).T
-        dx = g.dot(w) if x.size * self.out_dim < LARGE else product(g, w)
-        return dx if x.ndim == 2 else dx.reshape(x.shape)
+        g = self._accumulate(output_grad)
+        dx = g.dot(self.weight.value)
+        return dx if output_grad.ndim == 2 else dx.reshape(*output_grad.shape[:-1], self.in_dim)
 
+    @accelerated
     def backward_parameters(self, output_grad: Array) -> None:
-        self._parameter_grads(self.recall(), output_grad)
+        self._accumulate(output_grad)
 
-    def _parameter_grads(self, x: Array, output_grad: Array) -> Array:
-        g, x = (output_grad, x) if x.ndim == 2 else (flat_rows(output_grad), flat_rows(x))
-        if x.size * self.out_dim < LARGE:
-            self.weight.accumulate_product(g.T, x)
-        else:
-            self.weight.accumulate_result(product, g.T, x)
+    def _accumulate(self, output_grad: Array) -> Array:
+        """Adds dW and db to the gradients; returns the rows of g."""
+        g = self.cast_grad(output_grad)
+        g = g if g.ndim == 2 else g.reshape(-1, self.out_dim)
+        x = self.recall()
+        self.weight.accumulate_product(g.T, x)
         if self.bias is not None:
             self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)
         return g
@@ -113,4 +107,5 @@ class Linear(Layer):
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         yield cls(3, 2, xp=xp, dtype=dtype, rng=rng), (4, 3)
         yield cls(4, 3, coe=2, bias=False, xp=xp, dtype=dtype, rng=rng), (2, 3, 4)
+        yield cls(256, 3, xp=xp, dtype=dtype, rng=rng), (257, 256)
         yield cls(5, 1, init=initializers.xavier_uniform(), xp=xp, dtype=dtype, rng=rng), (5,)

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
@@ -15,7 +15,8 @@ class ReLU(Activation):
 
     Shapes: any -> the same.  Remembers y.
 
-    Backward: dy/dx is 1 where x is positive and 0 elsewhere: dx = output_grad * [y > 0]; 0 at the kink.
+    Backward: dy/dx is 1 where x is positive and 0 elsewhere: dx = output_grad * [y > 0]; 0 at the
+    kink. As y is never negative, [y > 0] is its sign.
 
     Nair & Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", 2010.
     """
@@ -30,7 +31,7 @@ class ReLU(Activation):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         y = self.recall()
-        return g * (y > 0)
+        return as_array(self.xp, g * self.xp.sign(y))
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

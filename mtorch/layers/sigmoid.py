@@ -1,6 +1,6 @@
 """The logistic function."""
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.layers.activation import Activation
 from mtorch.math.logistic import sigmoid
 
@@ -21,4 +21,4 @@ class Sigmoid(Activation):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         y = self.recall()
-        return g * (y * (1 - y))
+        return as_array(self.xp, g * (y - y * y))

@@ -1,6 +1,6 @@
 """The sigmoid linear unit."""
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.layers.activation import Activation
 from mtorch.math.logistic import sigmoid
 
@@ -26,4 +26,4 @@ class SiLU(Activation):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         x, s = self.recall()
-        return g * (s + x * s * (1 - s))
+        return as_array(self.xp, g * (s + x * s * (1 - s)))

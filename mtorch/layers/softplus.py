@@ -1,6 +1,6 @@
 """The smooth rectifier."""
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.layers.activation import Activation
 from mtorch.math.logistic import sigmoid
 
@@ -23,4 +23,4 @@ class Softplus(Activation):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         x = self.recall()
-        return g * sigmoid(self.xp, x)
+        return as_array(self.xp, g * sigmoid(self.xp, x))

@@ -1,6 +1,6 @@
 """The hyperbolic tangent."""
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.layers.activation import Activation
 
 
@@ -20,4 +20,4 @@ class Tanh(Activation):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         y = self.recall()
-        return g * (1 - y * y)
+        return as_array(self.xp, g * (1 - y * y))

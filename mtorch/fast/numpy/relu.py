@@ -5,21 +5,16 @@ import math
 import numpy
 
 from mtorch.accelerate import replace
-from mtorch.arrays import Array, constant
+from mtorch.arrays import Array
 from mtorch.kernels.memory import empty_like
 from mtorch.kernels.passes import entrywise
 from mtorch.layers.relu import ReLU
 
-SMALL = 4096  # entries
-
 
 def relu(layer: ReLU, x: Array) -> tuple[Array, Array]:
     """NumPy clips large arrays up to three times faster than it takes a maximum."""
-    if x.size <= SMALL:
-        y = numpy.maximum(x, constant(numpy, 0.0, x.dtype))
-    else:
-        y = empty_like(numpy, x)
-        entrywise(1, _clip, x, y)
+    y = empty_like(numpy, x)
+    entrywise(1, _clip, x, y)
     return y, y
 
 
@@ -28,13 +23,9 @@ def _clip(x: Array, y: Array) -> None:
 
 
 def relu_grad(layer: ReLU, y: Array, output_grad: Array) -> Array:
-    """NumPy casts a mask of booleans slowly. In small arrays the sign of y serves instead.
-
-    In large arrays of float32 the bits of y serve, which as an integer are 0 where y is 0 and positive where y is:
-    clipped to 0 or 1 they multiply the bits of the gradient, and so keep or clear them.
+    """As an integer the bits of y are 0 where y is 0 and positive where y is. Clipped to 0 or 1 they multiply the bits
+    of the gradient, and so keep or clear them: NumPy multiplies by that faster than by a mask of booleans.
     """
-    if y.size <= SMALL:
-        return numpy.sign(y) * output_grad
     if y.dtype.itemsize != 4:
         return output_grad * (y > 0)
     dx = empty_like(numpy, y)
@@ -47,4 +38,4 @@ def _select(y: Array, output_grad: Array, dx: Array) -> None:
     numpy.multiply(dx, output_grad, out=dx)
 
 
-replace(ReLU, numpy, forward=relu, backward=relu_grad)
+replace(ReLU, numpy, forward=relu, backward=relu_grad, least=4097)
