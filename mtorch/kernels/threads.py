@@ -23,7 +23,6 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.kernels.memory import empty
 
 UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS has kernels that take matrices as they lie
 WORTH = 1 << 25  # operations below which waking a thread costs more than it saves
@@ -125,7 +124,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     if a.dtype != b.dtype:
         return a.dot(b) if out is None else numpy.matmul(a, b, out=out, casting="same_kind")
     rows, columns = len(a), b.shape[1]
-    y = empty((rows, columns), a.dtype) if out is None else out
+    y = numpy.empty((rows, columns), a.dtype) if out is None else out
     if not _holders or a.size * columns < WORTH:
         return a.dot(b, y)
 
@@ -252,7 +251,7 @@ def _of_openblas(name: str) -> Any:
 
 
 # Until every caller says the names above.
-in_parts, held, holding, several = in_threads, single_threaded_blas, blas_is_held, several_threads
+in_parts, held, holding, several, undivided = in_threads, single_threaded_blas, blas_is_held, several_threads, one_thread
 
 
 def alone(function: Callable[..., Any], *args: Any) -> Any:

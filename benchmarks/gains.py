@@ -1,0 +1,137 @@
+"""`python -m benchmarks.gains`: what each fast body gains, measured by leaving it out.
+
+One process for each body that is left out takes turns with one that has all of them (`all`), and with one that has none
+(`none`, as MTORCH_FAST=0). A gain is the time without the body over the time with it, minus one: the median over
+rounds of the ratio of two turns of one round. Bodies are named by their modules in `mtorch/fast/numpy/`; of the
+threads below them each trick is named by itself.
+"""
+
+import argparse
+import fnmatch
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+
+from . import worker
+from .rounds import ROOT, Bench, Worker
+from .workloads import TABLE
+
+BODIES = "mtorch.fast.numpy."
+
+
+def without_blas_held() -> None:
+    """A pass leaves BLAS all its threads; what works in threads holds it only then."""
+    from mtorch.accelerate import Blas
+
+    Blas.held = staticmethod(lambda: True)
+
+
+def without_threads() -> None:
+    """BLAS cannot be asked for its threads, so nothing is divided."""
+    from mtorch.fast import threads
+
+    threads._blas_threads = lambda: None
+
+
+def without_divided_products() -> None:
+    """Products of the layers around a convolution are made by BLAS, which is held to one thread there."""
+    from mtorch.fast import threads
+
+    everywhere(threads.product, lambda a, b, out=None: a.dot(b) if out is None else a.dot(b, out))
+
+
+TRICKS: dict[str, Callable[[], None]] = {
+    "hold": without_blas_held, "threads": without_threads, "product": without_divided_products,
+}  # fmt: skip
+
+
+def everywhere(old: object, new: object) -> None:
+    """Puts `new` in the place of `old` under every name that a module of mtorch has for it."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "mtorch":
+            for key in [key for key, value in vars(module).items() if value is old]:
+                setattr(module, key, new)
+
+
+def leave_out(name: str) -> None:
+    """Takes a trick, or all that a module of fast bodies has registered, out of this process."""
+    import mtorch  # noqa: F401
+    from mtorch import accelerate
+
+    if name in TRICKS:
+        TRICKS[name]()
+    for bodies in accelerate._bodies.values():
+        for xp, body in list(bodies.items()):
+            if getattr(body, "forward", body).__module__ == BODIES + name:
+                del bodies[xp]
+
+
+def names() -> list[str]:
+    from mtorch import accelerate
+
+    bodies = [body for each in accelerate._bodies.values() for body in each.values()]
+    modules = {getattr(body, "forward", body).__module__ for body in bodies}
+    return [*sorted(module.removeprefix(BODIES) for module in modules), *TRICKS]
+
+
+class Variant(Worker):
+    """A process of ours that leaves something out."""
+
+    def __init__(self, name: str) -> None:
+        self.side = name
+        environment = os.environ | {"MTORCH_FAST": "0" if name == "none" else "1"}
+        self.process = subprocess.Popen([sys.executable, "-m", "benchmarks.gains", "--worker", name], cwd=ROOT,
+                                        text=True, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, **request) -> dict:
+        return super().ask(**request | {"side": "ours"})
+
+
+class Variants(Bench):
+    """Processes that take turns: with everything, and without one thing each."""
+
+    def __init__(self, names: list[str], rounds: int, seconds: float) -> None:
+        self.rounds, self.seconds, self.retries, self.loud = rounds, seconds, 3, 0
+        self.workers = {name: Variant(name) for name in names}
+
+    def worker(self, side: str) -> Worker:
+        return self.workers[side]
+
+    def gains(self, row: str) -> dict[str, tuple[float, float]]:
+        """The seconds of a step without each name, and the gain."""
+        times: dict[str, list[float]] = {name: [] for name in self.workers}
+        first = self.workers["all"].ask(do="time", workload=row, steps=None, seconds=self.seconds)
+        for _ in range(self.rounds):
+            for name in times:
+                times[name].append(self.turn(name, row, first["steps"])[0])
+        return {name: (statistics.median(each),
+                       statistics.median(a / b for a, b in zip(each, times["all"], strict=True)) - 1)
+                for name, each in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gains", description=__doc__)
+    parser.add_argument("--only", metavar="PATTERN", action="append", help="rows of the benchmark table")
+    parser.add_argument("--without", metavar="NAME", action="append", help=f"of {', '.join(names())}, none")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        leave_out(options.worker)
+        sys.argv[1:] = ["ours"]
+        worker.main()
+        return
+    left_out = options.without or [*names(), "none"]
+    for row in TABLE:
+        if any(fnmatch.fnmatch(row.name, pattern) for pattern in options.only or ["*"]):
+            with Variants(["all", *left_out], options.rounds, options.seconds) as bench:
+                found = bench.gains(row.name)
+            print(f"{row.name}: {1e3 * found.pop('all')[0]:.3f} ms; without "
+                  + ", ".join(f"{name} {gain:+.1%}" for name, (_, gain) in found.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
