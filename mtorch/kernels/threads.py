@@ -251,7 +251,8 @@ def _of_openblas(name: str) -> Any:
 
 
 # Until every caller says the names above.
-in_parts, held, holding, several, undivided = in_threads, single_threaded_blas, blas_is_held, several_threads, one_thread
+in_parts, held, holding = in_threads, single_threaded_blas, blas_is_held
+several, undivided = several_threads, one_thread
 
 
 def alone(function: Callable[..., Any], *args: Any) -> Any:

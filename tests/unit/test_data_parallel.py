@@ -229,7 +229,7 @@ def test_evaluation_and_prediction_stay_in_this_process():
     parallel.eval(), plain.eval()
     assert_same(plain, parallel, x)
     assert parallel._replicas is None
-    assert not parallel.multithreaded and DataParallel(models.lenet(), 2).multithreaded
+    assert not parallel.multithreaded and DataParallel(models.lenet(), 2).multithreaded is mtorch.fast.ENABLED
 
 
 def test_inside_another_and_on_other_systems_one_process_does_all(monkeypatch):
