@@ -61,11 +61,11 @@ class Verbs:
 
     def __init__(
         self,
-        owner: type,
+        owner: Any,
         xp: ModuleType,
-        forward: Callable,
-        backward: Callable,
-        parameters: Callable | None,
+        forward: Any,
+        backward: Any,
+        parameters: Any,
         multithreaded: Callable[[Any], bool],
         least: int,
     ):
@@ -177,8 +177,9 @@ def replace(
     if not ENABLED:
         return
     if isinstance(reference, type):
-        verbs = Verbs(reference, xp, forward, backward, backward_parameters, multithreaded, least)
-        _bodies[_name(reference.forward)][xp] = verbs
+        cls: Any = reference
+        verbs = Verbs(cls, xp, forward, backward, backward_parameters, multithreaded, least)
+        _bodies[_name(cls.forward)][xp] = verbs
     else:
         _bodies[_name(reference)][xp] = body
 
@@ -188,6 +189,6 @@ def pairs() -> dict[str, dict[ModuleType, Any]]:
     return {name: bodies for name, bodies in _bodies.items() if bodies}
 
 
-def _restored(owner: type, module: str, values: Any) -> FastMemory:
+def _restored(owner: Any, module: str, values: Any) -> FastMemory:
     bodies = _bodies[_name(owner.forward)]
     return FastMemory(next(verbs for xp, verbs in bodies.items() if xp.__name__ == module), values)

@@ -100,10 +100,11 @@ class Tape:
         if self.owner.multithreaded and not Blas.held():
             with Blas.single_threaded():
                 return self.pull_parameters(output_grad)
-        layer, layer._memory = self.calls.pop()
+        layer, memory = self.calls.pop()
+        layer._memory = memory
         try:
             if self.owner.composites and layer in self.owner.composites:
-                layer._memory.restore()
+                memory.restore()
             layer.backward_parameters(output_grad)
             layer._memory = EMPTY
         except BaseException as error:

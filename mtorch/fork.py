@@ -37,16 +37,13 @@ class Fork(_Branches):
     Backward: x feeds every branch, so their input gradients add.
     """
 
-    @property
-    def takes(self) -> Any:
-        return self._first().takes
-
-    def _first(self) -> Layer:
-        """The first branch that computes."""
-        return next((branch for branch in self.branches if not branch.moves_data), self.branches[0])
+    def __init__(self, *branches: Layer):
+        super().__init__(*branches)
+        self.first_computing = next((branch for branch in self.branches if not branch.moves_data), self.branches[0])
+        self.takes = self.first_computing.takes
 
     def cast_input(self, x: Value) -> Value:
-        return self._first().cast_input(x)
+        return self.first_computing.cast_input(x)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         for branch in self.branches:
@@ -90,9 +87,9 @@ class Parallel(_Branches):
             raise ShapeMismatchError(self, f"expected a tuple of {len(self.branches)}, got {got}")
         return x
 
-    @property
-    def takes(self) -> Any:
-        return tuple(branch.takes for branch in self.branches)
+    def __init__(self, *branches: Layer):
+        super().__init__(*branches)
+        self.takes = tuple(branch.takes for branch in self.branches)
 
     def cast_input(self, x: Value) -> Value:
         return tuple(branch.cast_input(part) for branch, part in zip(self.branches, self._parts(x), strict=True))

@@ -149,7 +149,10 @@ class Module(Layer):
 
     def backward(self, output_grad: Value) -> Value | None:
         net = self.core()
-        return net.backward(output_grad) if self.input_grad else net.backward_parameters(output_grad)
+        if self.input_grad:
+            return net.backward(output_grad)
+        net.backward_parameters(output_grad)
+        return None
 
     def backward_parameters(self, output_grad: Value) -> None:
         self.core().backward_parameters(output_grad)

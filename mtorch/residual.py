@@ -23,7 +23,7 @@ class Residual(Container):
     def __init__(self, body: Layer, shortcut: Layer | None = None):
         branches = self.cores((body,) if shortcut is None else (body, shortcut))
         super().__init__(branches)
-        self.body = branches[0]
+        self.body, self.takes = branches[0], branches[0].takes
         self.shortcut = None if shortcut is None else branches[1]
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
@@ -34,10 +34,6 @@ class Residual(Container):
                 got = f"{size} and {around[axis]} entries on axis {axis}"
                 raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
         return around | out
-
-    @property
-    def takes(self) -> Any:
-        return self.body.takes
 
     def cast_input(self, x: Value) -> Value:
         return self.body.cast_input(x)

@@ -18,17 +18,20 @@ class Sequential(Container):
     """
 
     def __init__(self, *layers: Layer | Iterable[Layer]):
+        given: Any = layers
         if len(layers) == 1 and not isinstance(layers[0], Layer):
             if not isinstance(layers[0], Iterable):
                 raise TypeError(f"Sequential is made of layers, got {type(layers[0]).__name__}")
-            layers = tuple(layers[0])
-        if not layers:
+            given = tuple(layers[0])
+        if not given:
             raise ValueError("Sequential needs at least one layer")
-        self._layers = self.cores(layers)
+        self._layers = self.cores(given)
         super().__init__(self._layers)
         trained = [i for i, layer in enumerate(self._layers) if layer in self.with_parameters]
         self.first_trained = trained[0] if trained else len(self._layers) - 1
-        self.parts = self._layers[-1].parts
+        self.moves_data = all(layer.moves_data for layer in self._layers)
+        self.first_computing = next((layer for layer in self._layers if not layer.moves_data), self._layers[0])
+        self.takes, self.parts = self.first_computing.takes, self._layers[-1].parts
         self.infer_shape({})
 
     @property
@@ -47,20 +50,8 @@ class Sequential(Container):
                 raise
         return known
 
-    @property
-    def moves_data(self) -> bool:
-        return all(layer.moves_data for layer in self.layers)
-
-    @property
-    def takes(self) -> Any:
-        return self._first().takes
-
-    def _first(self) -> Layer:
-        """The first layer that computes."""
-        return next((layer for layer in self.layers if not layer.moves_data), self.layers[0])
-
     def cast_input(self, x: Value) -> Value:
-        return self._first().cast_input(x)
+        return self.first_computing.cast_input(x)
 
     def forward(self, x: Value) -> Value:
         tape = Tape(self)

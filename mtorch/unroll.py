@@ -28,11 +28,7 @@ class Recurrent(Container):
     def __init__(self, cell: Layer):
         (self.cell,) = cells = self.cores((cell,))
         super().__init__(cells)
-        self.final_state: Value = None
-
-    @property
-    def takes(self) -> Any:
-        return self.cell.takes
+        self.takes, self.final_state = self.cell.takes, None
 
     def cast_input(self, value: Value) -> Value:
         paired = isinstance(value, tuple) and len(value) == 2 and value[0] is not None

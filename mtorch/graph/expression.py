@@ -25,6 +25,25 @@ from mtorch.parameter import Buffer, Parameter
 _serial = count()
 
 
+def _as_leaf(x: Any) -> Any:
+    return x if isinstance(x, Expression | Parameter | Buffer | Constant) else Constant(x)
+
+
+def _is_operand(x: Any) -> bool:
+    if isinstance(x, bool):
+        return False
+    return isinstance(x, Expression | Parameter | Buffer | int | float | list) or arrays.is_array(x)
+
+
+def _combined(operator: type[Operator], a: Any, b: Any) -> "Expression":
+    return Expression(operator(), (a, b), by_operator=True) if _is_operand(a) and _is_operand(b) else NotImplemented
+
+
+def _methods(operator: type[Operator]) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    """The method of an operator, and the reflected one."""
+    return lambda self, other: _combined(operator, self, other), lambda self, other: _combined(operator, other, self)
+
+
 class Expression(Traced):
     """A layer on operands: other expressions, parameters, numbers and arrays, in tuples where the layer takes tuples.
 
@@ -41,6 +60,12 @@ class Expression(Traced):
 
     def apply(self, layer: Layer, x: Any) -> "Expression":
         return Expression(layer, x)
+
+    __add__, __radd__ = _methods(Add)
+    __sub__, __rsub__ = _methods(Subtract)
+    __mul__, __rmul__ = _methods(Multiply)
+    __truediv__, __rtruediv__ = _methods(Divide)
+    __matmul__, __rmatmul__ = _methods(MatMul)
 
     def __pow__(self, other: Any) -> "Expression":
         if isinstance(other, int | float) or getattr(other, "ndim", 1) == 0 and arrays.is_array(other):
@@ -101,29 +126,6 @@ class Input(Expression):
         return f"Input({'' if self.name is None else repr(self.name)})"
 
 
-def _as_leaf(x: Any) -> Any:
-    return x if isinstance(x, Expression | Parameter | Buffer | Constant) else Constant(x)
-
-
-def _is_operand(x: Any) -> bool:
-    if isinstance(x, bool):
-        return False
-    return isinstance(x, Expression | Parameter | Buffer | int | float | list) or arrays.is_array(x)
-
-
-def _combined(operator: type[Operator], a: Any, b: Any) -> Expression:
-    return Expression(operator(), (a, b), by_operator=True) if _is_operand(a) and _is_operand(b) else NotImplemented
-
-
-def _overload(operator: type[Operator]) -> tuple[Callable, Callable]:
-    return lambda self, other: _combined(operator, self, other), lambda self, other: _combined(operator, other, self)
-
-
-for _name, _operator in (("add", Add), ("sub", Subtract), ("mul", Multiply), ("truediv", Divide), ("matmul", MatMul)):
-    for _method, _function in zip((f"__{_name}__", f"__r{_name}__"), _overload(_operator), strict=True):
-        setattr(Expression, _method, _function)
-
-
 def reading_order(result: Any) -> list[Expression]:
     """All expressions that the result is made of, in the order in which they were written."""
     found: dict[int, Expression] = {}
@@ -148,9 +150,9 @@ def table_of(
     found = list(dict.fromkeys(used + [leaf for leaf in leaves(result) if isinstance(leaf, Input)]))
     if not found:
         raise ValueError("Graph.of expected an expression of at least one Input")
-    for each in found:
-        if inputs is not None and each not in inputs:
-            raise ValueError(f"Graph.of met {each!r}, which is not among its inputs")
+    for given in found:
+        if inputs is not None and given not in inputs:
+            raise ValueError(f"Graph.of met {given!r}, which is not among its inputs")
     inputs = tuple(found) if inputs is None else tuple(inputs)
     called: dict[int, str] = {}
     taken: dict[str, int] = {}
@@ -164,21 +166,21 @@ def table_of(
         taken[name] = taken[wish] = number
         called[id(expression)] = name
 
-    for each in inputs:
-        if each.name is not None:
-            if each.name in taken:
-                raise ValueError(f"Graph.of met two inputs named {each.name!r}")
-            call(each, each.name, named=True)
-    for each in inputs:
-        if each.name is None:
-            call(each, "x")
+    for given in inputs:
+        if given.name is not None:
+            if given.name in taken:
+                raise ValueError(f"Graph.of met two inputs named {given.name!r}")
+            call(given, given.name, named=True)
+    for given in inputs:
+        if given.name is None:
+            call(given, "x")
     lead = next((each.layer for each in written if each.layer is not None and not each.by_operator), None)
     nodes: dict[str, Any] = {}
     for each in written:
         if not isinstance(each, Input):
             named = names.get(id(each.layer))
             call(each, named or type(each.layer).__name__.lower(), named is not None)
-            layer = each.layer
+            layer: Any = each.layer
             if each.by_operator:  # each graph gets its own, of the array module and dtype of the user's first layer
                 layer = copy.copy(layer)
                 if lead is not None:

@@ -66,6 +66,8 @@ class Graph(Container):
         layers = {id(layer): layer for layer in table.layers}
         layers.update((id(item), item) for item in self.named.values() if isinstance(item, Layer))
         self._check_homes(tuple(layers.values()), xp, dtype)
+        self.moves_data = all(layer.moves_data for layer in table.layers)
+        self.parts = len(table.output) if isinstance(table.output, tuple) else None
         self._name()
         are_parameters = [isinstance(item, Parameter) for item in table.sources.values()]
         self._schedule = Schedule(table, set(map(id, self.with_parameters)), are_parameters)
@@ -94,7 +96,7 @@ class Graph(Container):
     def _check_homes(self, layers: tuple[Layer, ...], xp: ModuleType | None, dtype: Any) -> None:
         """One array module and dtype for all: those of the parameters, else those asked for, else the first layer's."""
         trained = next((layer for layer in layers if layer.parameters()), None)
-        moved = [] if trained is None else [(repr(trained), trained.xp, trained.dtype)]
+        moved: list[tuple[str, Any, Any]] = [] if trained is None else [(repr(trained), trained.xp, trained.dtype)]
         for item in self._table.sources.values():
             if isinstance(item, Parameter):
                 moved.append((repr(item), arrays.array_module(item.value), item.value.dtype))
@@ -137,14 +139,6 @@ class Graph(Container):
 
     def own(self, kind: type) -> Iterator[tuple[str, Any]]:
         return ((name, item) for name, item in self._items.items() if isinstance(item, kind))
-
-    @property
-    def moves_data(self) -> bool:
-        return all(layer.moves_data for layer in self._table.layers)
-
-    @property
-    def parts(self) -> int | None:
-        return len(self._table.output) if isinstance(self._table.output, tuple) else None
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         table = self._table
@@ -237,8 +231,9 @@ class Graph(Container):
                 del calls[start:]
             elif selects:
                 outlines.pop(slot, None)
-                layer, outlines[target] = calls.pop()
-                sums.add(target, layer.placed(grad, len(outlines[target])))
+                select: Any
+                select, outlines[target] = calls.pop()
+                sums.add(target, select.placed(grad, len(outlines[target])))
             else:
                 if outlines and slot in outlines:
                     grad = completed(self.xp, grad, outlines.pop(slot))
@@ -269,7 +264,7 @@ class Graph(Container):
         scale = Parameter(xp.asarray(rng.standard_normal(3), dtype=dtype))
         x, y = Input("x"), Input()
         left, right = nn.Split(2, -1)(x)
-        formula = (2.0 - left * scale) / (right * right + 1.5) + y[[0, 0, 1]] ** 3 * scale
+        formula: Any = (2.0 - left * scale) / (right * right + 1.5) + y[[0, 0, 1]] ** 3 * scale
         yield cls.of((formula, left), xp=xp, dtype=dtype), ((3, 6), (2, 3))
 
 

@@ -23,17 +23,18 @@ class Readers:
         origins: list[tuple | None] = [(i,) for i in range(len(table.inputs))] + [None] * len(table.sources)
         exact = set(range(len(table.inputs)))  # the slots that hold exactly what their origin names
         for layer, operand in zip(table.layers, table.operands, strict=True):
-            origin = None
+            origin: tuple | None = None
             for slot, place in paths(operand):
                 self.by_slot.setdefault(slot, (layer, place, place == ()))
-                if origins[slot] is None:
+                path = origins[slot]
+                if path is None:
                     continue
                 if not layer.moves_data:
-                    self.by_path.setdefault(origins[slot], (layer, place, place == () and slot in exact))
+                    self.by_path.setdefault(path, (layer, place, place == () and slot in exact))
                 elif origin is None:
-                    origin = origins[slot]
-                    if layer.__class__ is GetItem and slot in exact:
-                        origin = (*origin, layer.position)
+                    origin = path
+                    if isinstance(layer, GetItem) and slot in exact:
+                        origin = (*path, layer.position)
                         exact.add(len(origins))
             origins.append(origin)
 

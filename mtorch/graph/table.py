@@ -76,7 +76,8 @@ class NodeTable:
         self.sources: dict[str, Parameter | Buffer | Constant] = {}
         self.names: list[str] = []
         self.layers: list[Layer] = []
-        self._taken, self._source_names = {*inputs, *nodes}, {}
+        self._taken: set[str] = {*inputs, *nodes}
+        self._source_names: dict[int, str] = {}
         operands: list[Template] = []
         above = set(inputs)
         for name, entry in nodes.items():
@@ -108,10 +109,10 @@ class NodeTable:
         parts = operand if isinstance(operand, tuple) and len(operand) == 2 else (None, None)
         data = [is_data(part) for part in parts]
         if isinstance(layer, Operator) and data.count(True) == 1:
-            side = "left" if data[0] else "right"
             given = parts[data.index(True)]
-            constant = given if isinstance(given, Constant) else Constant(given)
-            layer, operand = ConstantOperand(layer, **{side: constant.value}), parts[data.index(False)]
+            value = given.value if isinstance(given, Constant) else Constant(given).value
+            layer = ConstantOperand(layer, left=value) if data[0] else ConstantOperand(layer, right=value)
+            operand = parts[data.index(False)]
 
         def named(leaf: Any) -> str:
             if isinstance(leaf, str):
@@ -127,13 +128,13 @@ class NodeTable:
         return layer, mapped(named, operand)
 
     def _source(self, item: Parameter | Buffer | Constant, kind: str) -> str:
-        name = self._source_names.get(id(item))
-        if name is None:
+        if id(item) not in self._source_names:
             number = len(self.sources)
-            while (name := f"{kind}{number}") in self._taken:
+            while f"{kind}{number}" in self._taken:
                 number += 1
-            self._taken.add(name)
-            self._source_names[id(item)] = name
+            self._taken.add(f"{kind}{number}")
+            self._source_names[id(item)] = f"{kind}{number}"
+        name = self._source_names[id(item)]
         self.sources[name] = item
         return name
 

@@ -47,7 +47,7 @@ class DataParallel(Container):
         self.workers = cpu_count() if workers is None else check_size("DataParallel", "workers", workers)
         self.axis = check_size("DataParallel", "axis", axis, 0)
         self.out_axis = self.axis if out_axis is None else check_size("DataParallel", "out_axis", out_axis, 0)
-        self.parts, self.takes, self.moves_data = self.net.parts, self.net.takes, self.net.moves_data
+        self.takes, self.moves_data, self.parts = self.net.takes, self.net.moves_data, self.net.parts
         self._replicas: Replicas | None = None
 
     def children(self) -> Iterator[tuple[str, Layer]]:

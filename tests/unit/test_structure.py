@@ -15,7 +15,7 @@ ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "accelerate"}
-LOW = LOWEST | {"math", "layer", "guards", "container"}
+LOW = LOWEST | {"math", "tree", "layer", "guards", "container"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
 NETS = MIDDLE | {"graph", "module"}
@@ -30,7 +30,8 @@ ALLOWED = {
     "parameter": {"arrays", "checks", "errors"},
     "math": {"accelerate", "arrays", "math"},
     "guards": LOWEST,
-    "layer": LOWEST | {"guards"},
+    "tree": LOWEST,
+    "layer": LOWEST | {"guards", "tree"},
     "container": LOWEST | {"guards", "layer"},
     "layers": LOW | {"layers", "aliases"},
     "aliases": {"errors", "layers"},

@@ -1,0 +1,140 @@
+"""The tree that layers form: names, parameters, state dicts, modes and copies."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy
+
+from mtorch import arrays
+from mtorch.checks import check_flag
+from mtorch.parameter import Buffer, Parameter
+
+if TYPE_CHECKING:
+    from mtorch.layer import Layer
+
+
+class Tree:
+    """What every `Layer` is besides a function: a node that has parameters, buffers and layers as attributes."""
+
+    xp: ModuleType
+    dtype: numpy.dtype
+
+    def own(self, kind: Any) -> Iterator[tuple[str, Any]]:
+        """(name, attribute) for each attribute of that kind, in the order of assignment."""
+        return ((name, value) for name, value in vars(self).items() if isinstance(value, kind))
+
+    def children(self) -> Iterator[tuple[str, "Layer"]]:
+        """(name, layer) for each layer directly below. Containers name theirs by position; "" adds nothing to paths."""
+        return self.own(Tree)
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, "Layer"]]:
+        """(prefix, layer) for this layer and all below it, a shared one under every path."""
+        stack: list[tuple[str, Any]] = [(path, self)]
+        while stack:
+            prefix, layer = stack.pop()
+            yield prefix, layer
+            below = [(f"{prefix}{name}." if name else prefix, child) for name, child in layer.children()]
+            stack.extend(reversed(below))
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Dotted names of all parameters below; a shared one appears once, under its first name."""
+        found: dict[int, tuple[str, Parameter]] = {}
+        for prefix, layer in self.walk():
+            for name, parameter in layer.own(Parameter):
+                found.setdefault(id(parameter), (prefix + name, parameter))
+        return dict(found.values())
+
+    def buffers(self) -> tuple[Buffer, ...]:
+        """All buffers below."""
+        return tuple({id(buffer): buffer for _, layer in self.walk() for _, buffer in layer.own(Buffer)}.values())
+
+    def _state(self) -> dict[str, Parameter | Buffer]:
+        """What a state dict holds: parameters and persistent buffers by dotted name."""
+        return {
+            prefix + name: item
+            for prefix, layer in self.walk()
+            for name, item in layer.own(Parameter | Buffer)
+            if isinstance(item, Parameter) or item.persistent
+        }
+
+    def state_dict(self) -> dict[str, numpy.ndarray]:
+        """Host copies of all parameters and buffers by dotted name."""
+        arrays.raise_deferred()
+        return {name: numpy.array(arrays.as_numpy(item.value)) for name, item in self._state().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over all values, cast to this layer's dtypes; a ValueError lists every name or shape that differs."""
+        own = self._state()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{self!r} expected a state dict of arrays by name, got {state!r}")
+        given = {name: arrays.host_array(value, name) for name, value in state.items()}
+        shapes = [
+            f"{name} has shape {given[name].shape}, expected {own[name].value.shape}"
+            for name in own
+            if name in given and given[name].shape != own[name].value.shape
+        ]
+        missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
+        if missing or unexpected or shapes:
+            parts = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+            text = "; ".join(f"{label}: {', '.join(map(str, names))}" for label, names in parts if names)
+            raise ValueError(f"{self!r} cannot load this state dict: {text}")
+        for name, item in own.items():
+            value = self.xp.asarray(given[name].astype(item.value.dtype))
+            if isinstance(item, Parameter):
+                item.value[...] = value
+            else:
+                item.value = value
+
+    def random_state(self) -> dict[str, int]:
+        """What a random layer needs to go on drawing where it is; part of a checkpoint, not of `state_dict`."""
+        return {}
+
+    def set_random_state(self, state: dict[str, int]) -> None:
+        """Takes over a `random_state`."""
+
+    # ------------------------------------------------------------------ modes and copies
+
+    def train(self, mode: bool = True) -> Self:
+        mode = check_flag(self, "mode", mode)
+        for _, layer in self.walk():
+            layer.training = mode
+        return self
+
+    def eval(self) -> Self:
+        return self.train(False)
+
+    def to(self, xp: ModuleType | None = None, dtype: Any = None) -> Self:
+        """A copy on another array module or in another dtype, without gradients or memories."""
+        homes = [home_of(repr(layer), xp or layer.xp, dtype or layer.dtype) for _, layer in self.walk()]
+        twin: Any = copy.deepcopy(self)
+        twin.discard()
+        for (_, layer), home in zip(twin.walk(), homes, strict=True):
+            layer._adopt(*home)
+        return twin
+
+    def _adopt(self, xp: ModuleType, dtype: numpy.dtype) -> None:
+        """Moves this layer, without those below it, to another array module and dtype."""
+        self.xp, self.dtype = xp, dtype
+        for _, item in self.own(Parameter | Buffer):
+            host = arrays.as_numpy(item.value)
+            item.value = xp.asarray(host.astype(dtype) if host.dtype.kind == "f" else host)
+            if isinstance(item, Parameter):
+                item.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"xp": self.xp.__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, xp=arrays.module_named(state["xp"]))
+
+
+def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:
+    """The array module and the dtype of a layer; an error where they are none."""
+    if not hasattr(xp, "ndarray"):
+        raise TypeError(f"{who} expected xp to be an array module such as numpy, got {xp!r}")
+    try:
+        return xp, arrays.float_dtype(xp, dtype)
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None
