@@ -197,15 +197,20 @@ def raise_deferred() -> None:
             raise ValueError(text)
 
 
-def descend(value: Array, grad: Array, lr: float) -> None:
-    """value -= lr * grad, in place; `grad` is used up. What is too large becomes inf or NaN, and no error.
+def descend(value: Array, grad: Array, direction: Array | None, lr: float) -> None:
+    """value -= lr * (direction, or else grad, which is used up), in place. What is too large becomes inf or NaN.
 
-    An error would leave a net half moved. NumPy raises it after it has written the result.
+    An error would leave a net half moved. Where NumPy's warnings are errors, it raises them after it has written.
     """
     try:
-        grad *= lr
+        if direction is None:
+            grad *= constant(numpy, lr, value.dtype) if value.__class__ is numpy.ndarray else lr
+        else:
+            grad = lr * direction
     except ACCIDENTS:
-        pass
+        if direction is not None:
+            with numpy.errstate(over="ignore", invalid="ignore"):
+                grad = lr * direction
     try:
         value -= grad
     except ACCIDENTS:

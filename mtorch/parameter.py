@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy
-
 from mtorch.arrays import Array, descend, is_array
 from mtorch.checks import check_flag, check_rate
 from mtorch.errors import ShapeMismatchError
@@ -69,23 +67,22 @@ class Parameter:
 
     def accumulate_product(self, a: Array, b: Array) -> None:
         """grad += a.dot(b), the first contribution computed in place."""
-        self.accumulate_result(a.dot, b)
+        if self.has_grad:
+            self._grad += a.dot(b)
+        else:
+            a.dot(b, self._grad if self._grad is not None else self._workspace())
+            self.has_grad = True
 
     def step(self, lr: float) -> None:
         """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate."""
         check_rate(self, lr)
         if self.has_grad and self.trainable:
-            if self.direction is None:
-                descend(self.value, self._grad, lr)
-            else:
-                with numpy.errstate(over="ignore", invalid="ignore"):
-                    self.value -= lr * self.direction
-        self.zero_grad()
+            descend(self.value, self._grad, self.direction, lr)
+        self.has_grad, self.direction = False, None
 
     def zero_grad(self) -> None:
         """Discards the gradient without moving."""
-        self.has_grad = False
-        self.direction = None
+        self.has_grad, self.direction = False, None
 
     def forget(self) -> None:
         """Drops the gradient and its memory, for a value that comes to another dtype or device."""

@@ -71,6 +71,7 @@ class Optimizer:
             wanted = 'name patterns with factors such as {"0.*": 0.1}'
             raise TypeError(f"{name} expected scale to be {wanted}, got {scale!r}")
         self.module, self.lr, self.steps = module, lr, 0
+        self.smallest = max(float(numpy.nextafter(0, 1, dtype=module.dtype)), 5e-324)  # number above 0 in that dtype
         self.rate  # noqa: B018  a bad rate is refused here already
         self.weight_decay = self.number("weight_decay", weight_decay)
         self.clip_norm = None if clip_norm is None else self.number("clip_norm", clip_norm)
@@ -103,11 +104,6 @@ class Optimizer:
         return max(self.number("eps", eps), math.sqrt(self.smallest / weight))
 
     root_eps = property(lambda self: self.eps, doc="The name of before for `eps`.")
-
-    @property
-    def smallest(self) -> float:
-        """The number next to 0 in the module's dtype."""
-        return max(float(numpy.nextafter(0, 1, dtype=self.module.dtype)), 5e-324)
 
     @property
     def named(self) -> dict[str, Parameter]:
@@ -162,7 +158,7 @@ class Optimizer:
         xp, bound = self.module.xp, self.clip_value
         if bound is not None:
             grads = [xp.clip(g, -bound, bound) for g in grads]
-        if self.clip_norm is not None and grads:
+        if self.clip_norm is not None and any(g.size for g in grads):
             norm = global_norm(xp, grads)
             shrinkage = xp.minimum(self.clip_norm / (norm + 1e-6), 1.0)
             grads = [g * shrinkage.astype(g.dtype) for g in grads]

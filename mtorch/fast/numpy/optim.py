@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from functools import lru_cache
 from types import ModuleType, SimpleNamespace
 
 import numpy
@@ -15,20 +16,28 @@ def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -
     """With c = sqrt(1 - beta2^t), d = (m / (sqrt(v) + c eps)) * c / (1 - beta1^t): the divisions join constants."""
     if not g.ndim:  # numbers, which cannot be renewed in place
         return reference(self, xp, g, state, t)
-    (beta1, beta2), m, v = self.betas, state.exp_avg, state.exp_avg_sq
-    d = g * (1 - beta1)
+    beta1, beta2, rest1, rest2, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
+    m, v = state.exp_avg, state.exp_avg_sq
+    d = g * rest1
     m *= beta1
     m += d
-    numpy.multiply(g, 1 - beta2, d)
+    numpy.multiply(g, rest2, d)
     d *= g
     v *= beta2
     v += d
-    c = math.sqrt(1 - beta2**t)
     numpy.sqrt(v, d)
-    d += c * self.eps
+    d += eps
     numpy.divide(m, d, d)
-    d *= c / (1 - beta1**t)
+    d *= factor
     return d
+
+
+@lru_cache(maxsize=16)
+def constants(beta1: float, beta2: float, eps: float, t: int, dtype: numpy.dtype) -> list[Array]:
+    """As arrays without axes, which NumPy takes faster than numbers."""
+    c = math.sqrt(1 - beta2**t)
+    numbers = beta1, beta2, 1 - beta1, 1 - beta2, c * eps, c / (1 - beta1**t)
+    return [numpy.array(number, dtype) for number in numbers]
 
 
 reference = inspect.unwrap(Adam.rule)
