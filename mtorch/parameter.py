@@ -24,8 +24,7 @@ class Parameter:
             got = f"dtype {value.dtype}" if is_array(value) else repr(value)
             raise TypeError(f"Parameter expected an array of floats, got {got}")
         self.value = value.copy()
-        self.trainable = check_flag("Parameter", "trainable", trainable)
-        self.has_grad = False
+        self.trainable, self.has_grad = check_flag("Parameter", "trainable", trainable), False
         self.direction: Array | None = None
         self._grad: Array | None = None
 
@@ -42,10 +41,8 @@ class Parameter:
         return grad
 
     def collect_in(self, grad: Array) -> None:
-        """Collects gradients in that array from now on; it has the shape and the dtype of the value."""
-        if self.has_grad:
-            grad[...] = self._grad
-        self._grad = grad
+        """Collects gradients, from zero, in that array; it has the shape and the dtype of the value."""
+        self._grad, self.has_grad = grad, False
 
     def accumulate(self, contribution: Array) -> None:
         """grad += contribution, for an array that already exists (it is read, not kept). Nothing is broadcast."""
@@ -86,8 +83,7 @@ class Parameter:
 
     def forget(self) -> None:
         """Drops the gradient and its memory, for a value that comes to another dtype or device."""
-        self.zero_grad()
-        self._grad = None
+        self.has_grad, self.direction, self._grad = False, None, None
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         state = {name: getattr(self, name) for name in self.__slots__}
