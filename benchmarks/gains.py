@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 from . import worker
 from .rounds import ROOT, Bench, Worker
@@ -22,7 +23,7 @@ BODIES = "mtorch.fast.numpy."
 
 
 def without_blas_held() -> None:
-    """A pass leaves BLAS all its threads; what works in threads holds it only then."""
+    """A pass leaves BLAS all its threads."""
     from mtorch.accelerate import Blas
 
     Blas.held = staticmethod(lambda: True)
@@ -30,21 +31,57 @@ def without_blas_held() -> None:
 
 def without_threads() -> None:
     """BLAS cannot be asked for its threads, so nothing is divided."""
-    from mtorch.fast import threads
-
-    threads._blas_threads = lambda: None
+    threads()._blas_threads = lambda: None
 
 
 def without_divided_products() -> None:
-    """Products of the layers around a convolution are made by BLAS, which is held to one thread there."""
+    """Dense layers beside a convolution leave their products to BLAS, which is held to one thread there."""
+    everywhere(threads().product, lambda a, b, out=None: a.dot(b) if out is None else a.dot(b, out))
+
+
+def without_divided_passes() -> None:
+    """Elementwise passes are made by one thread."""
+    from mtorch.fast import passes
+
+    everywhere(passes.passes_in_threads, lambda function, count, entries: function(range(count)))
+
+
+def without_blocks() -> None:
+    """Elementwise passes go over whole arrays, in one thread."""
+    from mtorch.fast import passes
+
+    passes.LARGE_BLOCK = sys.maxsize
+
+
+def without_unpacked_products() -> None:
+    """Recurrent layers leave it to BLAS how it takes their matrices."""
+    threads().takes_unpacked = lambda: False
+
+
+def without_keeping_off() -> None:
+    """Threads and processes wake on any core."""
+    threads().keep_off = lambda task, core: None
+
+
+def without_spinning() -> None:
+    """Processes sleep until a message comes."""
+    from mtorch.parallel import worker_pool
+
+    worker_pool.SPIN = 0
+
+
+def threads() -> ModuleType:
     from mtorch.fast import threads
 
-    everywhere(threads.product, lambda a, b, out=None: a.dot(b) if out is None else a.dot(b, out))
+    return threads
 
 
 TRICKS: dict[str, Callable[[], None]] = {
     "hold": without_blas_held, "threads": without_threads, "product": without_divided_products,
+    "passes": without_divided_passes, "blocks": without_blocks, "unpacked": without_unpacked_products,
+    "keep_off": without_keeping_off, "spin": without_spinning,
 }  # fmt: skip
+ENVIRONMENT = {"none": {"MTORCH_FAST": "0"}, "memory": {"GLIBC_TUNABLES": ""}}  # mallopt is left alone where it is set
 
 
 def everywhere(old: object, new: object) -> None:
@@ -73,7 +110,7 @@ def names() -> list[str]:
 
     bodies = [body for each in accelerate._bodies.values() for body in each.values()]
     modules = {getattr(body, "forward", body).__module__ for body in bodies}
-    return [*sorted(module.removeprefix(BODIES) for module in modules), *TRICKS]
+    return [*sorted(module.removeprefix(BODIES) for module in modules), *TRICKS, *ENVIRONMENT]
 
 
 class Variant(Worker):
@@ -81,7 +118,7 @@ class Variant(Worker):
 
     def __init__(self, name: str) -> None:
         self.side = name
-        environment = os.environ | {"MTORCH_FAST": "0" if name == "none" else "1"}
+        environment = os.environ | {"MTORCH_FAST": "1"} | ENVIRONMENT.get(name, {})
         self.process = subprocess.Popen([sys.executable, "-m", "benchmarks.gains", "--worker", name], cwd=ROOT,
                                         text=True, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -114,7 +151,7 @@ class Variants(Bench):
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gains", description=__doc__)
     parser.add_argument("--only", metavar="PATTERN", action="append", help="rows of the benchmark table")
-    parser.add_argument("--without", metavar="NAME", action="append", help=f"of {', '.join(names())}, none")
+    parser.add_argument("--without", metavar="NAME", action="append", help=f"of {', '.join(names())}")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -124,7 +161,7 @@ def main() -> None:
         sys.argv[1:] = ["ours"]
         worker.main()
         return
-    left_out = options.without or [*names(), "none"]
+    left_out = options.without or names()
     for row in TABLE:
         if any(fnmatch.fnmatch(row.name, pattern) for pattern in options.only or ["*"]):
             with Variants(["all", *left_out], options.rounds, options.seconds) as bench:

@@ -32,7 +32,7 @@ class ArrayDataset(Dataset):
     def __init__(self, *data: Any):
         if not data:
             raise TypeError("ArrayDataset expected at least one array, got none")
-        self.arrays = tuple(_admitted(x, i) for i, x in enumerate(data))
+        self.arrays = tuple(_as_samples(x, i) for i, x in enumerate(data))
         lengths = [len(x) for x in self.arrays]
         if len(set(lengths)) > 1:
             raise ValueError(f"ArrayDataset expected arrays of equal length, got lengths {lengths}")
@@ -67,7 +67,7 @@ def _rows(array: Array, index: Any) -> Array:
     return array[index]
 
 
-def _admitted(x: Any, position: int) -> Array:
+def _as_samples(x: Any, position: int) -> Array:
     if arrays.array_module(x) in (None, numpy):
         try:
             x = numpy.asarray(x)

@@ -1,4 +1,4 @@
-"""One file from the first of several mirrors that has it whole, given up within seconds where there is no network."""
+"""Downloads a file from the first of several mirrors that has all of it; gives up within seconds without a network."""
 
 import http.client
 import os

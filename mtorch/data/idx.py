@@ -4,8 +4,8 @@
     sizes     one big-endian uint32 for each dimension
     values    in C order, big-endian
 
-What the header promises is compared with what the file can hold before room is made for it, and the values are read
-piece by piece, so that a damaged or malicious header costs no memory.
+What the header promises is compared with what the file can hold before memory is allocated for it, and the values are
+read piece by piece, so that a damaged or malicious header costs no memory.
 
 LeCun, Cortes & Burges, "The MNIST database of handwritten digits", 1998.
 """
@@ -96,10 +96,10 @@ def _header(stream: Stream, size: int, packed: bool) -> tuple[numpy.dtype, tuple
         raise ValueError(f"its IDX header is cut off: expected {magic[3]} dimensions")
     dtype, shape = numpy.dtype(TYPES[magic[2]]), tuple(numpy.frombuffer(sizes, ">u4").tolist())
     wanted = dtype.itemsize * math.prod(shape)
-    room = size * DEFLATE_LIMIT if packed else size - 4 - len(sizes)
-    if wanted > room or not packed and wanted < room:
-        held = f"{size:,} gzipped bytes cannot hold that" if packed else f"{room:,} follow"
-        raise ValueError(f"its header promises {_promise(shape, wanted)}, but {held}")
+    available = size * DEFLATE_LIMIT if packed else size - 4 - len(sizes)
+    if wanted > available or not packed and wanted < available:
+        found = f"{size:,} gzipped bytes cannot hold that" if packed else f"{available:,} follow"
+        raise ValueError(f"its header promises {_promise(shape, wanted)}, but {found}")
     return dtype, shape
 
 

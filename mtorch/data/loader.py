@@ -82,7 +82,7 @@ class DataLoader:
         return as_generator(self._rng)
 
     def state_dict(self) -> dict[str, str | int]:
-        """Where the loader is, as numbers and one string (JSON): enough to go on with the same batches."""
+        """The position in the data, as numbers and one string (JSON): enough to go on with the same batches."""
         epoch, samples = self._epoch, len(self.dataset)
         return {
             "rng": json.dumps(self.rng.bit_generator.state, default=lambda array: array.tolist()),

@@ -1,4 +1,4 @@
-"""MNIST: 60,000 and 10,000 handwritten digits of 28 x 28, from where they are to be had.
+"""MNIST: 60,000 and 10,000 handwritten digits of 28 x 28, from a folder, the cache or a mirror.
 
 LeCun, Cortes & Burges, "The MNIST database of handwritten digits", 1998.
 """
@@ -29,20 +29,20 @@ MIRRORS = [
 
 
 class MnistMissing(FileNotFoundError):
-    """MNIST is not in the cache and cannot be brought there; the text says why, and what to do."""
+    """MNIST is not in the cache and cannot be downloaded; the message says why, and what to do."""
 
 
 def say(line: str) -> None:
-    """Tells the person at the terminal, apart from a program's output."""
+    """Prints a line for the user on stderr, apart from a program's output."""
     print(line, file=sys.stderr, flush=True)
 
 
 def load_digits_data(data: str | os.PathLike = "auto", size: int = 28, say: Callable[[str], None] = say) -> DigitData:
     """The digits that an app's `--data` asks for: name, train and test images (N, 28, 28) uint8, labels (N,) int64.
 
-    "auto": MNIST; where it cannot be had, the built-in digits, and `say` is told.  "mnist": MNIST or an error.
+    "auto": MNIST; if it is not available, the built-in digits, and `say` reports it.  "mnist": MNIST or an error.
     "digits": the built-in ones.  Anything else is a folder with MNIST's files.
-    size: 8 gives the built-in digits, where it comes to them, as their raw scans (N, 8, 8), 0 … 16.
+    size: 8 gives the built-in digits, if they are used, as their raw scans (N, 8, 8), 0 … 16.
     """
     if not isinstance(data, str | os.PathLike):
         raise TypeError(f"load_digits_data expected data to be 'auto', 'mnist', 'digits' or a folder, got {data!r}")

@@ -10,7 +10,7 @@ from mtorch.initializers import as_generator
 
 
 def sine_cosine(first: int = 0, count: int = 32, steps: int = 10) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The sine of samples first … first + count - 1 and, to be read off it, the cosine: two arrays (T, N, 1).
+    """The sine of samples first … first + count - 1 and, as its target, the cosine: two arrays (T, N, 1).
 
     They are taken at `sample_times`. Sine alone at one moment does not tell the sign of cosine, so that the best
     guess for the first step is 0: half of cosine's square remains, 0.5 / T of the mean squared error.
@@ -32,7 +32,7 @@ def sample_times(first: int = 0, count: int = 32, steps: int = 10) -> numpy.ndar
 def noisy_sine(
     points: int = 300, noise: float = 0.1, window: int = 4, rng: Any = None
 ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-    """One period of a sine with noise, and the next point to be told from each window of it.
+    """One period of a sine with noise, and as targets the point that follows each window of it.
 
     points: equally spaced on [0, 2π], both ends included.  noise: the standard deviation of what is added to each.
     Returns windows (T = window, N = points - window, 1), the noisy next points (N, 1), and these without noise (N, 1).

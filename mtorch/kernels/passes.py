@@ -1,4 +1,4 @@
-"""Elementwise passes over large arrays: in blocks that stay in cache, and by all threads where BLAS is held to one."""
+"""Elementwise passes over large arrays: in blocks that stay in cache, and by all threads while BLAS is held to one."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ from mtorch.kernels import threads
 OPERATIONS = 8  # of a product, that take as long as a pass over one entry
 
 
-def passes_in_parts(function: Callable[[range], None], count: int, entries: int) -> None:
-    """function(range) for ranges that divide range(count); `entries` are those of all its passes together."""
-    if threads.holding():
-        threads.in_parts(function, count, OPERATIONS * entries)
+def passes_in_threads(function: Callable[[range], None], count: int, entries: int) -> None:
+    """function(range) for ranges that divide range(count); `entries` counts those of all its passes together."""
+    if threads.blas_is_held():
+        threads.in_threads(function, count, OPERATIONS * entries)
     else:
         function(range(count))
 
@@ -27,13 +27,13 @@ def in_blocks(function: Callable[[slice], None], count: int, size: int, passes: 
         for start in range(part.start, part.stop, step):
             function(slice(start, min(start + step, part.stop)))
 
-    passes_in_parts(work, count, passes * size)
+    passes_in_threads(work, count, passes * size)
 
 
 def entrywise(passes: int, function: Callable[..., None], *arrays: Array) -> None:
     """function(*blocks), which makes so many passes, for blocks of NumPy arrays of one shape.
 
-    The blocks are vectors; arrays that do not share a dense memory order are one block as they are.
+    The blocks are vectors. Arrays that do not share a dense memory order are one block as they are.
     """
     first = arrays[0]
     if first.size <= LARGE_BLOCK or any(a.strides != first.strides for a in arrays):

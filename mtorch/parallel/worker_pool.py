@@ -26,7 +26,7 @@ from mtorch.arrays import LINE, Array
 from mtorch.kernels import threads
 from mtorch.parallel.system import cpu_count
 
-ROOM = 1 << 26  # bytes of arrays in one message beyond which they go through the pipe
+SHARED = 1 << 26  # bytes of arrays in one message beyond which they go through the pipe
 SPIN = 2e-3  # seconds of looking for a message before sleeping until it comes: a core takes long to wake
 
 forking = threading.Lock()  # held while a pool forks: a worker must not inherit the pipes of another pool
@@ -71,13 +71,13 @@ class WorkerPool:
             try:
                 for rank in range(1, size + 1):
                     ours, theirs = Pipe()
-                    room, spin = mmap(-1, ROOM), SPIN if size < cpu_count() else 0
+                    memory, spin = mmap(-1, SHARED), SPIN if size < cpu_count() else 0
                     pid = os.fork()
                     if not pid:
                         ours.close()
-                        _work(rank, answer, _Channel(theirs, room, spin))
+                        _work(rank, answer, _Channel(theirs, memory, spin))
                     self.pids.append(pid)
-                    self.channels.append(_Channel(ours, room, spin))
+                    self.channels.append(_Channel(ours, memory, spin))
                     theirs.close()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -130,18 +130,18 @@ class WorkerPool:
 class _Channel:
     """One end of a pipe, and the shared memory that holds the arrays of the message under way."""
 
-    def __init__(self, pipe: Any, room: mmap, spin: float):
-        self.pipe, self.room, self.spin = pipe, room, spin
+    def __init__(self, pipe: Any, memory: mmap, spin: float):
+        self.pipe, self.memory, self.spin = pipe, memory, spin
 
     def send(self, message: Any) -> None:
         buffers: list[pickle.PickleBuffer] = []
         text = pickle.dumps(message, 5, buffer_callback=buffers.append)
         views = [buffer.raw() for buffer in buffers]
-        if sum(view.nbytes + LINE for view in views) > ROOM:
+        if sum(view.nbytes + LINE for view in views) > SHARED:
             text, views = pickle.dumps(message, 5), []
         start = 0
         for view in views:
-            self.room[start : start + view.nbytes] = view
+            self.memory[start : start + view.nbytes] = view
             start += -(-view.nbytes // LINE) * LINE
         self.pipe.send(([view.nbytes for view in views], text))
 
@@ -153,7 +153,7 @@ class _Channel:
         sizes, text = self.pipe.recv()
         start, buffers = 0, []
         for size in sizes:
-            array = numpy.frombuffer(self.room, "uint8", size, start)
+            array = numpy.frombuffer(self.memory, "uint8", size, start)
             buffers.append(array.copy() if copy else array)
             start += -(-size // LINE) * LINE
         return pickle.loads(text, buffers=buffers)

@@ -1,4 +1,4 @@
-"""What training scripts share: the loop over batches, scores, the folder a run leaves behind, command lines."""
+"""What training scripts share: the loop over batches, scores, the folder of a run's results, command lines."""
 
 from mtorch.training.command_line import Parser, folder_name, number, run, written
 from mtorch.training.folder import RunFolder

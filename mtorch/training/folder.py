@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: a checkpoint, its metrics and its history, each written whole or not at all."""
+"""The folder of a run's results: a checkpoint, its metrics and its history, each written completely or not at all."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ class RunFolder:
         return self.path / "model.npz"
 
     def prepare(self) -> None:
-        """Makes the folder; an OSError that names it when nothing can be written there, before any work is done."""
+        """Makes the folder. Raises an OSError that names it if it cannot be written to, before any work is done."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

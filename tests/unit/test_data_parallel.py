@@ -123,7 +123,7 @@ def test_requests_without_a_backward_are_forgotten_by_the_workers(monkeypatch):
 
 
 def test_a_batch_too_large_for_the_common_memory_goes_through_the_pipe(monkeypatch):
-    monkeypatch.setattr(worker_pool, "ROOM", 256)
+    monkeypatch.setattr(worker_pool, "SHARED", 256)
     assert_same(*twins(net(), workers=2), rng(0).standard_normal((40, 3)))
 
 
