@@ -10,7 +10,6 @@ from mtorch.checks import check_number
 from mtorch.losses.base import REDUCTIONS, LossFunction
 from mtorch.losses.label_loss import LabelLoss
 from mtorch.losses.labels import one_hot, places
-from mtorch.math.rows import max_along, sum_along
 
 
 class CrossEntropyLoss(LabelLoss):
@@ -61,9 +60,9 @@ class CrossEntropyLoss(LabelLoss):
             kept = (target != self.ignore_index)[..., None]
             x = xp.where(kept, x, 0.0)  # an ignored item may be NaN
 
-        z = x - max_along(xp, x, -1)  # the largest is 0, so that exp does not overflow
+        z = x - x.max(axis=-1, keepdims=True)  # the largest is 0, so that exp does not overflow
         e = xp.exp(z)
-        S = sum_along(xp, e, -1)
+        S = e.sum(axis=-1, keepdims=True)
 
         if on_labels and not s:  # L = w_y (log S - z_y)
             y, w = self.weigh(xp, prediction, target)
@@ -77,7 +76,7 @@ class CrossEntropyLoss(LabelLoss):
         if s:
             q = (1 - s) * q + s / K
         qw = q * self.class_weights(xp, prediction) * kept
-        share = sum_along(xp, qw, -1)
+        share = qw.sum(axis=-1, keepdims=True)
         terms = (qw * xp.where(qw == 0, 0.0, xp.log(S) - z)).sum(axis=-1)  # 0 log 0 = 0
         grad = share / S * e - qw
         return terms, grad

@@ -13,8 +13,8 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import BLOCK, Array, ones, quiet
+from mtorch.fast.numpy.rows import row_sums
 from mtorch.kernels.memory import empty_like
-from mtorch.kernels.rows import row_sums
 from mtorch.layers.batchnorm import BatchNorm
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
@@ -141,7 +141,7 @@ def channel_sums(x: Array) -> Array:
     a, c, b = x.shape
     if b == 1:
         return ones(numpy, a, x.dtype).dot(x[:, :, 0])
-    rows = row_sums(numpy, x.reshape(a * c, b))
+    rows = row_sums(x.reshape(a * c, b))
     return rows if a == 1 else rows.reshape(a, c).sum(axis=0)
 
 

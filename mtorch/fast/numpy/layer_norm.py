@@ -9,8 +9,8 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import BLOCK, Array, ones, quiet
+from mtorch.fast.numpy.rows import row_dots, row_squares, row_sums
 from mtorch.kernels.memory import empty_like
-from mtorch.kernels.rows import row_dots, row_squares, row_sums
 from mtorch.layers.layernorm import LayerNorm
 from mtorch.parameter import Parameter
 
@@ -28,8 +28,8 @@ def forward(layer: LayerNorm, x: Array) -> tuple[Array, Any]:
     y = z if weight is None else empty_like(numpy, rows)
     for p in _pieces(m, d):
         zp = z[p]
-        numpy.subtract(rows[p], (row_sums(numpy, rows[p]) / d)[:, None], out=zp)
-        inv[p, 0] = 1 / numpy.sqrt(row_squares(numpy, zp) / d + layer.eps)
+        numpy.subtract(rows[p], (row_sums(rows[p]) / d)[:, None], out=zp)
+        inv[p, 0] = 1 / numpy.sqrt(row_squares(zp) / d + layer.eps)
         zp *= inv[p]
         if weight is not None:
             numpy.multiply(zp, weight, out=y[p])
@@ -50,7 +50,7 @@ def backward(layer: LayerNorm, memory: Any, output_grad: Array) -> Array:
         gz, one = gp * zp, ones(numpy, len(gp), g.dtype)
         dw += one.dot(gz)
         db += one.dot(gp)
-        mean_h, mean_hz = (row_dots(numpy, each, w)[:, None] / d for each in (gp, gz))
+        mean_h, mean_hz = (row_dots(each, w)[:, None] / d for each in (gp, gz))
         numpy.multiply(gp, w, out=h)
         h -= mean_h
         h -= numpy.multiply(zp, mean_hz, out=gz)
