@@ -21,7 +21,7 @@ class Loss:
 
     def __init__(self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str):
         known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
-        xp: Any = arrays.array_module(grad)
+        xp: Any = numpy if known else arrays.array_module(grad)
         self._value: Any = float(value) if known else arrays.mark_invalid(xp, value)
         self.grad, self._backward_func, self._name = grad, backward_func, name
 
