@@ -8,8 +8,8 @@ from mtorch import arrays
 from mtorch.arrays import Array
 from mtorch.checks import check_number
 from mtorch.losses.base import REDUCTIONS, LossFunction
-from mtorch.losses.label_loss import LabelLoss
-from mtorch.losses.labels import one_hot, places
+from mtorch.losses.label_loss import LabelLoss, places
+from mtorch.losses.labels import one_hot
 
 
 class CrossEntropyLoss(LabelLoss):

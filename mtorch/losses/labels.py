@@ -59,11 +59,6 @@ def one_hot(xp: ModuleType, labels: Array, classes: int, dtype: Any) -> Array:
     return (labels[..., None] == xp.arange(classes)).astype(dtype)
 
 
-def places(xp: ModuleType, labels: Array, classes: int) -> Array:
-    """(...,) -> (N,): where the entries of the labels lie in a C-ordered array (..., K) read as one vector."""
-    return xp.arange(labels.size) * classes + labels.reshape(-1)
-
-
 @lru_cache(maxsize=16)
 def _identity(xp: ModuleType, classes: int, dtype: Any) -> Array:
     return xp.eye(classes, dtype=dtype)

@@ -6,8 +6,7 @@ from typing import Any
 
 from mtorch.arrays import Array
 from mtorch.losses.base import REDUCTIONS, LossFunction
-from mtorch.losses.label_loss import LabelLoss
-from mtorch.losses.labels import places
+from mtorch.losses.label_loss import LabelLoss, places
 
 
 class NLLLoss(LabelLoss):
