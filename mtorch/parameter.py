@@ -1,6 +1,7 @@
 """Parameters, which training moves, and buffers, which layers keep and training does not."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from mtorch.arrays import Array, descend, is_array
@@ -35,10 +36,9 @@ class Parameter:
         return self._grad
 
     def _workspace(self) -> Array:
-        grad = self._grad
-        if grad is None or grad.shape != self.value.shape or grad.dtype != self.value.dtype:
-            grad = self._grad = self.value.copy()
-        return grad
+        if (grad := self._grad) is None or grad.shape != self.value.shape or grad.dtype != self.value.dtype:
+            self._grad = self.value.copy()
+        return self._grad
 
     def collect_in(self, grad: Array) -> None:
         """Collects gradients, from zero, in that array; it has the shape and the dtype of the value."""
@@ -72,7 +72,8 @@ class Parameter:
 
     def step(self, lr: float) -> None:
         """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate."""
-        check_rate(self, lr)
+        if lr.__class__ is not float or not 0 <= lr < inf:
+            check_rate(self, lr)
         if self.has_grad and self.trainable:
             descend(self.value, self._grad, self.direction, lr)
         self.has_grad, self.direction = False, None
@@ -90,8 +91,7 @@ class Parameter:
         return None, state | ({} if self.has_grad else {"_grad": None})
 
     def __repr__(self) -> str:
-        frozen = "" if self.trainable else ", trainable=False"
-        return f"Parameter({self.value.shape}, {self.value.dtype}{frozen})"
+        return f"Parameter({self.value.shape}, {self.value.dtype}{'' if self.trainable else ', trainable=False'})"
 
 
 class Buffer:

@@ -48,6 +48,7 @@ class Optimizer:
 
     slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter
     decoupled = False  # whether weight decay stays out of the rule
+    has_rule = True  # False where the rule returns the gradient itself
 
     def __init__(
         self,
@@ -128,7 +129,8 @@ class Optimizer:
 
     def rewrites(self) -> bool:
         """False when the direction is the gradient itself."""
-        return True
+        clips = self.clip_norm is not None or self.clip_value is not None
+        return clips or bool(self.has_rule or self.weight_decay or self.scale)
 
     @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the parameters moved
     def _direct(self) -> None:

@@ -25,10 +25,7 @@ class SGD(Optimizer):
         if nesterov and not momentum:
             raise ValueError("SGD expected a momentum > 0 with nesterov=True, got 0")
         self.slots = ("momentum_buffer",) if momentum else ()
-
-    def rewrites(self) -> bool:
-        clips = self.clip_norm is not None or self.clip_value is not None
-        return clips or bool(self.momentum or self.weight_decay or self.scale)
+        self.has_rule = momentum > 0 or type(self).rule is not SGD.rule
 
     def rule(self, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
         if not self.momentum:
