@@ -366,18 +366,18 @@ def asfortranarray(a: ndarray, dtype: _Any = None) -> ndarray:
 
 def empty(shape: _Any, dtype: _Any = float, order: _Any = "C") -> ndarray:
     """cupy.empty, filled with what nobody can use unnoticed."""
-    return _spoiled(_numpy.empty(shape, dtype, order))
+    return _marked_invalid(_numpy.empty(shape, dtype, order))
 
 
 def empty_like(
     prototype: ndarray, dtype: _Any = None, order: _Any = "K", subok: None = None, shape: _Any = None
 ) -> ndarray:
-    return _spoiled(
+    return _marked_invalid(
         _numpy.empty_like(_array.needs_array(prototype, "cupy.empty_like"), dtype, order or "K", shape=shape)
     )
 
 
-def _spoiled(fresh: _numpy.ndarray) -> ndarray:
+def _marked_invalid(fresh: _numpy.ndarray) -> ndarray:
     if fresh.dtype.kind in "fc":
         fresh.fill(_numpy.nan)
     elif fresh.dtype.kind in "iu":

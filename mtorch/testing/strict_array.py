@@ -405,7 +405,7 @@ class ndarray:
         _call("put", self, indices, values)
 
     def set(self, arr: numpy.ndarray, stream: Any = None) -> None:
-        """The one door for a host array: copies it here (same shape and dtype)."""
+        """The one way in for a host array: a copy of it (same shape and dtype)."""
         if not isinstance(arr, numpy.ndarray) or arr.dtype != self.dtype or arr.shape != self.shape:
             raise TypeError(f"set expected a NumPy array of shape {self.shape} and dtype {self.dtype}")
         target(self, "set")[...] = arr
