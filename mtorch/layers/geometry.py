@@ -24,12 +24,17 @@ def make_window(
     layer: str, rank: int, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes = 1
 ) -> Window:
     """The window of those sizes; one-dimensional data are images of height 1."""
-    kernel = check_sizes(layer, "kernel_size", kernel_size, rank)
-    strides = check_sizes(layer, "stride", stride, rank)
-    paddings = check_sizes(layer, "padding", padding, rank, least=0)
-    dilations = check_sizes(layer, "dilation", dilation, rank)
-    lead = 2 - rank
-    return Window((1,) * lead + kernel, (1,) * lead + strides, (0,) * lead + paddings, (1,) * lead + dilations)
+
+    def pair(name: str, sizes: Sizes, least: int = 1) -> tuple[int, int]:
+        *height, width = check_sizes(layer, name, sizes, rank, least)
+        return (height[0] if height else least), width
+
+    return Window(
+        pair("kernel_size", kernel_size),
+        pair("stride", stride),
+        pair("padding", padding, 0),
+        pair("dilation", dilation),
+    )
 
 
 def describe(window: Window, rank: int) -> str:
@@ -38,9 +43,9 @@ def describe(window: Window, rank: int) -> str:
     for name, sizes, usual in zip(
         ("kernel_size", "stride", "padding", "dilation"), window, (None, 1, 0, 1), strict=True
     ):
-        sizes = sizes[2 - rank :]
-        if any(size != usual for size in sizes):
-            parts.append(f"{name}={sizes[0] if len(set(sizes)) == 1 else sizes}")
+        shown = sizes[2 - rank :]
+        if any(size != usual for size in shown):
+            parts.append(f"{name}={shown[0] if len(set(shown)) == 1 else shown}")
     return ", ".join(parts)
 
 

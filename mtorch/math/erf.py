@@ -57,8 +57,8 @@ class Table(NamedTuple):
 
 def _table(number: Any, limit: float, c: str, centred: bool, tail: str, centre: str) -> Table:
     density, root = number("0.39894228040143267793995"), number("1.41421356237309504880169")
-    tail, centre = (tuple(number(text) for text in part.split()) for part in (tail, centre))
-    return Table(limit, number(c), centred, tail, centre, density, root)
+    in_tail, in_centre = (tuple(number(text) for text in part.split()) for part in (tail, centre))
+    return Table(limit, number(c), centred, in_tail, in_centre, density, root)
 
 
 _NARROW = _table(float, 15.0, str(1 / 0.34), False, NARROW_TAIL, NARROW_CENTRE)

@@ -24,7 +24,8 @@ def max_pool(layer: MaxPool, x: Array) -> tuple[Array, Any]:
 
 def max_pool_grad(layer: MaxPool, memory: Any, output_grad: Array) -> Array:
     if not _fours(layer.window):
-        dx = reference.max_pool_grad(numpy, *memory, as_image(output_grad), layer.window)
+        image, y = memory
+        dx = reference.max_pool_grad(numpy, image, y, as_image(output_grad), layer.window)
         return like_input(dx, layer.rank)
     g, (winner, size) = output_grad, memory
     if _batch_last(winner) and not _batch_last(g):
