@@ -82,19 +82,18 @@ class Linear(Layer):
 
     @accelerated
     def backward(self, output_grad: Array) -> Array:
-        g = self._accumulate(output_grad)
-        dx = g.dot(self.weight.value)
-        return dx if output_grad.ndim == 2 else dx.reshape(*output_grad.shape[:-1], self.in_dim)
+        g = self.cast_grad(output_grad)
+        rows = self._accumulate(g)
+        dx = rows.dot(self.weight.value)
+        return dx if g.ndim == 2 else dx.reshape(*g.shape[:-1], self.in_dim)
 
     @accelerated
     def backward_parameters(self, output_grad: Array) -> None:
-        self._accumulate(output_grad)
+        self._accumulate(self.cast_grad(output_grad))
 
-    def _accumulate(self, output_grad: Array) -> Array:
-        """Adds dW and db to the gradients; returns the rows of g."""
-        g = self.cast_grad(output_grad)
-        g = g if g.ndim == 2 else g.reshape(-1, self.out_dim)
-        x = self.recall()
+    def _accumulate(self, g: Array) -> Array:
+        """Adds dW = g^T x and db = sum_n g to the gradients; returns g as rows."""
+        g, x = g if g.ndim == 2 else g.reshape(-1, self.out_dim), self.recall()
         self.weight.accumulate_product(g.T, x)
         if self.bias is not None:
             self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)

@@ -35,3 +35,11 @@ def test_the_fast_bodies_for_large_batches_are_the_reference(shape, bias, dtype)
 def test_a_large_batch_of_the_wrong_width_is_refused():
     with pytest.raises(ShapeMismatchError, match=r"Linear\(3 -> 2\) expected input of shape \(..., 3\)"):
         layers.Linear(3, 2)(numpy.zeros((300, 300)))
+
+
+def test_a_gradient_given_as_lists_is_an_array():
+    layer = layers.Linear(3, 2, dtype="float64", rng=0)
+    layer(numpy.ones((2, 3)))
+    dx = layer.backward([[1, 0], [0, 2]])
+    numpy.testing.assert_array_equal(dx, layer.weight.value * [[1], [2]])
+    numpy.testing.assert_array_equal(layer.bias.grad, [1, 2])
