@@ -79,7 +79,7 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
         if optimizer is not None:
             optimizer.load_state_dict(notes["optimizer"])
         for prefix, layer, state in draws:
-            layer.set_random_state(notes["random"].get(prefix, state))
+            layer.set_random_state(_random_state_of(prefix, notes["random"], state))
     except BaseException as error:
         module.load_state_dict(before)
         if optimizer is not None:
@@ -90,6 +90,13 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
             raise ValueError(f"{path.name}: {error}") from error
         raise
     return notes["more"]
+
+
+def _random_state_of(prefix: str, states: dict[str, Any], default: dict[str, int]) -> Any:
+    """The random state of that layer; files of version 0.1.0 call the dropout of attention `thin`."""
+    if prefix not in states and prefix.endswith("dropout."):
+        prefix = prefix.removesuffix("dropout.") + "thin."
+    return states.get(prefix, default)
 
 
 def read_notes(path: str | os.PathLike) -> dict[str, Any]:

@@ -7,13 +7,11 @@ from typing import Any
 import numpy
 
 from mtorch import arrays, initializers
-from mtorch.arrays import Array, Value, flat_rows, ones
+from mtorch.accelerate import accelerated
+from mtorch.arrays import Array, Value, flat_rows
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
-from mtorch.kernels.attention import attention, attention_grad, causal_bias, forbidden, pairs, stacked
-from mtorch.kernels.memory import empty_on
-from mtorch.kernels.threads import product
 from mtorch.layer import NO_ARRAY, home_of
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.linear import Linear
@@ -38,7 +36,6 @@ class MultiHeadAttention(Container):
     """
 
     takes = ("floats", "floats", "floats", "any")
-    new_grad = True
 
     def __init__(
         self,
@@ -59,14 +56,15 @@ class MultiHeadAttention(Container):
         xp, dtype = home_of(name, xp, dtype)
         rng, options = initializers.as_generator(rng, name), {"xp": xp, "dtype": dtype}
         dropout = check_number(name, "dropout", dropout, least=0, most=1)
-        thin, bias = Dropout(dropout, rng=rng, **options), check_flag(name, "bias", bias)
+        drop, bias = Dropout(dropout, rng=rng, **options), check_flag(name, "bias", bias)
         out_proj = Linear(e, e, bias=bias, init=initializers.kaiming_uniform(a=5**0.5), rng=rng, **options)
-        super().__init__((thin, out_proj))
-        self.embed_dim, self.num_heads, self.causal = e, heads, check_flag(name, "causal", causal)
+        super().__init__((drop, out_proj))
+        self.embed_dim, self.num_heads, self.head_dim = e, heads, e // heads
+        self.causal = check_flag(name, "causal", causal)
         weight = initializers.xavier_uniform()(rng, (3 * e, e), e, 3 * e)
         self.in_proj_weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.in_proj_bias = Parameter(xp.zeros(3 * e, dtype=self.dtype)) if bias else None
-        self.thin, self.out_proj = thin, out_proj
+        self.dropout, self.out_proj = drop, out_proj
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         self.check_dim(known, -1, self.embed_dim)
@@ -78,96 +76,100 @@ class MultiHeadAttention(Container):
         mask = None if x[3] is None else arrays.as_numeric(self.xp, x[3], self)
         return *super().cast_input(x[:3]), mask
 
+    @accelerated
     def forward(self, x: Value) -> Array:
-        xp = self.xp
-        sources, mask = self._sources(x)
-        q, k, v = self._projected(sources)
-        p = attention(xp, q, k, self._bias(mask, q, k))
-        tape = Tape(self)
-        thinned = tape.call(self.thin, p)
-        length, n = sources[0].shape[:2]
-        context = empty_on(xp, (length, n, self.embed_dim), p.dtype)
-        xp.matmul(thinned, v, out=self._heads(context))
-        y = tape.call(self.out_proj, context)
-        self.remember(x, tape, q, k, v, p, thinned)
+        xp, scale, tape = self.xp, self.head_dim**-0.5, Tape(self)
+        sources, mask = self.sources(x)
+        q, k, v = (self.heads(y) for y in self._projected(sources))
+        p = self.softmax(xp.matmul(q * scale, k.swapaxes(-1, -2)), self.mask_bias(mask, q, k))
+        dropped = tape.call(self.dropout, p)
+        c = xp.matmul(dropped, v)
+        y = tape.call(self.out_proj, self.joined(c))
+        self.remember(x, tape, q, k, v, p, dropped)
         return y
 
+    @accelerated
     def backward(self, output_grad: Array) -> Value:
-        x, *rest = self.recall()
-        sources, _ = self._sources(x)
-        grads = self._projected_grads(sources, output_grad, *rest)
-        w, e = self.in_proj_weight.value, self.embed_dim
-        if len(sources) == 1:
-            return product(grads[0], w).reshape(x.shape)
-        ws = (w[i * e : (i + 1) * e] for i in range(3))
-        found = tuple(product(g, w).reshape(s.shape) for g, w, s in zip(grads, ws, sources, strict=True))
-        return found if len(x) == 3 else (*found, None)
+        g = self.cast_grad(output_grad)
+        x, *memory = self.recall()
+        sources, _ = self.sources(x)
+        grads = self._projected_grads(g, sources, *memory)
+        dx = tuple(self.xp.matmul(dy, w) for dy, w in zip(grads, self.weights(), strict=True))
+        if x.__class__ is not tuple:
+            return dx[0] + dx[1] + dx[2]
+        return dx if len(x) == 3 else (*dx, None)
 
+    @accelerated
     def backward_parameters(self, output_grad: Array) -> None:
-        x, *rest = self.recall()
-        self._projected_grads(self._sources(x)[0], output_grad, *rest)
+        g = self.cast_grad(output_grad)
+        x, *memory = self.recall()
+        self._projected_grads(g, self.sources(x)[0], *memory)
+
+    def _projected(self, sources: tuple[Array, ...]) -> list[Array]:
+        """The rows W_q query + b_q, W_k key + b_k and W_v value + b_v."""
+        rows = [self.xp.matmul(x, w.T) for x, w in zip(sources, self.weights(), strict=True)]
+        if self.in_proj_bias is not None:
+            rows = [y + b for y, b in zip(rows, self.in_proj_bias.value.reshape(3, -1), strict=True)]
+        return rows
 
     def _projected_grads(
-        self, sources: tuple[Array, ...], output_grad: Array, tape: Tape, *saved: Array
-    ) -> tuple[Array, ...]:
-        """Adds the gradients of the input projection; returns those of its results, as rows, one array a source."""
-        xp, e = self.xp, self.embed_dim
-        q, k, v, p, thinned = saved
-        dc = self._heads(tape.pull(output_grad))
-        dp = tape.pull(pairs(xp, dc, v))
-        if len(sources) == 1:
-            found = empty_on(xp, (*sources[0].shape[:2], 3 * e), p.dtype)
-            parts, grads = (found[..., i * e : (i + 1) * e] for i in range(3)), (flat_rows(found),)
-        else:
-            parts = tuple(empty_on(xp, source.shape, p.dtype) for source in sources)
-            grads = tuple(map(flat_rows, parts))
-        dq, dk, dv = map(self._heads, parts)
-        attention_grad(xp, q, k, p, dp, dq, dk)
-        xp.matmul(thinned.swapaxes(-1, -2), dc, out=dv)
-        factors = [(g.T, flat_rows(x)) for g, x in zip(grads, sources, strict=True)]
-        self.in_proj_weight.accumulate_result(stacked, xp, product, factors)
+        self, g: Array, sources: tuple[Array, ...], tape: Tape, q: Array, k: Array, v: Array, p: Array, dropped: Array
+    ) -> list[Array]:
+        """The gradients of the projected rows; adds those of the parameters."""
+        xp, scale = self.xp, self.head_dim**-0.5
+        dc = self.heads(tape.pull(g))
+        dv = xp.matmul(dropped.swapaxes(-1, -2), dc)  # in forward this was c = dropped v
+        dp = tape.pull(xp.matmul(dc, v.swapaxes(-1, -2)))
+        ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True))  # in forward this was P = softmax(S)
+        dq = xp.matmul(ds, k) * scale  # in forward this was S = q k^T / sqrt(d) + mask
+        dk = xp.matmul(ds.swapaxes(-1, -2), q) * scale
+        grads = [self.joined(each) for each in (dq, dk, dv)]
+        rows = [flat_rows(dy) for dy in grads]  # in forward this was y = x W^T + b
+        dw = [xp.matmul(dy.T, flat_rows(x)) for dy, x in zip(rows, sources, strict=True)]
+        self.in_proj_weight.accumulate(xp.concatenate(dw))
         if self.in_proj_bias is not None:
-            factors = [(ones(xp, len(g), g.dtype), g) for g in grads]
-            self.in_proj_bias.accumulate_result(stacked, xp, xp.dot, factors)
+            self.in_proj_bias.accumulate(xp.concatenate([dy.sum(axis=0) for dy in rows]))
         return grads
 
-    def _sources(self, x: Value) -> tuple[tuple[Array, ...], Array | None]:
-        """(x,) or (query, key, value), and the mask; ShapeMismatchError where they do not fit together."""
-        given = x if isinstance(x, tuple) else (x,)
+    def softmax(self, scores: Array, bias: Array | None) -> Array:
+        """P = softmax(scores + bias) over the keys. A query that may see no key has a row of 0."""
+        s = scores if bias is None else scores + bias
+        e = self.xp.exp(s - self.xp.maximum(s.max(axis=-1, keepdims=True), forbidden(s.dtype) / 2))
+        total = e.sum(axis=-1, keepdims=True)
+        return e / (total + (total == 0))
+
+    def weights(self) -> Array:
+        """W_q, W_k and W_v."""
+        return self.in_proj_weight.value.reshape(3, self.embed_dim, self.embed_dim)
+
+    def heads(self, x: Array) -> Array:
+        """(T, N, E) seen as (N, H, T, d)."""
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2, 0, 3)
+
+    def joined(self, x: Array) -> Array:
+        """(N, H, T, d) as (T, N, E)."""
+        n, _, length, _ = x.shape
+        return x.transpose(2, 0, 1, 3).reshape(length, n, self.embed_dim)
+
+    def sources(self, x: Value) -> tuple[tuple[Array, ...], Array | None]:
+        """(query, key, value), and the mask; ShapeMismatchError where they do not fit together."""
+        given = x if isinstance(x, tuple) else (x, x, x)
         sources = given[:3]
-        fits = len(given) in ((3, 4) if given is x else (1,)) and not any(s.__class__ in NO_ARRAY for s in sources)
+        fits = len(given) in (3, 4) and not any(s.__class__ in NO_ARRAY for s in sources)
         fits = fits and all(s.ndim == 3 and s.shape[2] == self.embed_dim for s in sources)
-        if fits and len(sources) == 3:
-            fits = sources[1].shape == sources[2].shape and sources[0].shape[1] == sources[1].shape[1]
+        fits = fits and sources[1].shape == sources[2].shape and sources[0].shape[1] == sources[1].shape[1]
         if not fits or 0 in sources[-1].shape[:1]:
             wanted = f"x (T, N, {self.embed_dim}) or (query (L, N, E), key (S, N, E), value (S, N, E)[, mask])"
             raise ShapeMismatchError(self, f"expected {wanted}, got {arrays.shape_value(x)}")
         return sources, given[3] if len(given) == 4 else None
 
-    def _projected(self, sources: tuple[Array, ...]) -> list[Array]:
-        """q, k and v by head, views of (., N, E)."""
-        w, b, e = self.in_proj_weight.value, self.in_proj_bias, self.embed_dim
-        step = 3 * e // len(sources)
-        parts = []
-        for i, source in enumerate(sources):
-            rows = product(flat_rows(source), w[i * step : (i + 1) * step].T)
-            if b is not None:
-                rows += b.value[i * step : (i + 1) * step]
-            rows = rows.reshape(source.shape[:2] + (step,))
-            parts += [rows[..., j : j + e] for j in range(0, step, e)]
-        return [self._heads(part) for part in parts]
-
-    def _heads(self, x: Array) -> Array:
-        """(T, N, E) seen as (N, H, T, d)."""
-        return x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads).transpose(1, 2, 0, 3)
-
-    def _bias(self, mask: Array | None, q: Array, k: Array) -> Array | None:
+    def mask_bias(self, mask: Array | None, q: Array, k: Array) -> Array | None:
         """What is added to the scores (N, H, L, S)."""
         n, heads, length, size = *q.shape[:3], k.shape[2]
-        bias = causal_bias(self.xp, length, size, q.dtype) if self.causal else None
+        low = forbidden(q.dtype)
+        bias = self.xp.triu(self.xp.full((length, size), low, dtype=q.dtype), 1) if self.causal else None
         if mask is None:
             return bias
-        low = forbidden(q.dtype)
         if mask.dtype.kind == "b":
             mask = self.xp.where(mask, self.xp.asarray(low, q.dtype), self.xp.asarray(0, q.dtype))
         elif mask.dtype.kind == "f":
@@ -184,7 +186,7 @@ class MultiHeadAttention(Container):
         return mask if bias is None else mask + bias
 
     def details(self) -> str:
-        dropout, causal = f", dropout={self.thin.p:g}" * (self.thin.p > 0), ", causal=True" * self.causal
+        dropout, causal = f", dropout={self.dropout.p:g}" * (self.dropout.p > 0), ", causal=True" * self.causal
         return f"{self.embed_dim}, {self.num_heads}{dropout}{causal}"
 
     @classmethod
@@ -199,3 +201,8 @@ class MultiHeadAttention(Container):
         yield cls(4, 1, bias=False, causal=True, **options), (4, 2, 4)
         yield cls(4, 2, dropout=0.3, **options), ((3, 2, 4), (5, 2, 4), (5, 2, 4))
         yield cls(4, 2, **options), masked
+
+
+def forbidden(dtype: numpy.dtype) -> float:
+    """What is added to the score of a key that a query may not see: exp of it is 0, yet differences stay finite."""
+    return -1e30 if dtype.itemsize > 2 else -3e4

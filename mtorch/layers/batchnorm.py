@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array
+from mtorch.arrays import Array, quiet
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -51,12 +51,14 @@ class BatchNorm(Layer):
         return known | {1: self.num_features}
 
     @accelerated
+    @quiet
     def forward(self, x: Array) -> Array:
         self.check_shape(x)
         if self.training:
-            n = self.values_per_channel(x)
-            z, mean, var, inv = standardise(self.xp, x, (0, *range(2, x.ndim)), self.eps)
-            self.track(mean.reshape(-1), var.reshape(-1), n)
+            n, axes = self.values_per_channel(x), (0, *range(2, x.ndim))
+            rough = x.mean(axis=axes, keepdims=True)  # long sums of large numbers lose digits; `rest` has them
+            z, rest, var, inv = standardise(self.xp, x - rough, axes, self.eps)
+            self.track((rough + rest).reshape(-1), var.reshape(-1), n)
         else:
             mean, var = per_channel(self.running_mean.value, x.ndim), per_channel(self.running_var.value, x.ndim)
             inv = 1 / self.xp.sqrt(var + self.eps)

@@ -28,7 +28,6 @@ class Dropout(Layer):
     """
 
     array_only = True
-    new_result = new_grad = None
 
     def __init__(self, p: float = 0.5, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
@@ -44,19 +43,17 @@ class Dropout(Layer):
             mask = keep_mask(self.xp, x.shape, self.p, self.seed, self.counter)
             self.counter += 1
         self.remember(mask)
-        return self._thinned(x, mask)
+        return self.dropped_out(x, mask)
 
     def backward(self, output_grad: Array) -> Array:
-        return self._thinned(output_grad, self.recall())
+        g = self.cast_grad(output_grad)
+        return self.dropped_out(g, self.recall())  # in forward this was y = x m / (1 - p)
 
-    def _thinned(self, x: Array, mask: Array | None) -> Array:
+    def dropped_out(self, x: Array, mask: Array | None) -> Array:
+        """x * m / (1 - p), or x itself without a mask."""
         if mask is None:
             return x
-        if self.p == 1:
-            return self.xp.zeros_like(x)
-        y = self.xp.multiply(x, mask, out=self.xp.empty(x.shape, dtype=x.dtype))  # in the mask's order of memory
-        y *= 1 / (1 - self.p)
-        return y
+        return x * mask * (1 / (1 - self.p) if self.p < 1 else 0.0)
 
     def random_state(self) -> dict[str, int]:
         return {"seed": self.seed, "counter": self.counter}

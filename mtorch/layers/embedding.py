@@ -9,7 +9,6 @@ import numpy
 from mtorch import arrays, initializers
 from mtorch.arrays import Array
 from mtorch.checks import check_size
-from mtorch.kernels.embedding import add_rows
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
 
@@ -83,12 +82,13 @@ class Embedding(Layer):
         return xp.where(outside[..., None], xp.asarray(float("nan"), self.dtype), self.weight.value.take(ids, axis=0))
 
     def backward(self, output_grad: Array) -> None:
+        g = self.cast_grad(output_grad)
         ids = self.recall().ravel()
-        grad = self.weight.grad
-        spare = None if self.padding_idx is None else grad[self.padding_idx].copy()
-        add_rows(self.xp, grad, ids, output_grad.reshape(len(ids), self.embedding_dim))
-        if spare is not None:
-            grad[self.padding_idx] = spare
+        g = g.reshape(len(ids), self.embedding_dim)
+        if self.padding_idx is not None:
+            g = self.xp.where((ids == self.padding_idx)[:, None], 0, g)
+        dw = self.weight.grad
+        arrays.scatter_add(self.xp, dw, ids, g)  # in forward this was y_m = W[ids_m]
         self.weight.has_grad = True
 
     def details(self) -> str:

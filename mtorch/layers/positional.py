@@ -61,14 +61,17 @@ class PositionalEmbedding(Layer):
         if x.ndim != 3 or x.shape[2] != self.embed_dim or x.shape[0] > self.max_length:
             wanted = f"(T <= {self.max_length}, N, {self.embed_dim})"
             raise ShapeMismatchError(self, f"expected input of shape {wanted}, got {x.shape}")
+        self.remember()
         return x + self.weight.value[: len(x), None]
 
     def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
+        self.recall()
         if isinstance(self.weight, Parameter):
-            grad = self.weight.grad
-            grad[: len(output_grad)] += output_grad.sum(axis=1)
+            dw = self.weight.grad
+            dw[: len(g)] += g.sum(axis=1)
             self.weight.has_grad = True
-        return output_grad
+        return g  # in forward this was y_t = x_t + W_t
 
     def details(self) -> str:
         fixed = "" if isinstance(self.weight, Parameter) else ", learned=False"

@@ -15,7 +15,6 @@ def standardise(xp: ModuleType, x: Array, axes: tuple[int, ...], eps: float) -> 
     differences, which loses nothing when the mean is large. Where squares overflow, var is inf, and inv and z are 0.
     """
     mean = x.mean(axis=axes, keepdims=True)
-    mean = mean + (x - mean).mean(axis=axes, keepdims=True)  # what rounding took from the sum of large numbers
     d = x - mean
     var = (d * d).mean(axis=axes, keepdims=True)
     inv = 1 / xp.sqrt(var + eps)

@@ -5,7 +5,7 @@ import pytest
 
 from mtorch import ShapeMismatchError, layers
 from mtorch.arrays import as_numpy
-from mtorch.kernels.attention import forbidden
+from mtorch.layers.attention import forbidden
 from mtorch.testing import strict
 
 RNG = numpy.random.default_rng(0)

@@ -129,8 +129,6 @@ LARGE = [
     (layers.BatchNorm1d(3, dtype=D), (9000, 3, 8)),
     (layers.BatchNorm2d(3, dtype=D), (50, 3, 30, 30)),
     (layers.BatchNorm2d(3, affine=False, dtype=D), (2, 3, 200, 200)),
-    (layers.LayerNorm(8, dtype=D), (20_000, 8)),
-    (layers.LayerNorm((8, 100), bias=False, dtype=D), (300, 8, 100)),
 ]
 
 

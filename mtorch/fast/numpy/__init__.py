@@ -2,10 +2,10 @@
 
 # ruff: noqa: I001
 
+from mtorch.fast.numpy import attention  # noqa: F401
 from mtorch.fast.numpy import batch_norm  # noqa: F401
 from mtorch.fast.numpy import convolution  # noqa: F401
 from mtorch.fast.numpy import gru  # noqa: F401
-from mtorch.fast.numpy import layer_norm  # noqa: F401
 from mtorch.fast.numpy import linear  # noqa: F401
 from mtorch.fast.numpy import lstm  # noqa: F401
 from mtorch.fast.numpy import optim  # noqa: F401
