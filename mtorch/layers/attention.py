@@ -86,7 +86,7 @@ class MultiHeadAttention(Container):
         c = xp.matmul(dropped, v)
         y = tape.call(self.out_proj, self.joined(c))
         self.remember(x, tape, q, k, v, p, dropped)
-        return y
+        return self.returns(y)
 
     @accelerated
     def backward(self, output_grad: Array) -> Value:

@@ -26,7 +26,7 @@ def forward(layer: MultiHeadAttention, x: Value) -> tuple[Array, Any]:
     context = empty(sources[0].shape, p.dtype)
     numpy.matmul(dropped, v, out=layer.heads(context))
     y = tape.call(layer.out_proj, context)
-    return y, (x, tape, q, k, v, p, dropped)
+    return layer.returns(y), (x, tape, q, k, v, p, dropped)
 
 
 def backward(layer: MultiHeadAttention, memory: Any, output_grad: Array) -> Value:
