@@ -12,7 +12,6 @@ import numpy
 from mtorch.accelerate import replace
 from mtorch.arrays import Array, Value, flat_rows, ones
 from mtorch.container import Tape
-from mtorch.kernels.memory import empty, empty_like
 from mtorch.kernels.threads import product
 from mtorch.layers.attention import MultiHeadAttention, forbidden
 
@@ -23,7 +22,7 @@ def forward(layer: MultiHeadAttention, x: Value) -> tuple[Array, Any]:
     p = softmax(pairs(q, k), layer.mask_bias(mask, q, k))
     tape = Tape(layer)
     dropped = tape.call(layer.dropout, p)
-    context = empty(sources[0].shape, p.dtype)
+    context = numpy.empty(sources[0].shape, p.dtype)
     numpy.matmul(dropped, v, out=layer.heads(context))
     y = tape.call(layer.out_proj, context)
     return layer.returns(y), (x, tape, q, k, v, p, dropped)
@@ -65,10 +64,10 @@ def _projected_grads(
     dc = layer.heads(tape.pull(g))
     dp = tape.pull(pairs(dc, v))
     if len(sources) == 1:
-        found = empty((*x.shape[:2], 3 * e), p.dtype)
+        found = numpy.empty((*x.shape[:2], 3 * e), p.dtype)
         parts, grads = tuple(found[..., i * e : (i + 1) * e] for i in range(3)), (flat_rows(found),)
     else:
-        parts = tuple(empty(source.shape, p.dtype) for source in sources)
+        parts = tuple(numpy.empty(source.shape, p.dtype) for source in sources)
         grads = tuple(map(flat_rows, parts))
     dq, dk, dv = map(layer.heads, parts)
     numpy.matmul(dropped.swapaxes(-1, -2), dc, out=dv)
@@ -89,8 +88,8 @@ def pairs(a: Array, b: Array) -> Array:
     And a is transposed first, because BLAS is faster that way.
     """
     n, heads, length, size = a.shape
-    scaled = empty((n, heads, size, length), a.dtype)
-    scores = empty((n, b.shape[2], heads, length), a.dtype).swapaxes(1, 2)
+    scaled = numpy.empty((n, heads, size, length), a.dtype)
+    scores = numpy.empty((n, b.shape[2], heads, length), a.dtype).swapaxes(1, 2)
     numpy.multiply(a.swapaxes(-1, -2), size**-0.5, out=scaled)
     return numpy.matmul(b, scaled, out=scores).swapaxes(-1, -2)
 
@@ -110,7 +109,7 @@ def softmax(scores: Array, bias: Array | None) -> Array:
 
 def softmax_grad(p: Array, dp: Array) -> Array:
     """dS = P (dP - sum_S P dP), in place of dP."""
-    ds = numpy.multiply(dp, p, out=empty_like(numpy, p))
+    ds = numpy.multiply(dp, p, out=numpy.empty_like(p))
     dp -= ds.sum(axis=-1, keepdims=True)
     dp *= p
     return dp

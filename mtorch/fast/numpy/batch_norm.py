@@ -14,7 +14,6 @@ import numpy
 from mtorch.accelerate import replace
 from mtorch.arrays import BLOCK, Array, ones, quiet
 from mtorch.fast.numpy.rows import row_sums
-from mtorch.kernels.memory import empty_like
 from mtorch.layers.batchnorm import BatchNorm
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
@@ -86,7 +85,7 @@ def normalise(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """(y, d, mean, var, inv) with y = weight inv d + bias, d = x - mean, inv = 1 / sqrt(var + eps)."""
     n = x.shape[0] * x.shape[2]
-    y, d = empty_like(numpy, x), empty_like(numpy, x)
+    y, d = numpy.empty_like(x), numpy.empty_like(x)
     mean, var, inv = (numpy.empty(x.shape[1], dtype=x.dtype) for _ in range(3))
     for c in _channel_groups(x):
         xc, yc, dc, pieces = x[:, c], y[:, c], d[:, c], _pieces(x[:, c])
@@ -114,7 +113,7 @@ def normalise_grad(
     d is x - mean. Where the statistics are not those of the batch, dx = weight inv g.
     """
     n = g.shape[0] * g.shape[2]
-    dx, dw, db = empty_like(numpy, g), numpy.empty_like(inv), numpy.empty_like(inv)
+    dx, dw, db = numpy.empty_like(g), numpy.empty_like(inv), numpy.empty_like(inv)
     for c in _channel_groups(g):
         gc, dc, dxc, pieces = g[:, c], d[:, c], dx[:, c], _pieces(g[:, c])
         db[c], total = channel_sums(gc), 0
