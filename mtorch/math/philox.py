@@ -8,24 +8,22 @@ Here (c0, c1) is the block's position in a draw, (c2, c3) the number of the draw
 remembered as two integers, and draws of different numbers never overlap.
 
 The products need 64 bits, so a word is kept in a 64-bit lane; rows (c0, c2) and (c1, c3) share each call, because for
-small draws the calls are what costs. On NumPy large draws go piece by piece, while in cache.
+small draws the calls are what costs.
 
 Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from mtorch.arrays import Array, is_numpy
+from mtorch.arrays import Array
 
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 LOW = 2**32 - 1
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
-HOST_BLOCKS = 6144  # three arrays of 2 x 64 bits of this size and the words fit a 512 kB cache
 
 
 @lru_cache(maxsize=256)
@@ -57,32 +55,20 @@ def seed_and_counter(state: dict[str, int]) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _draw(xp: ModuleType, seed: int, counter: int, words: int) -> Iterator[tuple[int, Array]]:
-    """Pieces (first word's position, uint32 words) of draw number `counter`; a piece is valid until the next one."""
+def random_bits(xp: ModuleType, seed: int, counter: int, n: int) -> Array:
+    """The first `n` words (uint32) of draw number `counter`."""
     for name, value in (("seed", seed), ("counter", counter)):
         if not 0 <= value < 2**64:
             raise ValueError(f"Philox expected 0 <= {name} < 2**64, got {value}")
-    blocks = -(-words // 4)
-    step = min(blocks, HOST_BLOCKS) if is_numpy(xp) else blocks
-    piece = xp.empty((step, 4), dtype=xp.uint32)
-    even, odd = xp.empty((2, step), dtype=xp.uint64), xp.empty((2, step), dtype=xp.uint64)
-    for start in range(0, blocks, max(step, 1)):
-        count = min(step, blocks - start)
-        e, o, p = even[:, :count], odd[:, :count], piece[:count]
-        position = xp.arange(start, start + count, dtype=xp.uint64)
-        e[0], o[0] = position & LOW, position >> 32
-        e[1], o[1] = counter & LOW, counter >> 32
-        philox(xp, e, o, seed)
-        p[:, 0::2], p[:, 1::2] = e.T, o.T
-        yield 4 * start, p.reshape(-1)
-
-
-def random_bits(xp: ModuleType, seed: int, counter: int, n: int) -> Array:
-    """The first `n` words (uint32) of draw number `counter`."""
-    out = xp.empty(n, dtype=xp.uint32)
-    for start, words in _draw(xp, seed, counter, n):
-        out[start : start + words.size] = words[: n - start]
-    return out
+    blocks = -(-n // 4)
+    position = xp.arange(blocks, dtype=xp.uint64)
+    even, odd = xp.empty((2, blocks), dtype=xp.uint64), xp.empty((2, blocks), dtype=xp.uint64)
+    even[0], odd[0] = position & LOW, position >> 32
+    even[1], odd[1] = counter & LOW, counter >> 32
+    philox(xp, even, odd, seed)
+    words = xp.empty((blocks, 4), dtype=xp.uint32)
+    words[:, 0::2], words[:, 1::2] = even.T, odd.T
+    return words.reshape(-1)[:n]
 
 
 def uniform(xp: ModuleType, shape: tuple[int, ...], seed: int, counter: int, dtype: Any = "float32") -> Array:
@@ -108,8 +94,5 @@ def keep_mask(xp: ModuleType, shape: tuple[int, ...], p: float, seed: int, count
         return xp.full(shape, threshold == 0, dtype=bool)
     lane, per_word = {8: xp.uint8, 16: xp.uint16, 32: xp.uint32}[bits], 32 // bits
     size = math.prod(shape)
-    out = xp.empty(size, dtype=bool)
-    for start, words in _draw(xp, seed, counter, -(-size // per_word)):
-        part = out[start * per_word : (start + words.size) * per_word]
-        xp.greater_equal(words.view(lane)[: part.size], threshold, out=part)
-    return out.reshape(shape)
+    lanes = random_bits(xp, seed, counter, -(-size // per_word)).view(lane)
+    return (lanes[:size] >= threshold).reshape(shape)

@@ -474,3 +474,19 @@ def test_a_kill_in_the_middle_of_saving_never_leaves_half_a_file(saved):
     assert (module.net.layers[0].weight.value == 7).all()
     mtorch.save(saved, net())
     assert [p.name for p in Path(saved.parent).iterdir()] == [saved.name]
+
+
+def test_a_file_that_calls_the_dropout_of_attention_thin_goes_on_drawing_where_it_was(tmp_path):
+    """So it was called in version 0.1.0."""
+    old, new = (Sequential(layers.MultiHeadAttention(4, 2, dropout=0.5, rng=seed)) for seed in (0, 1))
+    x = numpy.ones((3, 2, 4), "float32")
+    old(x)
+    mtorch.save(tmp_path / "new.npz", old)
+    with numpy.load(tmp_path / "new.npz") as file:
+        entries = dict(file)
+    text = entries["__mtorch__"].tobytes().decode()
+    assert '"0.dropout."' in text
+    entries["__mtorch__"] = numpy.frombuffer(text.replace('"0.dropout."', '"0.thin."').encode(), "uint8")
+    numpy.savez(tmp_path / "old.npz", **entries)
+    mtorch.load(tmp_path / "old.npz", new)
+    assert (new(x) == old(x)).all()
