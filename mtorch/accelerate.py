@@ -127,7 +127,7 @@ def _forward(reference: Callable, bodies: dict[ModuleType, Verbs]) -> Callable:
     @wraps(reference)
     def forward(self: Any, x: Any) -> Any:
         verbs = bodies.get(self.xp)
-        if verbs is None or _switch.off or (verbs.least and x.size < verbs.least) or not verbs.serve(self):
+        if verbs is None or (verbs.least and x.size < verbs.least) or _switch.off or not verbs.serve(self):
             return reference(self, x)
         y, memory = verbs.forward(self, x)
         self.remember(FastMemory(verbs, memory))

@@ -84,7 +84,7 @@ class Layer(Tree):
 
     def step(self, lr: float) -> None:
         for item in vars(self).values():
-            if isinstance(item, MOVED):
+            if MOVES[item.__class__]:
                 item.step(lr)
 
     def zero_grad(self) -> None:
@@ -211,4 +211,12 @@ class Layer(Tree):
         raise NotImplementedError(f"{cls.__name__} needs examples() for its proofs")
 
 
-MOVED = (Parameter, Layer)
+class _Moves(dict[type, bool]):
+    """Whether the instances of a class take part in `step`; looked up once for each class."""
+
+    def __missing__(self, kind: type) -> bool:
+        self[kind] = issubclass(kind, Parameter | Layer)
+        return self[kind]
+
+
+MOVES = _Moves()

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array, as_array
+from mtorch.arrays import Array, as_array, constant
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
@@ -23,7 +23,7 @@ class ReLU(Activation):
 
     @accelerated
     def forward(self, x: Array) -> Array:
-        y = self.xp.maximum(x, 0)
+        y = self.xp.maximum(x, constant(self.xp, 0.0, x.dtype))
         self.remember(y)
         return y
 

@@ -1,6 +1,6 @@
 """The logistic function."""
 
-from mtorch.arrays import Array, as_array
+from mtorch.arrays import Array, as_array, constant
 from mtorch.layers.activation import Activation
 from mtorch.math.logistic import sigmoid
 
@@ -21,4 +21,5 @@ class Sigmoid(Activation):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         y = self.recall()
-        return as_array(self.xp, g * (y - y * y))
+        one = constant(self.xp, 1.0, y.dtype)
+        return as_array(self.xp, g * (y * (one - y)))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from mtorch.arrays import Array, array_module
+from mtorch.arrays import Array, array_module, constant
 from mtorch.checks import check_flag
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
 from mtorch.losses.labels import as_labels, one_hot
@@ -40,7 +40,7 @@ class SquareLoss(LossFunction):
             value = 0.5 * (xp.vdot(d, d) if d.size <= 4096 else (d * d).sum())  # a longer product would lose digits
         if self.reduction == "mean":
             rows = d.size // p.shape[-1] or self.number(0, d)
-            value, d = value / rows, d / rows
+            value, d = value / rows, d / constant(xp, rows, d.dtype)
         return Loss(value, d, self.backward_func, type(self).__name__)
 
     def details(self) -> Iterator[str]:
