@@ -198,19 +198,18 @@ def raise_deferred() -> None:
 
 
 def descend(value: Array, grad: Array, direction: Array | None, lr: float) -> None:
-    """value -= lr * (direction, or else grad, which is used up), in place. What is too large becomes inf or NaN.
+    """value -= lr * (direction, or else grad), in place; grad is used up. What is too large becomes inf or NaN.
 
     An error would leave a net half moved. Where NumPy's warnings are errors, it raises them after it has written.
     """
+    source = grad if direction is None else direction
     try:
-        if direction is None:
-            grad *= constant(numpy, lr, value.dtype) if value.__class__ is numpy.ndarray else lr
+        if value.__class__ is numpy.ndarray:
+            numpy.multiply(source, constant(numpy, lr, value.dtype), grad)
         else:
-            grad = lr * direction
+            array_module(value).multiply(source, lr, grad)  # type: ignore[union-attr]
     except ACCIDENTS:
-        if direction is not None:
-            with numpy.errstate(over="ignore", invalid="ignore"):
-                grad = lr * direction
+        pass
     try:
         value -= grad
     except ACCIDENTS:

@@ -213,7 +213,8 @@ class Optimizer:
 def global_norm(xp: ModuleType, grads: list[Array]) -> Array:
     """The root of the sum of all squares, of entries divided by the largest one, so that no square overflows."""
     info = numpy.finfo(grads[0].dtype)
-    largest = xp.stack([abs(g).max() for g in grads if g.size]).max()
+    largest = xp.stack([xp.maximum(g.max(), -g.min()) for g in grads if g.size]).max()
     largest = xp.clip(largest, info.tiny, info.max)
-    scaled = [(g / largest).reshape(-1).astype(xp.float64) for g in grads]
+    wide = numpy.promote_types(grads[0].dtype, "float32")
+    scaled = [(g / largest).reshape(-1).astype(wide, copy=False) for g in grads]
     return largest * xp.sqrt(sum(z.dot(z) for z in scaled))
