@@ -52,7 +52,6 @@ class Layer(Tree):
     array_only = False  # True for layers that take one array; a tuple is then refused for them
     moves_data = False  # True for layers that only rearrange entries, so that the next layer says what is taken
     has_tape = False  # True for containers, whose tape restores buffers after an error
-    rebuilt = 0
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):

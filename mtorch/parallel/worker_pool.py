@@ -22,11 +22,12 @@ from typing import Any, NoReturn
 
 import numpy
 
-from mtorch.arrays import LINE, Array
+from mtorch.arrays import Array
 from mtorch.kernels import threads
 from mtorch.parallel.system import cpu_count
 
 SHARED = 1 << 26  # bytes of arrays in one message beyond which they go through the pipe
+LINE = 64  # bytes of a cache line
 SPIN = 2e-3  # seconds of looking for a message before sleeping until it comes: a core takes long to wake
 
 forking = threading.Lock()  # held while a pool forks: a worker must not inherit the pipes of another pool
