@@ -14,10 +14,10 @@ nothing. Where a subclass or an instance defines one of the three by itself, the
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
+from threading import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -25,22 +25,21 @@ ENABLED = os.environ.get("MTORCH_FAST", "1") != "0"
 VERBS = ("forward", "backward", "backward_parameters")
 
 
-class _Switch(threading.local):
-    off = False
-
-
-_switch = _Switch()
+_disabled: set[int] = set()  # the threads that run the references alone
 _bodies: dict[str, dict[ModuleType, Any]] = {}  # the name of a reference -> array module -> Verbs or function
 
 
 @contextmanager
 def disabled() -> Iterator[None]:
     """Within this context the thread runs the references alone."""
-    before, _switch.off = _switch.off, True
+    thread = get_ident()
+    nested = thread in _disabled
+    _disabled.add(thread)
     try:
         yield
     finally:
-        _switch.off = before
+        if not nested:
+            _disabled.discard(thread)
 
 
 class Blas:
@@ -76,7 +75,9 @@ class Verbs:
         self.marked = tuple(getattr(owner, name) for name in VERBS)
 
     def serve(self, layer: Any) -> bool:
-        """Whether the three verbs of that layer are the marked ones."""
+        """Whether the three verbs of that layer are the marked ones, and this thread takes fast bodies."""
+        if _disabled and get_ident() in _disabled:
+            return False
         kind, own = layer.__class__, layer.__dict__
         forward, backward, parameters = self.marked
         return (
@@ -118,7 +119,7 @@ def _function(reference: Callable, bodies: dict[ModuleType, Callable]) -> Callab
     @wraps(reference)
     def function(*args: Any, **options: Any) -> Any:
         body = bodies.get(args[position])
-        return (reference if body is None or _switch.off else body)(*args, **options)
+        return (reference if body is None or (_disabled and get_ident() in _disabled) else body)(*args, **options)
 
     return function
 
@@ -127,7 +128,7 @@ def _forward(reference: Callable, bodies: dict[ModuleType, Verbs]) -> Callable:
     @wraps(reference)
     def forward(self: Any, x: Any) -> Any:
         verbs = bodies.get(self.xp)
-        if verbs is None or (verbs.least and x.size < verbs.least) or _switch.off or not verbs.serve(self):
+        if verbs is None or (verbs.least and x.size < verbs.least) or not verbs.serve(self):
             return reference(self, x)
         y, memory = verbs.forward(self, x)
         self.remember(FastMemory(verbs, memory))

@@ -6,7 +6,7 @@ from typing import Any
 from mtorch import accelerate, guards
 from mtorch.accelerate import Blas
 from mtorch.arrays import Value, shape_value
-from mtorch.guards import EMPTY, NO_ARRAY, NO_VALUE, thread
+from mtorch.guards import EMPTY, NO_ARRAY, NO_VALUE, in_predict, predicting
 from mtorch.layer import Layer
 from mtorch.parameter import Buffer, Parameter
 
@@ -35,7 +35,7 @@ class Tape:
         if owner.multithreaded and not Blas.held():
             with Blas.single_threaded():
                 return self.run(layers, x)
-        array, composites, predicting = owner.xp.ndarray, owner.composites, thread.predicting
+        array, composites, keeps = owner.xp.ndarray, owner.composites, not (predicting and in_predict())
         layer = layers[0]
         try:
             for layer in layers:
@@ -46,14 +46,14 @@ class Tape:
                     guards.as_value(layer, x, layer.moves_data)
                 if composites and layer in composites:
                     calls.append((layer, _take(layer)))
-                elif predicting:
-                    calls.append((layer, EMPTY))
-                else:
+                elif keeps:
                     calls.append((layer, layer._memory))
                     layer._memory, layer._returned = EMPTY, None
+                else:
+                    calls.append((layer, EMPTY))
         except BaseException as error:
             self.undo()
-            if not predicting:
+            if keeps:
                 layer.forget()
             self._note(error, layer)
             raise
@@ -139,7 +139,7 @@ class _Memories:
 
 def _take(layer: Layer) -> _Memories:
     kept = [(each, each._memory, each._returned if each is not layer else None) for _, each in layer.walk()]
-    if not thread.predicting:
+    if not in_predict():
         layer.forget()
     return _Memories(kept)
 

@@ -4,7 +4,7 @@
 Within a chain a layer takes what its neighbour returned, so containers call `forward` and `backward` directly.
 """
 
-import threading
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -32,11 +32,12 @@ NO_ARRAY = (tuple, type(None))
 NO_VALUE = frozenset({type(None), bool, int, float, str, list, dict})  # what a forward may return by mistake
 
 
-class _Thread(threading.local):
-    predicting = False  # within `Layer.predict`: layers are in eval mode and remember nothing
+predicting: set[int] = set()  # the threads within `Layer.predict`, where layers are in eval mode and remember nothing
 
 
-thread = _Thread()
+def in_predict() -> bool:
+    """Whether this thread is within `Layer.predict`."""
+    return get_ident() in predicting
 
 
 class Traced:
@@ -92,7 +93,7 @@ def checked_forward(layer: "Layer", x: Value) -> Value:
     except BaseException:
         for buffer, value in buffers:
             buffer.value = value
-        if not thread.predicting:
+        if not in_predict():
             layer.forget()
         raise
 

@@ -29,6 +29,7 @@ nobody writes into one between a forward and its backward.
 """  # noqa: E501
 
 from collections.abc import Iterator
+from threading import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -37,7 +38,7 @@ import numpy
 from mtorch import guards
 from mtorch.arrays import Value
 from mtorch.errors import BackwardError, ShapeMismatchError
-from mtorch.guards import EMPTY, NO_ARRAY, thread  # noqa: F401
+from mtorch.guards import EMPTY, in_predict, predicting
 from mtorch.parameter import Parameter
 from mtorch.tree import Tree, home_of
 
@@ -95,11 +96,13 @@ class Layer(Tree):
             x = (x, *more)
         if not self._fits(x):
             x = self.cast_input(x)
-        before, thread.predicting = thread.predicting, True
+        if in_predict():
+            return guards.checked_forward(self, x)
+        predicting.add(get_ident())
         try:
             return guards.checked_forward(self, x)
         finally:
-            thread.predicting = before
+            predicting.discard(get_ident())
 
     def cast_input(self, x: Value) -> Value:
         """What a call takes, as arrays on this layer's module: floats in this layer's dtype, and what `takes` says."""
@@ -121,7 +124,7 @@ class Layer(Tree):
 
     def remember(self, value: Any = (), *more: Any) -> None:
         """Keeps what backward will need, by reference; replaces what was there. Within predict it keeps nothing."""
-        if not thread.predicting:
+        if not (predicting and in_predict()):
             self._memory = (value, *more) if more else value
 
     def recall(self) -> Any:
@@ -134,7 +137,7 @@ class Layer(Tree):
 
     def returns(self, y: Value) -> Value:
         """Notes the shapes and dtypes that `cast_grad` compares with; returns y."""
-        if not thread.predicting:
+        if not (predicting and in_predict()):
             self._returned = (y.shape, y.dtype) if y.__class__ is self.xp.ndarray else guards.signature(y)
         return y
 
@@ -165,7 +168,7 @@ class Layer(Tree):
     @property
     def training(self) -> bool:
         """The mode of this layer; False within predict."""
-        return self._training and not thread.predicting
+        return self._training and not in_predict()
 
     @training.setter
     def training(self, mode: bool) -> None:
@@ -174,7 +177,7 @@ class Layer(Tree):
     @property
     def predicting(self) -> bool:
         """Whether this runs within predict, where a layer keeps nothing."""
-        return thread.predicting
+        return in_predict()
 
     # ------------------------------------------------------------------ construction
 

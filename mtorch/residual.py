@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mtorch import arrays
+from mtorch import arrays, guards
 from mtorch.arrays import Value
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
@@ -47,14 +47,14 @@ class Residual(Container):
             got = f"{arrays.shape_value(y)} and {arrays.shape_value(around)}"
             raise ShapeMismatchError(self, f"expected both branches to return one shape, got {got}")
         self.remember(tape)
-        return self.returns(arrays.add_values(y, around))
+        return self.returns(guards.as_value(self, arrays.add_values(y, around)))
 
     def backward(self, output_grad: Value) -> Value:
         g = self.cast_grad(output_grad)
         tape = self.recall()
         through = tape.pull(g)
         around = g if self.shortcut is None else tape.pull(g)
-        return arrays.add_values(through, around)
+        return guards.as_grad(arrays.add_values(through, around))
 
     def backward_parameters(self, output_grad: Value) -> None:
         g = self.cast_grad(output_grad)

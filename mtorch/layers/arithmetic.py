@@ -8,7 +8,8 @@ import numpy
 
 from mtorch.arrays import Array, Value, as_array, shape_value, unbroadcast
 from mtorch.errors import ShapeMismatchError
-from mtorch.layer import NO_ARRAY, Layer
+from mtorch.guards import NO_ARRAY
+from mtorch.layer import Layer
 
 
 def named(reads: str, a: Array, b: Array, y: Array) -> tuple:

@@ -12,7 +12,8 @@ from mtorch.arrays import Array, Value, flat_rows
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
-from mtorch.layer import NO_ARRAY, home_of
+from mtorch.guards import NO_ARRAY
+from mtorch.layer import home_of
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter

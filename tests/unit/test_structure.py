@@ -34,7 +34,6 @@ ALLOWED = {
     "layer": LOWEST | {"guards", "tree"},
     "container": LOWEST | {"guards", "layer"},
     "layers": LOW | {"layers", "aliases"},
-    "aliases": {"errors", "layers"},
     **{name: LOW | {"layers"} for name in CONTAINERS},
     "losses": LOW | {"losses"},
     "optim": LOW | {"optim"},
