@@ -166,7 +166,7 @@ class MultiHeadAttention(Container):
 
     def mask_bias(self, mask: Array | None, q: Array, k: Array) -> Array | None:
         """What is added to the scores (N, H, L, S)."""
-        n, heads, length, size = *q.shape[:3], k.shape[2]
+        (n, heads, length), size = q.shape[:3], k.shape[2]
         low = forbidden(q.dtype)
         bias = self.xp.triu(self.xp.full((length, size), low, dtype=q.dtype), 1) if self.causal else None
         if mask is None:

@@ -64,7 +64,7 @@ class BatchNorm(Layer):
             inv = 1 / self.xp.sqrt(var + self.eps)
             z = (x - mean) * inv
         self.remember(z, inv, self.training)
-        if self.weight is None:
+        if self.weight is None or self.bias is None:
             return z
         return z * per_channel(self.weight.value, x.ndim) + per_channel(self.bias.value, x.ndim)
 
@@ -73,7 +73,7 @@ class BatchNorm(Layer):
         g = self.cast_grad(output_grad)
         z, inv, batch_statistics = self.recall()
         axes, h = (0, *range(2, g.ndim)), g
-        if self.weight is not None:
+        if self.weight is not None and self.bias is not None:
             self.weight.accumulate((g * z).sum(axis=axes))
             self.bias.accumulate(g.sum(axis=axes))
             h = g * per_channel(self.weight.value, g.ndim)

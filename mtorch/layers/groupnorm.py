@@ -62,7 +62,7 @@ class GroupNorm(Layer):
         z, _, _, inv = standardise(self.xp, groups, (2,), self.eps)
         self.remember(z, inv)
         z = z.reshape(x.shape)
-        if self.weight is None:
+        if self.weight is None or self.bias is None:
             return z
         return z * per_channel(self.weight.value, x.ndim) + per_channel(self.bias.value, x.ndim)
 
@@ -70,7 +70,7 @@ class GroupNorm(Layer):
         g = self.cast_grad(output_grad)
         z, inv = self.recall()
         h = g
-        if self.weight is not None:
+        if self.weight is not None and self.bias is not None:
             axes = (0, *range(2, g.ndim))
             self.weight.accumulate((g * z.reshape(g.shape)).sum(axis=axes))
             self.bias.accumulate(g.sum(axis=axes))

@@ -49,10 +49,10 @@ def philox(xp: ModuleType, even: Array, odd: Array, seed: int) -> None:
 
 def seed_and_counter(state: dict[str, int]) -> tuple[int, int]:
     """What a layer's random state says; ValueError unless that is two integers of 64 bits."""
-    found = [state.get(name) for name in ("seed", "counter")] if isinstance(state, dict) else []
-    if not found or not all(isinstance(n, int) and 0 <= n < 2**64 for n in found):
-        raise ValueError(f"a random state is a seed and a counter, 0 <= each < 2**64, got {state!r}")
-    return found[0], found[1]
+    seed, counter = (state.get("seed"), state.get("counter")) if isinstance(state, dict) else (None, None)
+    if isinstance(seed, int) and isinstance(counter, int) and 0 <= seed < 2**64 and 0 <= counter < 2**64:
+        return seed, counter
+    raise ValueError(f"a random state is a seed and a counter, 0 <= each < 2**64, got {state!r}")
 
 
 def random_bits(xp: ModuleType, seed: int, counter: int, n: int) -> Array:

@@ -39,17 +39,19 @@ def forward(layer: BatchNorm, x: Array) -> tuple[Array, Any]:
 
 def backward(layer: BatchNorm, memory: Any, output_grad: Array) -> Array:
     d, inv, order, batch_statistics = memory
-    weight, _ = _affine(layer)
+    weight, bias = layer.weight, layer.bias
     g = as_channels(output_grad, order)
-    dx, dweight, dbias = normalise_grad(g, d, inv, weight, batch_statistics)
-    if weight is not None:
-        layer.weight.accumulate(dweight)
-        layer.bias.accumulate(dbias)
+    dx, dweight, dbias = normalise_grad(g, d, inv, None if weight is None else weight.value, batch_statistics)
+    if weight is not None and bias is not None:
+        weight.accumulate(dweight)
+        bias.accumulate(dbias)
     return from_channels(dx, output_grad.shape, order)
 
 
 def _affine(layer: BatchNorm) -> tuple[Array | None, Array | None]:
-    return (None, None) if layer.weight is None else (layer.weight.value, layer.bias.value)
+    if layer.weight is None or layer.bias is None:
+        return None, None
+    return layer.weight.value, layer.bias.value
 
 
 # ---------------------------------------------------------------------- memory order
