@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, as_array
 from mtorch.checks import check_number
 from mtorch.initializers import as_generator
 from mtorch.layer import Layer
@@ -53,7 +53,7 @@ class Dropout(Layer):
         """x * m / (1 - p), or x itself without a mask."""
         if mask is None:
             return x
-        return x * mask * (1 / (1 - self.p) if self.p < 1 else 0.0)
+        return as_array(self.xp, x * mask * (1 / (1 - self.p) if self.p < 1 else 0.0))
 
     def random_state(self) -> dict[str, int]:
         return {"seed": self.seed, "counter": self.counter}

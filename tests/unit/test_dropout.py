@@ -101,3 +101,9 @@ def test_one_dropout_twice_in_a_net_draws_two_masks_and_goes_back_through_each()
     y = net(ONES)
     assert set(numpy.unique(y)) == {0, 4} and 0.2 < (y != 0).mean() < 0.3
     assert (net.backward(ONES) == y).all()
+
+
+def test_a_number_without_axes_stays_an_array():
+    layer = layers.Dropout(0.5, rng=0)
+    y = layer.forward(numpy.array(2.0, "float32"))
+    assert type(y) is type(layer.backward(y)) is numpy.ndarray and y.shape == ()
