@@ -1,4 +1,4 @@
-"""Makes the coefficient tables of mtorch/kernels/erf.py. Needs mpmath and SciPy: `python benchmarks/erf_tables.py`."""
+"""Makes the coefficient tables of mtorch/math/erf.py. Needs mpmath and SciPy: `python benchmarks/erf_tables.py`."""
 
 import numpy
 from mpmath import chebyt, cos, erf, erfc, exp, mp, mpf, nstr, pi, sqrt, taylor

@@ -1,7 +1,7 @@
 """What differs between array modules, in one place: where an array lives, how it reaches the host, what a value is.
 
 A *value* is an array or a tuple of values; the helpers named `..._value` walk that structure.
-With the kernels this is the only file that branches on the array module, and none of it imports CuPy.
+Outside `fast/` this is the only file that branches on the array module, and it does not import CuPy.
 """
 
 import importlib
@@ -25,7 +25,7 @@ quiet = numpy.errstate(over="ignore", invalid="ignore")  # for functions that an
 
 
 def is_numpy(xp: ModuleType) -> bool:
-    """True where the fast host bodies of the kernels apply."""
+    """Whether this is NumPy."""
     return xp is numpy
 
 

@@ -40,7 +40,7 @@ REFERENCES = (
     *(f"mtorch/{folder}/*.py" for folder in ("layers", "losses", "optim", "graph", "math")),
     *(f"mtorch/{name}.py" for name in CONTAINERS),
 )
-FAST = ("mtorch/fast/*/*.py", "mtorch/kernels/*.py")
+FAST = ("mtorch/fast/*.py", "mtorch/fast/*/*.py")
 REPORT = ROOT / ".cache" / "mutants.txt"
 
 # The test modules of a file, beside the shared proofs of its classes; the first pattern that is in its path decides.
@@ -382,7 +382,7 @@ def concerned(path: str) -> tuple[list[str], set[str]]:
     files that import it, other files of functions in between.
     """
     names = next(tests for words, tests in TESTS if not words or any(w in path for w in words.split()))
-    names += " bad_input" + (" fast" if path.startswith(("mtorch/fast", "mtorch/kernels")) else "")
+    names += " bad_input" + (" fast" if path.startswith("mtorch/fast") else "")
     folder = dict.fromkeys(("strict_training", "checker", "fast"), "conformance")
     files = [f"tests/{folder.get(name, 'unit')}/test_{name}.py" for name in dict.fromkeys(names.split())]
     importers: dict[str, set[str]] = {}

@@ -9,8 +9,10 @@ from mtorch.accelerate import ENABLED, disabled
 if ENABLED:
     import mtorch.fast.numpy  # noqa: F401
     from mtorch.accelerate import Blas
-    from mtorch.kernels import threads
+    from mtorch.fast.memory import keep_freed_memory
+    from mtorch.fast.threads import blas_is_held, single_threaded_blas
 
-    Blas.held, Blas.single_threaded = threads.blas_is_held, threads.single_threaded_blas
+    keep_freed_memory()
+    Blas.held, Blas.single_threaded = blas_is_held, single_threaded_blas
 
 __all__ = ["ENABLED", "disabled"]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mtorch.kernels import threads
+from mtorch.fast import threads
 
 
 class _ThisThread(threading.local):

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.kernels import threads
+from mtorch.fast import threads
 from mtorch.parallel.system import cpu_count
 
 SHARED = 1 << 26  # bytes of arrays in one message beyond which they go through the pipe

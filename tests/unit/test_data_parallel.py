@@ -31,7 +31,7 @@ from mtorch import (
     layers,
     models,
 )
-from mtorch.kernels import threads
+from mtorch.fast import threads
 from mtorch.parallel import replicas, system, worker_pool
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")

@@ -8,8 +8,8 @@ import pytest
 from harness import assert_same, run
 
 from mtorch import Bidirectional, Graph, Input, Recurrent, Sequential, ShapeMismatchError, accelerate, fast, layers
+from mtorch.fast import threads
 from mtorch.fast.numpy import recurrence
-from mtorch.kernels import threads
 from mtorch.layer import EMPTY, Layer
 from mtorch.testing import check_gradients, strict
 

@@ -11,7 +11,7 @@ import pytest
 
 import mtorch
 from mtorch import fast, layers
-from mtorch.kernels import passes, threads
+from mtorch.fast import passes, threads
 
 
 class Blas:

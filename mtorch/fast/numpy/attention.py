@@ -12,7 +12,7 @@ import numpy
 from mtorch.accelerate import replace
 from mtorch.arrays import Array, Value, flat_rows, ones
 from mtorch.container import Tape
-from mtorch.kernels.threads import product
+from mtorch.fast.threads import product
 from mtorch.layers.attention import MultiHeadAttention, forbidden
 
 

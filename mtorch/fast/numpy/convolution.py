@@ -16,8 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
-from mtorch.kernels.memory import empty, scratch
-from mtorch.kernels.threads import in_parts
+from mtorch.fast.threads import in_threads
 from mtorch.layers import convolution as reference
 from mtorch.layers.conv import Conv
 from mtorch.layers.conv_transpose import ConvTranspose2d
@@ -137,7 +136,7 @@ def _unroll(image, first, last, window, groups):
     n, c, h, w = image.shape
     kernel_w, out_w, depth = window.kernel[1], window.out_size((h, w))[1], c // groups
     low, high = (min(max(i, 0), h) for i in (first, last))
-    out = scratch("unrolled", (groups, last - first, kernel_w, depth, out_w, n), image.dtype)
+    out = numpy.empty((groups, last - first, kernel_w, depth, out_w, n), image.dtype)
     out[:, : low - first] = 0
     out[:, high - first :] = 0
     part = image[:, :, low:high].transpose(2, 1, 3, 0).reshape(high - low, groups, depth, w, n).transpose(1, 0, 2, 3, 4)
@@ -177,7 +176,7 @@ def _rows_convolve(x, weight, bias, window, groups):
     (out_h, out_w), og, image = window.out_size(size), o // groups, _batch_last(x)
     matrix = weight.transpose(0, 2, 3, 1).reshape(groups, 1, og, kernel_h * kernel_w * c)
     b = None if bias is None else bias.reshape(groups, 1, og, 1)
-    y = empty((out_h, o, out_w, n), x.dtype)
+    y = numpy.empty((out_h, o, out_w, n), x.dtype)
     rows = y.reshape(out_h, groups, og, out_w * n).transpose(1, 0, 2, 3)
 
     def make(part: range) -> None:
@@ -186,7 +185,7 @@ def _rows_convolve(x, weight, bias, window, groups):
             if b is not None:
                 rows[:, i] += b
 
-    in_parts(make, out_h, y.size * kernel_h * kernel_w * c)
+    in_threads(make, out_h, y.size * kernel_h * kernel_w * c)
     return y.transpose(3, 1, 0, 2)
 
 
@@ -197,12 +196,12 @@ def _rows_weight_grad(x, dy, window, groups):
     def add_up(part: range) -> Array:
         total = numpy.zeros((groups, kernel_h * kernel_w * c, og), x.dtype)
         for i, columns in _walk(image, out_w, window, groups, part):
-            product = scratch("product", (*columns.shape[:3], og), x.dtype)
+            product = numpy.empty((*columns.shape[:3], og), x.dtype)
             numpy.matmul(columns, rows[:, i].transpose(0, 1, 3, 2), out=product)
             total += product.sum(axis=1)
         return total
 
-    dw = sum(in_parts(add_up, out_h, dy.size * kernel_h * kernel_w * c))
+    dw = sum(in_threads(add_up, out_h, dy.size * kernel_h * kernel_w * c))
     return dw.reshape(groups, kernel_h, kernel_w, c, og).transpose(0, 4, 3, 1, 2).reshape(o, c, kernel_h, kernel_w)
 
 
@@ -215,7 +214,7 @@ def _rows_input_grad(dy, weight, size, window, groups):
     stride, padding = window.stride[0], window.padding[0]
     dy, og, columns = _rows(dy, groups), o // groups, spans(window, width, 1)
     w = weight.reshape(groups, og, c, kernel_h, kernel_w).transpose(0, 4, 2, 3, 1)
-    dx = empty((height, groups, c, width, n), dy.dtype)
+    dx = numpy.empty((height, groups, c, width, n), dy.dtype)
     step = max(1, PRODUCT_BYTES // (groups * kernel_w * c * out_w * n * dy.itemsize)) * stride
 
     def make(part: range) -> None:
@@ -224,12 +223,12 @@ def _rows_input_grad(dy, weight, size, window, groups):
             matrix = seen.reshape(groups, 1, kernel_w * c, seen.shape[3] * og)
             for i in range(part.start + (phase - part.start - padding) % stride, part.stop, step):
                 rows = range(i, min(part.stop, i + step), stride)
-                product = scratch("unrolled", (groups, len(rows), kernel_w * c, out_w * n), dy.dtype)
+                product = numpy.empty((groups, len(rows), kernel_w * c, out_w * n), dy.dtype)
                 _multiply_rows(matrix, dy, (i + padding) // stride - seen.shape[3] + 1, product)
                 shifted = product.reshape(groups, len(rows), kernel_w, c, out_w, n).transpose(2, 1, 0, 3, 4, 5)
                 _add_shifted(dx[i : rows.stop : stride], shifted, columns)
 
-    in_parts(make, height, dy.size * kernel_h * kernel_w * c)
+    in_threads(make, height, dy.size * kernel_h * kernel_w * c)
     return dx.transpose(4, 1, 2, 0, 3).reshape(n, groups * c, height, width)
 
 

@@ -7,8 +7,7 @@ import numpy
 from mtorch.arrays import Array
 from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
-from mtorch.kernels.memory import empty
-from mtorch.kernels.threads import product
+from mtorch.fast.threads import product
 from mtorch.layers.gru import GRU
 from mtorch.layers.recurrent import State, Weights, rows
 
@@ -35,13 +34,13 @@ def over_time(
     w_q = recurrence.joined_weights(w_hh[of_n], b_hh[of_n] if bias else None)
     w_q, times_q = recurrence.right_factor(w_q.T, batch, gaps=True)
     w_n = recurrence.joined_weights(b_ih[of_n] if bias else None, w_ih[of_n])
-    p = empty((steps, batch, hidden), dtype)
+    p = numpy.empty((steps, batch, hidden), dtype)
     numpy.matmul(rows(before)[:, hidden:], w_n.T, rows(p))
 
-    y, z_kept = (empty((steps, batch, hidden), dtype) for _ in range(2))
-    into_da = empty((steps, 4, batch, hidden), dtype)
-    a = empty((batch, 2 * hidden), dtype)
-    rz, less, q_d, (n, _) = empty((4, 2, batch, hidden), dtype)
+    y, z_kept = (numpy.empty((steps, batch, hidden), dtype) for _ in range(2))
+    into_da = numpy.empty((steps, 4, batch, hidden), dtype)
+    a = numpy.empty((batch, 2 * hidden), dtype)
+    rz, less, q_d, (n, _) = numpy.empty((4, 2, batch, hidden), dtype)
     a_blocks, (r, z), (_, less_z), (q, d), one = _as_blocks(a, 2), rz, less, q_d, numpy.ones((), dtype)
     add, subtract, multiply, tanh = numpy.add, numpy.subtract, numpy.multiply, numpy.tanh
     pads = recurrence.pads_by_step(padding, steps)
@@ -82,9 +81,9 @@ def back_over_time(
     dy, w_ih = without_padding(padding, y_grad), weights[0]
     steps, batch, hidden = dy.shape
     w_hh, times = recurrence.right_factor(weights[1], batch, gaps=True)
-    dh, through = empty((2, batch, hidden), dy.dtype)
+    dh, through = numpy.empty((2, batch, hidden), dy.dtype)
     dh[...] = state_grad[0]
-    blocks = empty((4, batch, hidden), dy.dtype)
+    blocks = numpy.empty((4, batch, hidden), dy.dtype)
     da = into_da.reshape(steps, batch, 4 * hidden)
     if padding is not None:
         into_da *= ~padding[:, None]

@@ -4,7 +4,7 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array, ones
-from mtorch.kernels.threads import product
+from mtorch.fast.threads import product
 from mtorch.layers.linear import Linear
 
 LARGE = 1 << 14  # entries of the input

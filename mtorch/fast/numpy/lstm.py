@@ -7,8 +7,7 @@ import numpy
 from mtorch.arrays import Array
 from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
-from mtorch.kernels.memory import empty
-from mtorch.kernels.threads import product
+from mtorch.fast.threads import product
 from mtorch.layers.lstm import LSTM
 from mtorch.layers.recurrent import State, Weights, rows
 
@@ -30,12 +29,12 @@ def over_time(
     w = recurrence.joined_weights(w_hh, None if b_ih is None else b_ih + b_hh, w_ih)
     w *= numpy.array([0.5, 0.5, 1, 0.5], dtype).repeat(hidden)[:, None]
     w, times = recurrence.right_factor(w.T, batch)
-    into_dz, kept = (empty((steps, n, batch, hidden), dtype) for n in (4, 3))
+    into_dz, kept = (numpy.empty((steps, n, batch, hidden), dtype) for n in (4, 3))
 
-    z = empty((batch, 4 * hidden), dtype)
-    gates = empty((4, batch, hidden), dtype)  # f, i, o, g
-    cells = empty((3, batch, hidden), dtype)  # c, g, tanh(c')
-    made = empty((3, batch, hidden), dtype)  # f c, i g, h'
+    z = numpy.empty((batch, 4 * hidden), dtype)
+    gates = numpy.empty((4, batch, hidden), dtype)  # f, i, o, g
+    cells = numpy.empty((3, batch, hidden), dtype)  # c, g, tanh(c')
+    made = numpy.empty((3, batch, hidden), dtype)  # f c, i g, h'
     z_blocks, pairs, f_i_o_made, g_made = _as_blocks(z), gates.reshape(2, 2, batch, hidden), gates[:3], gates[3]
     (c, g, tanh_c), c_g, g_tanh_c = cells, cells[:2], cells[1:]
     (fc, ig, h), fc_ig, ig_h = made, made[:2], made[1:]
@@ -65,7 +64,7 @@ def over_time(
         multiply(factors, made, factors)
         multiply(ig_h, g_tanh_c, ig_h)
         subtract(i_o, ig_h, i_o)
-    y = empty((steps, batch, hidden), dtype)
+    y = numpy.empty((steps, batch, hidden), dtype)
     y[...] = after
     if padding is not None:
         numpy.copyto(y, 0, where=padding)
@@ -81,9 +80,9 @@ def back_over_time(
     steps, batch, hidden = dy.shape
     dtype = dy.dtype
     w_hh, times = recurrence.right_factor(weights[1], batch)
-    dh, dc, through = empty((3, batch, hidden), dtype)
+    dh, dc, through = numpy.empty((3, batch, hidden), dtype)
     dh[...], dc[...] = state_grad
-    blocks = empty((4, batch, hidden), dtype)
+    blocks = numpy.empty((4, batch, hidden), dtype)
     f, i, o, g = blocks
     dz, pairs = into_dz.reshape(steps, batch, 4 * hidden), blocks.reshape(2, 2, batch, hidden)
     if padding is not None:

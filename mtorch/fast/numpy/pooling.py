@@ -6,8 +6,7 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
-from mtorch.kernels.memory import empty, empty_like
-from mtorch.kernels.passes import in_blocks
+from mtorch.fast.passes import in_blocks
 from mtorch.layers import pooling as reference
 from mtorch.layers.geometry import as_image, like_input
 from mtorch.layers.pooling import MaxPool
@@ -30,7 +29,7 @@ def max_pool_grad(layer: MaxPool, memory: Any, output_grad: Array) -> Array:
     g, (winner, size) = output_grad, memory
     if _batch_last(winner) and not _batch_last(g):
         g = numpy.ascontiguousarray(g.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
-    dx = empty_like(numpy, winner, g.dtype, (*g.shape[:2], *size))
+    dx = numpy.empty_like(winner, g.dtype, shape=(*g.shape[:2], *size))
     if size[0] % 2 or size[1] % 2:
         dx[...] = 0
     _fill_fours(dx, g, winner)
@@ -49,14 +48,14 @@ def _new(shape, like):
     """Uninitialised; where the batch of `like` is last in memory, as (C, H, W, N), which Flatten need not copy."""
     n, *rest = shape
     last = _batch_last(like)
-    return empty((*rest, n), like.dtype).transpose(3, 0, 1, 2) if last else empty(shape, like.dtype)
+    return numpy.empty((*rest, n), like.dtype).transpose(3, 0, 1, 2) if last else numpy.empty(shape, like.dtype)
 
 
 def _max_of_fours(x):
     """2 x 2 windows side by side: the winner of each row of two, then of the two rows."""
     n, c, h, w = x.shape
     y = _new((n, c, h // 2, w // 2), x)
-    winner = empty_like(numpy, x, numpy.dtype("uint8"), y.shape)
+    winner = numpy.empty_like(x, "uint8", shape=y.shape)
     left, right = x[..., 0 : w - 1 : 2], x[..., 1:w:2]
 
     def make(rows: slice) -> None:

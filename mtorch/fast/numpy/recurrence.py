@@ -20,7 +20,7 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import BLOCK, Array, Value
-from mtorch.kernels import memory, threads
+from mtorch.fast import threads
 from mtorch.layers.recurrent import RecurrentLayer, State, Weights, rows
 
 WIDE = 256  # hidden entries from which on a step is so long that several threads can share the sequences
@@ -65,7 +65,7 @@ def _in_shares(
     if hidden < WIDE or shares < 2 or not threads.several_threads():
         y, last, kept = over_time(x, state, weights, padding, reverse)
         return y, last, [(slice(None), kept)]
-    y = memory.empty((steps, batch, hidden), x.dtype)
+    y = numpy.empty((steps, batch, hidden), x.dtype)
 
     def part(numbers: range) -> tuple[Any, ...]:
         share = slice(batch * numbers.start // shares, batch * numbers.stop // shares)
@@ -90,7 +90,7 @@ def _back_in_shares(
     if len(kept) == 1:
         return back_over_time(kept[0][1], weights, y_grad, state_grad, input_grad)
     size = *y_grad.shape[:2], weights[0].shape[1]
-    dx = memory.empty(size, y_grad.dtype) if input_grad else None
+    dx = numpy.empty(size, y_grad.dtype) if input_grad else None
 
     def part(numbers: range) -> list[tuple[State, tuple]]:
         found = []
@@ -127,7 +127,7 @@ def in_order(steps: Iterable, reverse: bool) -> list:
 
 def state_buffer(x: Array, first: Array, reverse: bool) -> tuple[Array, Array]:
     """The states before and after each step, two views of one buffer of T + 1 states; the first state is filled in."""
-    states = memory.empty((len(x) + 1, *first.shape), x.dtype)
+    states = numpy.empty((len(x) + 1, *first.shape), x.dtype)
     states[-1 if reverse else 0] = first
     return before_and_after(states, reverse)
 
@@ -152,7 +152,7 @@ def project(x: Array, weight: Array, bias: Array | None) -> Array:
     if bias is not None:
         flat = numpy.concatenate((flat, numpy.ones((steps * batch, 1), x.dtype)), axis=1)
         weight = numpy.concatenate((weight, bias[:, None]), axis=1)
-    out = memory.empty((steps, batch, len(weight)), x.dtype)
+    out = numpy.empty((steps, batch, len(weight)), x.dtype)
     threads.product(flat, weight.T, rows(out))
     return out
 
@@ -168,7 +168,7 @@ def without_padding(padding: Array | None, a: Array) -> Array:
 def joined(x: Array, first: Array, bias: bool, reverse: bool) -> tuple[Array, Array]:
     """The rows (h_t, 1, x_t) before every step, without the 1 where there is no bias; and views of the h after it."""
     (steps, batch, size), hidden = x.shape, first.shape[1]
-    states = memory.empty((steps + 1, batch, hidden + bias + size), x.dtype)
+    states = numpy.empty((steps + 1, batch, hidden + bias + size), x.dtype)
     before, after = before_and_after(states, reverse)
     states[-1 if reverse else 0, :, :hidden] = first
     before[:, :, hidden : hidden + bias] = 1
@@ -179,7 +179,7 @@ def joined(x: Array, first: Array, bias: bool, reverse: bool) -> tuple[Array, Ar
 def joined_weights(*parts: Array | None) -> Array:
     """Weights (G, D) and biases (G,) beside each other, as such rows are."""
     columns = [part.reshape(len(part), -1) for part in parts if part is not None]
-    together = memory.empty((len(columns[0]), sum(part.shape[1] for part in columns)), columns[0].dtype)
+    together = numpy.empty((len(columns[0]), sum(part.shape[1] for part in columns)), columns[0].dtype)
     return numpy.concatenate(columns, axis=1, out=together)
 
 
@@ -187,7 +187,7 @@ def joined_grads(into_x: Array, into_h: Array, before: Array, hidden: int, bias:
     """What `weight_grads` gives, from the joined rows: in one product where into_x is into_h."""
 
     def product(g: Array, x: Array) -> Array:
-        out = memory.empty((g.shape[1], x.shape[1]), x.dtype)
+        out = numpy.empty((g.shape[1], x.shape[1]), x.dtype)
         return threads.product(g.T, x, out) if threads.blas_is_held() else numpy.matmul(g.T, x, out)  # dot copies gaps
 
     before = rows(before)
@@ -211,7 +211,7 @@ def right_factor(matrix: Array, rows: int, gaps: bool = False) -> tuple[Array, C
             if rows * size * width <= threads.UNPACKED and columns % width == 0:
                 return _in_blocks(matrix, rows, width)
     gap = 16 if matrix.size > SMALL else 0
-    copy = memory.empty((size, columns + gap), matrix.dtype)[:, :columns]
+    copy = numpy.empty((size, columns + gap), matrix.dtype)[:, :columns]
     copy[...] = matrix
     return copy, numpy.matmul if gap or gaps else numpy.ndarray.dot
 
@@ -223,7 +223,7 @@ def _in_blocks(matrix: Array, rows: int, width: int) -> tuple[Array, Callable[..
     T = N = D = 64, H = 256 in one thread: 5 % of an LSTM and an RNN, 4 % of a GRU.
     """
     size, columns = matrix.shape
-    copy = memory.empty((columns // width, size, width), matrix.dtype)
+    copy = numpy.empty((columns // width, size, width), matrix.dtype)
     copy[...] = matrix.reshape(size, columns // width, width).swapaxes(0, 1)
 
     def product(a: Array, copy: Array, out: Array) -> None:

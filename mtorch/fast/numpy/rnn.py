@@ -8,8 +8,7 @@ import numpy
 from mtorch.arrays import Array, ones
 from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
-from mtorch.kernels.memory import empty
-from mtorch.kernels.threads import product
+from mtorch.fast.threads import product
 from mtorch.layers.recurrent import State, Weights, rows
 from mtorch.layers.rnn import RNN
 
@@ -21,7 +20,7 @@ def over_time(
     p = recurrence.project(x, w_ih, None if b_ih is None else b_ih + b_hh)
     before, after = recurrence.state_buffer(x, state[0], reverse)
     w_hh, times = recurrence.right_factor(w_hh.T, x.shape[1])
-    z = empty(p.shape[1:], x.dtype)
+    z = numpy.empty(p.shape[1:], x.dtype)
     zero = numpy.zeros((), x.dtype)
     run = zip(before, after, p, recurrence.pads_by_step(padding, len(x)), strict=True)
     for h, h_new, p_t, pad in in_order(run, reverse):
@@ -57,7 +56,7 @@ def _back(
     """
     steps, batch, hidden = dy.shape
     dh = dh.copy()
-    dz, through = empty(dy.shape, dy.dtype), empty(dh.shape, dh.dtype)
+    dz, through = numpy.empty(dy.shape, dy.dtype), numpy.empty(dh.shape, dh.dtype)
     w_hh, times = recurrence.right_factor(w_hh, batch)
     pads = recurrence.pads_by_step(padding, steps)
     for low, high in recurrence.blocks_backward(steps, batch * hidden, reverse):

@@ -4,7 +4,6 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
-from mtorch.kernels.memory import scratch
 from mtorch.math.windows import Window, windows_out
 
 
@@ -12,7 +11,7 @@ def strided_windows_out(xp, x: Array, window: Window) -> Array:
     """One copy of a view of the padded image that repeats its elements by way of its strides."""
     n, c, h, w = x.shape
     (kernel, (top, left), (out_h, out_w)) = window.kernel, window.padding, window.out_size((h, w))
-    padded = scratch("padded", (c, h + 2 * top, w + 2 * left, n), x.dtype)
+    padded = numpy.empty((c, h + 2 * top, w + 2 * left, n), x.dtype)
     if top or left:
         padded[...] = 0
     padded[:, top : top + h, left : left + w] = x.transpose(1, 2, 3, 0)

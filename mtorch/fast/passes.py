@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mtorch.arrays import LARGE_BLOCK, Array
-from mtorch.kernels import threads
+from mtorch.fast import threads
 
 OPERATIONS = 8  # of a product, that take as long as a pass over one entry
 

@@ -7,11 +7,6 @@ large arrays, and the free end of its heap, to the system at once. Told to keep 
 
 import os
 from contextlib import suppress
-from types import ModuleType
-
-import numpy
-
-from mtorch.arrays import Array
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # the names of these options in malloc.h
 KEPT = 1 << 28  # bytes of free memory at the end of the heap beyond which they are returned
@@ -28,24 +23,3 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
         return bool(mallopt(TRIM_THRESHOLD, KEPT) and mallopt(MMAP_THRESHOLD, LARGEST))
     return False
-
-
-# Until every body says numpy.empty itself.
-def empty(shape, dtype):
-    return numpy.empty(shape, dtype)
-
-
-def empty_on(xp: ModuleType, shape, dtype) -> Array:
-    return xp.empty(shape, dtype)
-
-
-def empty_like(xp: ModuleType, x: Array, dtype=None, shape=None) -> Array:
-    return xp.empty_like(x, dtype=dtype or x.dtype, shape=x.shape if shape is None else shape)
-
-
-def scratch(name, shape, dtype):
-    return numpy.empty(shape, dtype)
-
-
-if os.environ.get("MTORCH_FAST", "1") != "0":
-    keep_freed_memory()

@@ -248,13 +248,3 @@ def _of_openblas(name: str) -> Any:
                 if function is not None:
                     return function
     return None
-
-
-# Until every caller says the names above.
-in_parts, held, holding = in_threads, single_threaded_blas, blas_is_held
-several, undivided = several_threads, one_thread
-
-
-def alone(function: Callable[..., Any], *args: Any) -> Any:
-    with single_threaded_blas():
-        return function(*args)
