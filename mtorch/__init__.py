@@ -3,6 +3,7 @@
 from mtorch import fast, layers, losses, optim
 from mtorch.aliases import ShapeNotMatchException
 from mtorch.bidirectional import Bidirectional
+from mtorch.container import Container
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.fork import Fork, Parallel
 from mtorch.graph import Graph, Input
@@ -25,11 +26,10 @@ from mtorch.unroll import Recurrent
 __version__ = "0.1.0"
 
 __all__ = [
-    "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "DataParallel", "Fork", "Graph",
-    "Input", "Layer", "Module", "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD", "Sequential",
-    "ShapeMismatchError", "ShapeNotMatchException", "fast",
-    "layers", "load", "losses", "optim", "save", "seed", "summary",  # noqa: F405
-    *_functions, *_losses,
+    "Adadelta", "Adagrad", "Adam", "AdamW", "BackwardError", "Bidirectional", "Buffer", "Container", "DataParallel",
+    "Fork", "Graph", "Input", "Layer", "Module", "Parallel", "Parameter", "RMSprop", "Recurrent", "Residual", "SGD",
+    "Sequential", "ShapeMismatchError", "ShapeNotMatchException", "fast", "layers", "load", "losses", "optim", "save",  # noqa: F405
+    "seed", "summary", *_functions, *_losses,
 ]  # fmt: skip
 
 

@@ -20,9 +20,6 @@ STATES = [line.removeprefix("state ") for line in LINES if line.startswith("stat
 OPTIONS = [line.removeprefix("option ") for line in LINES if line.startswith("option ")]
 ENVIRONMENT = [line.removeprefix("environment ") for line in LINES if line.startswith("environment ")]
 
-# Beginnings of names whose alias is still missing; empty at the end of the work.
-MISSING = ("mtorch:Container", "mtorch.summary:")
-
 
 @pytest.fixture(scope="module")
 def instances() -> dict[str, Any]:
@@ -36,10 +33,8 @@ def an_instance(name: str, instances: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("line", NAMES, ids=lambda line: line.partition("(")[0])
-def test_a_name_is_there_and_takes_what_it_took(line, instances, request):
+def test_a_name_is_there_and_takes_what_it_took(line, instances):
     name, bracket, rest = line.partition("(")
-    if MISSING and name.startswith(MISSING):
-        request.applymarker(pytest.mark.xfail(reason="the alias is still to be written", strict=False))
     try:
         thing = public_names.resolve(name)
     except AttributeError:

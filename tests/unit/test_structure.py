@@ -37,7 +37,6 @@ ALLOWED = {
     **{name: LOW | {"layers"} for name in CONTAINERS},
     "losses": LOW | {"losses"},
     "optim": LOW | {"optim"},
-    "aliases": LOW | {"layers", "losses", "optim"},
     "data": LOWEST | {"data"},
     "graph": MIDDLE | {"graph"},
     "module": MIDDLE | {"graph"},
