@@ -145,7 +145,7 @@ def ones(xp: ModuleType, n: int, dtype: numpy.dtype) -> Array:
 
 
 @lru_cache(maxsize=256)
-def constant(xp: ModuleType, number: float, dtype: numpy.dtype) -> Any:
+def constant(xp: ModuleType | None, number: float, dtype: numpy.dtype) -> Any:
     """The number as what an operation with an array of that dtype takes fastest; on NumPy that is a 0-d array."""
     return numpy.array(number, dtype) if xp is numpy else number
 
@@ -194,25 +194,6 @@ def raise_deferred() -> None:
     for text, fault in noted:
         if fault:
             raise ValueError(text)
-
-
-def descend(value: Array, grad: Array, direction: Array | None, lr: float) -> None:
-    """value -= lr * (direction, or else grad), in place; grad is used up. What is too large becomes inf or NaN.
-
-    An error would leave a net half moved. Where NumPy's warnings are errors, it raises them after it has written.
-    """
-    source = grad if direction is None else direction
-    try:
-        if value.__class__ is numpy.ndarray:
-            numpy.multiply(source, constant(numpy, lr, value.dtype), grad)
-        else:
-            array_module(value).multiply(source, lr, grad)  # type: ignore[union-attr]
-    except ACCIDENTS:
-        pass
-    try:
-        value -= grad
-    except ACCIDENTS:
-        pass
 
 
 def module_for(device: str) -> ModuleType:

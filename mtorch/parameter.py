@@ -4,7 +4,9 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from mtorch.arrays import Array, descend, is_array
+import numpy
+
+from mtorch.arrays import ACCIDENTS, Array, constant, is_array
 from mtorch.checks import check_flag, check_rate
 from mtorch.errors import ShapeMismatchError
 
@@ -71,11 +73,27 @@ class Parameter:
             self.has_grad = True
 
     def step(self, lr: float) -> None:
-        """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate."""
+        """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate.
+
+        What is too large becomes inf or NaN, and no error, which would leave a net half moved.
+        """
         if lr.__class__ is not float or not 0 <= lr < inf:
             check_rate(self, lr)
         if self.has_grad and self.trainable:
-            descend(self.value, self._grad, self.direction, lr)
+            value, grad = self.value, self._grad
+            rate = constant(numpy if value.__class__ is numpy.ndarray else None, lr, value.dtype)
+            if self.direction is not None:
+                with numpy.errstate(over="ignore", invalid="ignore"):
+                    value -= self.direction * rate
+            else:
+                try:  # where NumPy's warnings are errors, it raises them after it has written
+                    grad *= rate
+                except ACCIDENTS:
+                    pass
+                try:
+                    value -= grad
+                except ACCIDENTS:
+                    pass
         self.has_grad, self.direction = False, None
 
     def zero_grad(self) -> None:

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array, as_array, constant
+from mtorch.arrays import Array, constant
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 
@@ -31,7 +31,7 @@ class ReLU(Activation):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         y = self.recall()
-        return as_array(self.xp, g * self.xp.sign(y))
+        return self.xp.asarray(g * self.xp.sign(y))
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

@@ -1,6 +1,6 @@
 """The logistic function."""
 
-from mtorch.arrays import Array, as_array, constant
+from mtorch.arrays import Array, constant
 from mtorch.layers.activation import Activation
 from mtorch.math.logistic import sigmoid
 
@@ -22,4 +22,4 @@ class Sigmoid(Activation):
         g = self.cast_grad(output_grad)
         y = self.recall()
         one = constant(self.xp, 1.0, y.dtype)
-        return as_array(self.xp, g * (y * (one - y)))
+        return self.xp.asarray(g * (y * (one - y)))

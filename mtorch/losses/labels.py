@@ -21,7 +21,7 @@ def as_labels(loss: object, xp: ModuleType, prediction: Array, target: Any, igno
     within the range, and the next read on the host raises.
     """
     lead, classes = prediction.shape[:-1], prediction.shape[-1]
-    home = arrays.array_module(target)
+    home: Any = numpy if target.__class__ is numpy.ndarray else arrays.array_module(target)
     labels = arrays.host_array(target, loss) if home is None else target
     dtype = labels.dtype
     if dtype.kind not in "iu":

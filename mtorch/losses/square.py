@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy
+
 from mtorch.arrays import Array, array_module, constant
 from mtorch.checks import check_flag
 from mtorch.losses.base import REDUCTIONS, Loss, LossFunction
@@ -26,7 +28,7 @@ class SquareLoss(LossFunction):
 
     def __call__(self, prediction: Array, target: Any, *, transform: bool | None = None) -> Loss:
         p = self.cast_prediction(prediction)
-        xp: Any = array_module(p)
+        xp: Any = numpy if p.__class__ is numpy.ndarray else array_module(p)
         if transform is None:
             transform = self.transform
         if transform is True or check_flag(self, "transform", transform):

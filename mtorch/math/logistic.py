@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from mtorch.arrays import Array, as_array, constant
+from mtorch.arrays import Array, constant
 
 _LARGEST = {2: 11.0, 4: 88.0}  # exp of it is finite, by the size of the type in bytes; the wider ones go to 709
 
@@ -14,6 +14,6 @@ def sigmoid(xp: ModuleType, x: Array) -> Array:
     quotient is 1 to within rounding long before exp(x) overflows: x is held below that point.
     """
     largest = constant(xp, _LARGEST.get(x.dtype.itemsize, 709.0), x.dtype)
-    e = as_array(xp, xp.exp(xp.minimum(x, largest)))
+    e = xp.asarray(xp.exp(xp.minimum(x, largest)))
     e /= e + constant(xp, 1.0, x.dtype)
     return e
