@@ -79,7 +79,7 @@ def host_array(x: object, who: object) -> numpy.ndarray:
     return array
 
 
-def as_numeric(xp: ModuleType, x: object, who: object) -> Array:
+def as_numeric(xp: ModuleType, x: Any, who: object) -> Array:
     """`x` as a numeric array of `xp`, its kind kept; TypeError when it lives on another array module."""
     home = array_module(x)
     if home is xp and x.__class__ is xp.ndarray:
@@ -98,7 +98,7 @@ def as_float(xp: ModuleType, dtype: numpy.dtype, x: object, who: object) -> Arra
     return array if array.dtype == dtype and array.dtype.isnative else array.astype(dtype)
 
 
-def as_ids(xp: ModuleType, x: object, who: object, what: str = "integer ids") -> Array:
+def as_ids(xp: ModuleType, x: Any, who: object, what: str = "integer ids") -> Array:
     """`x` as integers of any width on `xp`. Host integers are the one kind of host array that a device accepts."""
     home = array_module(x)
     array = x if home is xp and x.__class__ is xp.ndarray else None

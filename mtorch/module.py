@@ -111,12 +111,12 @@ class Module(Layer):
         return next((layer for layer in layers if layer.parameters()), layers[0] if layers else None)
 
     @property
-    def xp(self) -> ModuleType:  # type: ignore[override]
+    def xp(self) -> ModuleType:  # type: ignore[override]  # an attribute of a Layer
         source = self._source()
         return numpy if source is None else source.xp
 
     @property
-    def dtype(self) -> numpy.dtype:  # type: ignore[override]
+    def dtype(self) -> numpy.dtype:  # type: ignore[override]  # an attribute of a Layer
         source = self._source()
         return numpy.dtype("float32") if source is None else source.dtype
 
