@@ -49,13 +49,6 @@ ALLOWED = {
     "fast": LOW | CONTAINERS | {"layers", "losses", "optim", "fast"},
 }
 
-# The tests that wait: none at the end of the work.
-WAITING = {"ignores"}
-
-
-def waits(name: str):
-    return pytest.mark.xfail(name in WAITING, reason="the files are still being moved", strict=False)
-
 
 def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -211,7 +204,6 @@ def test_private_words_are_gone():
     assert not found, "\n".join(found)
 
 
-@waits("ignores")
 def test_types_are_not_forced():
     """No `cast`; an ignored error of the type checker has its code and a reason, and there are few."""
     ignored = []
