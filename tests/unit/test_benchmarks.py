@@ -96,3 +96,20 @@ def test_the_time_of_a_process_is_also_that_of_those_it_starts():
     during = machine.process_seconds(os.getpid())
     child.communicate(b"\n")
     assert during - before > 0.15 and machine.process_seconds(os.getpid()) - before > 0.15
+
+
+LEAVE_OUT = """
+from benchmarks import gains
+from mtorch import accelerate
+names = gains.names()
+for name in names:
+    gains.leave_out(name)
+assert not accelerate.pairs(), accelerate.pairs()
+assert "relu" in names and "convolution" in names
+"""
+
+
+def test_every_fast_body_can_be_left_out_to_measure_its_gain():
+    root, environment = Path(__file__).parents[2], os.environ | {"MTORCH_FAST": "1"}
+    done = subprocess.run([sys.executable, "-c", LEAVE_OUT], capture_output=True, text=True, cwd=root, env=environment)
+    assert not done.returncode, done.stderr
