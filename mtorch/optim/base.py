@@ -12,6 +12,7 @@ from mtorch import arrays
 from mtorch.arrays import Array
 from mtorch.checks import check_number
 from mtorch.layer import Layer
+from mtorch.optim.clip import clip
 from mtorch.optim.state import State, of_this_format, read_state
 from mtorch.parameter import Parameter
 
@@ -129,14 +130,15 @@ class Optimizer:
 
     def rewrites(self) -> bool:
         """False when the direction is the gradient itself."""
-        clips = self.clip_norm is not None or self.clip_value is not None
-        return clips or bool(self.has_rule or self.weight_decay or self.scale)
+        chain = self.weight_decay, self.clip_norm is not None, self.clip_value is not None, self.scale
+        return self.has_rule or any(chain)
 
     @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the parameters moved
     def _direct(self) -> None:
         """Gives each parameter that is to move its direction."""
         live = {path: p for path, p in self.named.items() if p.has_grad and p.trainable}
-        grads, factors, xp = self._clipped([p.grad for p in live.values()]), self.factors, self.module.xp
+        factors, xp = self.factors, self.module.xp
+        grads = clip(xp, [p.grad for p in live.values()], self.clip_value, self.clip_norm)
         found = []
         for (path, p), g in zip(live.items(), grads, strict=True):
             if self.weight_decay and not self.decoupled:
@@ -156,16 +158,6 @@ class Optimizer:
         """The direction at a parameter's step t, counted from 1. It renews the arrays of `state` and only reads g."""
         raise NotImplementedError(f"{type(self).__name__} does not define rule")
 
-    def _clipped(self, grads: list[Array]) -> list[Array]:
-        xp, bound = self.module.xp, self.clip_value
-        if bound is not None:
-            grads = [xp.clip(g, -bound, bound) for g in grads]
-        if self.clip_norm is not None and any(g.size for g in grads):
-            norm = global_norm(xp, grads)
-            shrinkage = xp.minimum(self.clip_norm / (norm + 1e-6), 1.0)
-            grads = [g * shrinkage.astype(g.dtype) for g in grads]
-        return grads
-
     def _state_of(self, path: str, parameter: Parameter) -> State:
         state = self.state.get(path)
         if state is None or state.parameter is not parameter:
@@ -174,14 +166,12 @@ class Optimizer:
 
     def fresh(self, parameter: Parameter) -> SimpleNamespace:
         """The arrays of a parameter that was never moved."""
-        xp, value = self.module.xp, parameter.value
-        return SimpleNamespace(**{slot: xp.zeros(value.shape, value.dtype) for slot in self.slots})
+        zeros, value = self.module.xp.zeros, parameter.value
+        return SimpleNamespace(**{slot: zeros(value.shape, value.dtype) for slot in self.slots})
 
     def zero_grad(self) -> None:
         """Discards the module's gradients."""
         self.module.zero_grad()
-
-    # ------------------------------------------------------------------ the state
 
     def state_dict(self) -> dict[str, Any]:
         """The step count, and by dotted name each parameter's own step count and host copies of its arrays."""
@@ -197,9 +187,8 @@ class Optimizer:
         """Takes over a `state_dict`; a ValueError lists all that does not fit, and then nothing is changed."""
         if not isinstance(state, Mapping):
             raise TypeError(f"{type(self).__name__} expected a state dict, got {state!r}")
-        named = self.named
-        state = of_this_format(self, state, named)
-        self.steps, self.state = read_state(type(self).__name__, state, named, self.slots, self.module.xp)
+        state = of_this_format(self, state)
+        self.steps, self.state = read_state(type(self).__name__, state, self.named, self.slots, self.module.xp)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr!r})"
@@ -208,13 +197,3 @@ class Optimizer:
     def examples(cls) -> Iterator[dict[str, Any]]:
         """Options to construct the optimizer with; every shared test runs over them."""
         yield {"lr": 0.01}
-
-
-def global_norm(xp: ModuleType, grads: list[Array]) -> Array:
-    """The root of the sum of all squares, of entries divided by the largest one, so that no square overflows."""
-    info = numpy.finfo(grads[0].dtype)
-    largest = xp.stack([xp.maximum(g.max(), -g.min()) for g in grads if g.size]).max()
-    largest = xp.clip(largest, info.tiny, info.max)
-    wide = numpy.promote_types(grads[0].dtype, "float32")
-    scaled = [(g / largest).reshape(-1).astype(wide, copy=False) for g in grads]
-    return largest * xp.sqrt(sum(z.dot(z) for z in scaled))

@@ -82,12 +82,12 @@ OF_FORMAT_1: dict[str, Callable[[Any], dict[str, tuple[str, float]]]] = {
 OF_FORMAT_1["AdamW"] = OF_FORMAT_1["Adam"]
 
 
-def of_this_format(optimizer: Any, state: Mapping[str, Any], named: dict[str, Parameter]) -> dict[str, Any]:
+def of_this_format(optimizer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     """The state dict with the names and the numbers of now."""
     kind = next((cls.__name__ for cls in type(optimizer).__mro__ if cls.__name__ in OF_FORMAT_1), None)
     found = dict(state)
     for old, (new, factor) in OF_FORMAT_1[kind](optimizer).items() if kind else ():
-        for path in named:
+        for path in optimizer.named:
             if f"{path}.{old}" in found and new in optimizer.slots:
                 array = arrays.host_array(found.pop(f"{path}.{old}"), f"{path}.{old}")
                 found[f"{path}.{new}"] = array * numpy.asarray(factor, array.dtype)
