@@ -23,6 +23,7 @@ class {name}(Activation):
         return self.xp.asarray(x * x * x)
 
     def backward(self, output_grad):
+        g = self.cast_grad(output_grad)
         x = self.recall()
         return self.xp.asarray({derivative})
 '''
@@ -54,8 +55,8 @@ def proofs(tmp_path_factory):
         shutil.copytree(ROOT / folder, root / folder, ignore=unwanted)
     shutil.copy(ROOT / "pyproject.toml", root)
     for folder, template, name, derivative in (
-        ("layers", LAYER, "NewCube", "3 * output_grad * x * x"),
-        ("layers", LAYER, "WrongCube", "3 * output_grad * x"),
+        ("layers", LAYER, "NewCube", "3 * g * x * x"),
+        ("layers", LAYER, "WrongCube", "3 * g * x"),
         ("losses", LOSS, "NewQuartic", "4 * d * d * d"),
         ("losses", LOSS, "WrongQuartic", "4 * d * d * d * (1 + 1e-3)"),
     ):
