@@ -186,21 +186,15 @@ def run_loss(cls: type) -> tuple[set[tuple[str, str]], list[Any]]:
 
 
 def run_optimizer(cls: type) -> tuple[set[tuple[str, str]], list[Any]]:
-    import inspect
-
     import numpy
 
     from mtorch import Module, Sequential, layers
 
-    options: list[dict[str, Any]] = [{}, {"weight_decay": 0.1, "clip_norm": 1.0}]
-    own = inspect.signature(cls.__init__).parameters
-    if "momentum" in own:
-        options += [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True} if "nesterov" in own else {"momentum": 0.5}]
     runs: set[tuple[str, str]] = set()
     parts: list[Any] = []
-    for chosen in options:
+    for options in cls.examples():
         module = Module(Sequential(layers.Linear(4, 3), layers.Linear(3, 2)))
-        optimizer = cls(module, 0.1, **chosen)
+        optimizer = cls(module, **options)
         for _ in range(2):
             module(numpy.ones((5, 4), "float32"))
             module.backward(numpy.ones((5, 2), "float32"))
