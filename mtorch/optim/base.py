@@ -138,7 +138,9 @@ class Optimizer:
         """Gives each parameter that is to move its direction."""
         live = {path: p for path, p in self.named.items() if p.has_grad and p.trainable}
         factors, xp = self.factors, self.module.xp
-        grads = clip(xp, [p.grad for p in live.values()], self.clip_value, self.clip_norm)
+        grads = [p.grad for p in live.values()]
+        if self.clip_value is not None or self.clip_norm is not None:
+            grads = clip(xp, grads, self.clip_value, self.clip_norm)
         found = []
         for (path, p), g in zip(live.items(), grads, strict=True):
             if self.weight_decay and not self.decoupled:
