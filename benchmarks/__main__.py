@@ -18,13 +18,21 @@ EXTRAS = ("cold-start", "memory", "scaling", "lenet-to-99")
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", metavar="PATTERN", action="append",
-                        help=f"names of workloads (shell pattern, repeatable), also of {', '.join(EXTRAS)}")
+    parser.add_argument(
+        "--only",
+        metavar="PATTERN",
+        action="append",
+        help=f"names of workloads (shell pattern, repeatable), also of {', '.join(EXTRAS)}",
+    )
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each library (default 9)")
     parser.add_argument("--retries", type=int, default=3, metavar="N", help="repeats of a disturbed turn (default 3)")
     parser.add_argument("--quick", action="store_true", help="3 short rounds and no extras")
-    parser.add_argument("--data", default=os.environ.get("MTORCH_DATA"), metavar="DIR",
-                        help="the folder with MNIST's four files, for lenet-to-99 (default: MTORCH_DATA)")
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("MTORCH_DATA"),
+        metavar="DIR",
+        help="the folder with MNIST's four files, for lenet-to-99 (default: MTORCH_DATA)",
+    )
     parser.add_argument("--check", action="store_true", help="compare the losses of the first steps, time nothing")
     parser.add_argument("--list", action="store_true", help="the names that --only knows")
     parser.add_argument("--json", metavar="FILE", help="results for machines")
@@ -56,8 +64,11 @@ def main() -> int:
         print("\n".join(report.machine_lines(machine)), end="\n\n")
         show = report.RowPrinter(names)
         rows = [show(progress(bench, name)) for name in names]
-        scaling = {axis: [(size, progress(bench, w.name)) for size, w in line] for axis, line in SCALING.items()
-                   } if "scaling" in extras else {}
+        scaling = (
+            {axis: [(size, progress(bench, w.name)) for size, w in line] for axis, line in SCALING.items()}
+            if "scaling" in extras
+            else {}
+        )
     more: dict = {}
     if "cold-start" in extras:
         more["cold_start"] = fresh.cold_start()
@@ -122,9 +133,12 @@ def check(names: list[str], tolerance: float = 2e-4) -> int:
             absent = [side for side in WORKLOADS[name].sides if side not in (*found, *FLOORS)]
             broken = [f"{side}: {reply['error']}" for side, reply in replies.items() if "error" in reply]
             wrong += bool(bad or broken)
-            print(f"{name:<20} {verdict:<10} "
-                  + " ".join(f"{side} {error:.0e}" for side, error in errors.items())
-                  + (f"  missing: {', '.join(absent)}" if absent else "") + "".join(f"  {b}" for b in broken))
+            print(
+                f"{name:<20} {verdict:<10} "
+                + " ".join(f"{side} {error:.0e}" for side, error in errors.items())
+                + (f"  missing: {', '.join(absent)}" if absent else "")
+                + "".join(f"  {b}" for b in broken)
+            )
     return 1 if wrong else 0
 
 

@@ -7,8 +7,11 @@ from .workloads import WORKLOADS
 
 COLORS = {"ours": "#1769aa", "torch": "#d9622b", "numpy": "#8a8f98"}
 LABELS = {"ours": "mtorch", "torch": "PyTorch", "numpy": "hand-written NumPy"}
-AXES = {"batch": "batch size of 784-512-512-10", "width": "width w of 784-w-w-10, batch 128",
-        "depth": "layers of 784-64-…-10, batch 128"}
+AXES = {
+    "batch": "batch size of 784-512-512-10",
+    "width": "width w of 784-w-w-10, batch 128",
+    "depth": "layers of 784-64-…-10, batch 128",
+}
 
 
 def draw(path: str, rows: list[Row], scaling: dict[str, list[tuple[int, Row]]], caption: str) -> None:
@@ -38,8 +41,15 @@ def ratios(axes, rows: list[Row]) -> None:
         for side, marker in (("numpy", "D"), ("torch", "o")):
             ratio, goal = row.ratio(side), WORKLOADS[row.name].goals.get(side)
             if ratio:
-                axes.plot(ratio, y, marker, color=COLORS[side], markersize=6 if side == "torch" else 5, zorder=3,
-                          label=f"ratio to {LABELS[side]}")
+                axes.plot(
+                    ratio,
+                    y,
+                    marker,
+                    color=COLORS[side],
+                    markersize=6 if side == "torch" else 5,
+                    zorder=3,
+                    label=f"ratio to {LABELS[side]}",
+                )
             if goal and ratio:
                 axes.plot(goal, y, "|", color=COLORS[side], markersize=12, markeredgewidth=1.8, zorder=2, label="goal")
     axes.axvline(1, color="#444444", linewidth=0.8)
@@ -57,8 +67,14 @@ def growth(axes, axis: str, line: list[tuple[int, Row]]) -> None:
     for side in ("numpy", "torch", "ours"):
         points = [(size, 1e3 * row.median(side)) for size, row in line if row.times.get(side)]
         if points:
-            axes.plot(*zip(*points, strict=True), "-o", color=COLORS[side], markersize=3, label=LABELS[side],
-                      linewidth=1.0 if side == "numpy" else 1.6)
+            axes.plot(
+                *zip(*points, strict=True),
+                "-o",
+                color=COLORS[side],
+                markersize=3,
+                label=LABELS[side],
+                linewidth=1.0 if side == "numpy" else 1.6,
+            )
     sizes = [size for size, _ in line]
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

@@ -40,8 +40,10 @@ def cold_start(rounds: int = 7) -> dict[str, dict[str, float | None]]:
     """
     steps = {side: ONE_STEP.format(module=m, function=f) for side, (m, f) in START.items()}
     imports = {"ours": "import mtorch", "torch": "import torch", "numpy": "import numpy"}
-    return {"import and one step": medians({"python": ""} | steps, rounds),
-            "import": medians({"python": ""} | imports, rounds)}
+    return {
+        "import and one step": medians({"python": ""} | steps, rounds),
+        "import": medians({"python": ""} | imports, rounds),
+    }
 
 
 def peak_memory(name: str = "cnn", rounds: int = 3) -> dict[str, dict]:
@@ -54,6 +56,7 @@ def peak_memory(name: str = "cnn", rounds: int = 3) -> dict[str, dict]:
             replies.append(worker.ask(do="memory", workload=name))
             worker.close()
         if all("growth_kb" in reply for reply in replies):
-            found[side] = {key: statistics.median(reply[f"{key}_kb"] for reply in replies) / 1024
-                           for key in ("growth", "peak")}
+            found[side] = {
+                key: statistics.median(reply[f"{key}_kb"] for reply in replies) / 1024 for key in ("growth", "peak")
+            }
     return found

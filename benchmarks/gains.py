@@ -119,8 +119,14 @@ class Variant(Worker):
     def __init__(self, name: str) -> None:
         self.side = name
         environment = os.environ | {"MTORCH_FAST": "1"} | ENVIRONMENT.get(name, {})
-        self.process = subprocess.Popen([sys.executable, "-m", "benchmarks.gains", "--worker", name], cwd=ROOT,
-                                        text=True, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.gains", "--worker", name],
+            cwd=ROOT,
+            text=True,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def ask(self, **request) -> dict:
         return super().ask(**request | {"side": "ours"})
@@ -143,9 +149,13 @@ class Variants(Bench):
         for _ in range(self.rounds):
             for name in times:
                 times[name].append(self.turn(name, row, first["steps"])[0])
-        return {name: (statistics.median(each),
-                       statistics.median(a / b for a, b in zip(each, times["all"], strict=True)) - 1)
-                for name, each in times.items()}
+        return {
+            name: (
+                statistics.median(each),
+                statistics.median(a / b for a, b in zip(each, times["all"], strict=True)) - 1,
+            )
+            for name, each in times.items()
+        }
 
 
 def main() -> None:
@@ -166,8 +176,11 @@ def main() -> None:
         if any(fnmatch.fnmatch(row.name, pattern) for pattern in options.only or ["*"]):
             with Variants(["all", *left_out], options.rounds, options.seconds) as bench:
                 found = bench.gains(row.name)
-            print(f"{row.name}: {1e3 * found.pop('all')[0]:.3f} ms; without "
-                  + ", ".join(f"{name} {gain:+.1%}" for name, (_, gain) in found.items()), flush=True)
+            print(
+                f"{row.name}: {1e3 * found.pop('all')[0]:.3f} ms; without "
+                + ", ".join(f"{name} {gain:+.1%}" for name, (_, gain) in found.items()),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

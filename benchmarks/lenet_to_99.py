@@ -37,8 +37,12 @@ def start_of(seed: int, data: str, epochs: int, path: Path) -> None:
     size, rng = len(run.train_batches.dataset), run.train_batches.rng
     orders = [np.random.default_rng(int(rng.integers(2**63))).permutation(size) for _ in range(epochs)]
     settings = {key: run.settings[key] for key in ("optimizer", "lr", "batch_size", "loss")}
-    np.savez(path, settings=json.dumps(settings), orders=np.array(orders, np.int32),
-             **{f"value{i:03}": value for i, value in enumerate(values)})
+    np.savez(
+        path,
+        settings=json.dumps(settings),
+        orders=np.array(orders, np.int32),
+        **{f"value{i:03}": value for i, value in enumerate(values)},
+    )
 
 
 def race(command: list[str], goal: float) -> dict:
@@ -57,8 +61,12 @@ def race(command: list[str], goal: float) -> dict:
     code = process.wait()
     if not moments:
         raise RuntimeError(f"{' '.join(command)} ended with code {code} before its first epoch")
-    return {"seconds": moments[-1] if accuracies[-1] >= goal else None, "epochs": len(moments),
-            "seconds_an_epoch": moments[-1] / len(moments), "accuracies": accuracies}
+    return {
+        "seconds": moments[-1] if accuracies[-1] >= goal else None,
+        "epochs": len(moments),
+        "seconds_an_epoch": moments[-1] / len(moments),
+        "accuracies": accuracies,
+    }
 
 
 def torch_side(start: str, data: str) -> None:
@@ -115,8 +123,11 @@ def torch_side(start: str, data: str) -> None:
             scores = torch.cat([net(part) for part in test_x.split(500)])
             test_loss = nn.functional.cross_entropy(scores, test_y).item()
             hits = (scores.argmax(dim=1) == test_y).float().mean().item()
-        print(f"epoch {epoch:>3}   train loss {total / len(y):.4f}, accuracy {right / len(y):.2%}   "
-              f"test loss {test_loss:.4f}, accuracy {hits:.2%}", flush=True)
+        print(
+            f"epoch {epoch:>3}   train loss {total / len(y):.4f}, accuracy {right / len(y):.2%}   "
+            f"test loss {test_loss:.4f}, accuracy {hits:.2%}",
+            flush=True,
+        )
 
 
 def compare(data: str, seeds: int = 3, epochs: int = 20, goal: float = 0.99) -> list[dict]:
@@ -128,15 +139,33 @@ def compare(data: str, seeds: int = 3, epochs: int = 20, goal: float = 0.99) -> 
         with tempfile.TemporaryDirectory() as folder:
             start = Path(folder) / "start.npz"
             start_of(seed, data, epochs, start)
-            app = [sys.executable, "-u", "-m", "apps.mnist", "train", "--model", "lenet", "--data", data,
-                   "--epochs", str(epochs), "--seed", str(seed), "--out", str(Path(folder) / "run")]
+            app = [
+                sys.executable,
+                "-u",
+                "-m",
+                "apps.mnist",
+                "train",
+                "--model",
+                "lenet",
+                "--data",
+                data,
+                "--epochs",
+                str(epochs),
+                "--seed",
+                str(seed),
+                "--out",
+                str(Path(folder) / "run"),
+            ]
             workers = [*app[:-1], str(Path(folder) / "workers"), "--workers", str(cores())]
             torch = [sys.executable, "-u", "-m", "benchmarks.lenet_to_99", "--torch", str(start), "--data", data]
             for side, command in (("ours", app), ("workers", workers), ("torch", torch)):
                 result = {"seed": seed, "side": side, **race(command, goal)}
                 reached = "not reached" if result["seconds"] is None else f"{result['seconds']:.1f} s"
-                print(f"seed {seed} {side:<7} {reached} after {result['epochs']} epochs, "
-                      f"{result['seconds_an_epoch']:.2f} s an epoch, best {max(result['accuracies']):.2%}", flush=True)
+                print(
+                    f"seed {seed} {side:<7} {reached} after {result['epochs']} epochs, "
+                    f"{result['seconds_an_epoch']:.2f} s an epoch, best {max(result['accuracies']):.2%}",
+                    flush=True,
+                )
                 results.append(result)
     return results
 
@@ -147,8 +176,10 @@ def summary(results: list[dict]) -> dict[str, dict[str, float | None]]:
     for side in SIDES:
         mine = [r for r in results if r["side"] == side]
         seconds = [r["seconds"] for r in mine]
-        found[side] = {"seconds": None if None in seconds else statistics.median(seconds),
-                       "seconds_an_epoch": statistics.median(r["seconds_an_epoch"] for r in mine)}
+        found[side] = {
+            "seconds": None if None in seconds else statistics.median(seconds),
+            "seconds_an_epoch": statistics.median(r["seconds_an_epoch"] for r in mine),
+        }
     return found
 
 

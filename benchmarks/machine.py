@@ -21,8 +21,13 @@ def describe() -> dict[str, str]:
         memory = f"{int(Path('/proc/meminfo').read_text().split()[1]) / 2**20:.0f} GiB"
     except (OSError, ValueError):
         memory = "unknown"
-    return {"processor": name, "cores": str(cores()), "memory": memory, "system": platform.system(),
-            "python": platform.python_version()}
+    return {
+        "processor": name,
+        "cores": str(cores()),
+        "memory": memory,
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
 
 
 def versions(side: str) -> dict[str, str]:
@@ -46,8 +51,12 @@ def blas_threads() -> str:
     try:
         paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "openblas" in line}
         library = ctypes.CDLL(paths.pop())
-        for name in ("scipy_openblas_get_num_threads64_", "scipy_openblas_get_num_threads",
-                     "openblas_get_num_threads64_", "openblas_get_num_threads"):
+        for name in (
+            "scipy_openblas_get_num_threads64_",
+            "scipy_openblas_get_num_threads",
+            "openblas_get_num_threads64_",
+            "openblas_get_num_threads",
+        ):
             if hasattr(library, name):
                 return str(getattr(library, name)())
     except (OSError, KeyError):

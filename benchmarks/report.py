@@ -5,8 +5,18 @@ import datetime
 from .rounds import QUIET, Row
 from .workloads import FLOORS, WORKLOADS
 
-HEAD = ["workload", "ours", "PyTorch", "by hand", "ours / PyTorch", "goal", "ours / by hand", "goal",
-        "products", "passes"]
+HEAD = [
+    "workload",
+    "ours",
+    "PyTorch",
+    "by hand",
+    "ours / PyTorch",
+    "goal",
+    "ours / by hand",
+    "goal",
+    "products",
+    "passes",
+]
 
 
 def time_text(seconds: float | None) -> str:
@@ -76,8 +86,10 @@ def notes(rows: list[Row]) -> list[str]:
     shares = [share for row in rows for turns in row.disturbed.values() for share in turns]
     loud = sum(share >= QUIET for share in shares)
     if loud:
-        lines.append(f"other processes had {QUIET:.0%} of the machine or more in {loud} of {len(shares)} turns "
-                     f"({max(shares):.0%} at worst): run again on an idle machine before you trust a ratio")
+        lines.append(
+            f"other processes had {QUIET:.0%} of the machine or more in {loud} of {len(shares)} turns "
+            f"({max(shares):.0%} at worst): run again on an idle machine before you trust a ratio"
+        )
     return lines
 
 
@@ -93,14 +105,21 @@ def as_dict(machine: dict, rows: list[Row], scaling: dict[str, list[tuple[int, R
     def one(row: Row) -> dict:
         workload = WORKLOADS[row.name]
         return {
-            "name": row.name, "title": workload.title, "goals": workload.goals, "notes": row.notes,
-            "seconds": {side: row.median(side) for side in row.times}, "spread": {s: row.spread(s) for s in row.times},
+            "name": row.name,
+            "title": workload.title,
+            "goals": workload.goals,
+            "notes": row.notes,
+            "seconds": {side: row.median(side) for side in row.times},
+            "spread": {s: row.spread(s) for s in row.times},
             "ratio": {side: row.ratio(side) for side in ("torch", "numpy") if side in workload.sides},
-            "rounds": row.times, "disturbed": row.disturbed,
+            "rounds": row.times,
+            "disturbed": row.disturbed,
         }
 
     return {
-        "date": datetime.date.today().isoformat(), **machine, "rows": [one(row) for row in rows],
+        "date": datetime.date.today().isoformat(),
+        **machine,
+        "rows": [one(row) for row in rows],
         "scaling": {axis: [{"size": size, **one(row)} for size, row in line] for axis, line in scaling.items()},
         **extras,
     }
@@ -114,29 +133,61 @@ def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list
         lines = []
         for what, times in found.items():
             pair = times["ours"], times["torch"]
-            lines.append([what, *(time_text(times[side]) for side in sides), time_text(times["python"]),
-                          f"{pair[0] / pair[1]:.2f}" if all(pair) else ""])
-        tables.append(("Cold start: seconds of a fresh process (digit net)",
-                       ["until", "ours", "PyTorch", "by hand", "bare python", "ours / PyTorch"], lines))
+            lines.append(
+                [
+                    what,
+                    *(time_text(times[side]) for side in sides),
+                    time_text(times["python"]),
+                    f"{pair[0] / pair[1]:.2f}" if all(pair) else "",
+                ]
+            )
+        tables.append(
+            (
+                "Cold start: seconds of a fresh process (digit net)",
+                ["until", "ours", "PyTorch", "by hand", "bare python", "ours / PyTorch"],
+                lines,
+            )
+        )
     if found := extras.get("memory"):
-        lines = [[what, *(f"{found[s][key]:.0f} MiB" if s in found else "" for s in sides),
-                  f"{found['ours'][key] / found['torch'][key]:.2f}" if {"ours", "torch"} <= set(found) else ""]
-                 for what, key in (("five CNN steps, beyond the imports", "growth"), ("the whole process", "peak"))]
+        lines = [
+            [
+                what,
+                *(f"{found[s][key]:.0f} MiB" if s in found else "" for s in sides),
+                f"{found['ours'][key] / found['torch'][key]:.2f}" if {"ours", "torch"} <= set(found) else "",
+            ]
+            for what, key in (("five CNN steps, beyond the imports", "growth"), ("the whole process", "peak"))
+        ]
         tables.append(("Peak memory", ["of", "ours", "PyTorch", "by hand", "ours / PyTorch"], lines))
     if found := extras.get("lenet_to_99"):
         lines = []
         for what, key in (("process start to 99 % tested", "seconds"), ("one epoch", "seconds_an_epoch")):
             ours, workers, theirs = times = [found[side][key] for side in ("ours", "workers", "torch")]
-            lines.append([what, *(time_text(value) if value else "not reached" for value in times),
-                          *(f"{mine / theirs:.2f}" if mine and theirs else "" for mine in (ours, workers))])
-        tables.append(("LeNet-5 on MNIST: python -m apps.mnist --model lenet, median over seeds",
-                       ["seconds of", "ours", "--workers", "PyTorch", "ours / PyTorch", "--workers / PyTorch"], lines))
+            lines.append(
+                [
+                    what,
+                    *(time_text(value) if value else "not reached" for value in times),
+                    *(f"{mine / theirs:.2f}" if mine and theirs else "" for mine in (ours, workers)),
+                ]
+            )
+        tables.append(
+            (
+                "LeNet-5 on MNIST: python -m apps.mnist --model lenet, median over seeds",
+                ["seconds of", "ours", "--workers", "PyTorch", "ours / PyTorch", "--workers / PyTorch"],
+                lines,
+            )
+        )
     for axis, line in scaling.items():
-        lines = [[str(size), *(time_text(row.median(side)) for side in sides),
-                  *("" if row.ratio(side) is None else f"{row.ratio(side):.2f}" for side in ("torch", "numpy"))]
-                 for size, row in line]
-        tables.append((f"Step time by {axis}", [axis, "ours", "PyTorch", "by hand", "ours / PyTorch", "ours / by hand"],
-                       lines))
+        lines = [
+            [
+                str(size),
+                *(time_text(row.median(side)) for side in sides),
+                *("" if row.ratio(side) is None else f"{row.ratio(side):.2f}" for side in ("torch", "numpy")),
+            ]
+            for size, row in line
+        ]
+        tables.append(
+            (f"Step time by {axis}", [axis, "ours", "PyTorch", "by hand", "ours / PyTorch", "ours / by hand"], lines)
+        )
     return tables
 
 
@@ -160,8 +211,9 @@ def markdown(date: str, machine: dict, rows: list[Row], scaling: dict, extras: d
     ]
     if rows:
         parts.append(table(HEAD, [cells(row) for row in rows], markdown=True))
-    parts += [f"## {title}\n\n{table(head, lines, markdown=True)}"
-              for title, head, lines in extra_tables(scaling, extras)]
+    parts += [
+        f"## {title}\n\n{table(head, lines, markdown=True)}" for title, head, lines in extra_tables(scaling, extras)
+    ]
     parts.append("![ratios and scaling](results.png)")
     remarks = notes([*rows, *(row for line in scaling.values() for _, row in line)])
     if remarks:

@@ -14,7 +14,7 @@ from .machine import busy_seconds, cores, process_seconds
 from .workloads import FLOORS, SIDES, WORKLOADS
 
 ROOT = Path(__file__).resolve().parent.parent
-QUIET = 0.05   # a turn counts as undisturbed when other processes had less than this share of the machine
+QUIET = 0.05  # a turn counts as undisturbed when other processes had less than this share of the machine
 
 
 class Worker:
@@ -22,8 +22,13 @@ class Worker:
 
     def __init__(self, side: str) -> None:
         self.side = side
-        self.process = subprocess.Popen([sys.executable, "-m", "benchmarks.worker", side], cwd=ROOT, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", side],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def ask(self, **request) -> dict:
         try:
@@ -55,8 +60,8 @@ class Row:
 
     name: str
     times: dict[str, list[float]] = field(default_factory=dict)
-    disturbed: dict[str, list[float]] = field(default_factory=dict)   # share of the machine that others had
-    notes: dict[str, str] = field(default_factory=dict)   # side -> why there is no time
+    disturbed: dict[str, list[float]] = field(default_factory=dict)  # share of the machine that others had
+    notes: dict[str, str] = field(default_factory=dict)  # side -> why there is no time
 
     def median(self, side: str) -> float | None:
         return statistics.median(self.times[side]) if self.times.get(side) else None
@@ -81,7 +86,7 @@ class Row:
 class Bench:
     def __init__(self, rounds: int = 9, seconds: float = 0.2, retries: int = 3) -> None:
         self.rounds, self.seconds, self.retries = rounds, seconds, retries
-        self.loud = 0   # turns in a row that others disturbed
+        self.loud = 0  # turns in a row that others disturbed
         self.workers = {side: Worker(side) for side in SIDES if side not in FLOORS}
 
     def __enter__(self) -> "Bench":
@@ -99,8 +104,11 @@ class Bench:
         return self.workers["numpy" if side in FLOORS else side]
 
     def losses(self, name: str, steps: int = 4) -> dict[str, dict]:
-        return {side: self.worker(side).ask(do="losses", workload=name, steps=steps)
-                for side in WORKLOADS[name].sides if side not in FLOORS}
+        return {
+            side: self.worker(side).ask(do="losses", workload=name, steps=steps)
+            for side in WORKLOADS[name].sides
+            if side not in FLOORS
+        }
 
     def row(self, name: str, sides: Iterable[str] = SIDES) -> Row:
         row, steps = Row(name), {}

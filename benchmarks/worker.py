@@ -58,7 +58,7 @@ def answer(side: str, do: str, workload: str = "", steps: int | None = None, sec
     if do == "versions":
         return {"versions": versions(side)}
     if do == "memory":
-        build(workload, side)   # imports the library; the net is dropped at once
+        build(workload, side)  # imports the library; the net is dropped at once
         before = memory_kb("VmRSS")
         step = build(workload, side)
         for _ in range(steps or 5):
@@ -76,13 +76,13 @@ def answer(side: str, do: str, workload: str = "", steps: int | None = None, sec
 def main() -> None:
     side = sys.argv[1]
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)   # whatever a library prints goes to stderr
+    os.dup2(2, 1)  # whatever a library prints goes to stderr
     for line in sys.stdin:
         try:
             reply = answer(**{"side": side} | json.loads(line))
         except Missing as error:
             reply = {"missing": str(error)}
-        except Exception as error:   # one broken workload must not end the table
+        except Exception as error:  # one broken workload must not end the table
             reply = {"error": f"{type(error).__name__}: {error}"}
         gc.collect()
         print(json.dumps(reply), file=replies, flush=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-FLOORS = ("floor", "passes")   # the matrix products alone, the passes over memory alone
+FLOORS = ("floor", "passes")  # the matrix products alone, the passes over memory alone
 SIDES = ("ours", "torch", "numpy", *FLOORS)
 Step = Callable[[], object]
 
@@ -45,7 +45,7 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     for name, shape in shapes.items():
         draw = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
         if len(shape) > 1:
-            gain = 1 / 3 if "_ih_" in name or "_hh_" in name else 2   # torch's for recurrent weights, else He's
+            gain = 1 / 3 if "_ih_" in name or "_hh_" in name else 2  # torch's for recurrent weights, else He's
             draw *= math.sqrt(gain / math.prod(shape[1:]))
         else:
             draw = 0.1 * draw + (1.0 if name.rpartition(".")[2] == "weight" else 0.0)
@@ -57,7 +57,7 @@ def on_cache_line(x: np.ndarray) -> np.ndarray:
     """A copy whose memory begins on a cache line, as PyTorch's own does: luck with addresses is 10 % of a small net."""
     room = np.empty(x.nbytes + 64, np.uint8)
     start = -room.ctypes.data % 64
-    copy = room[start:start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
     copy[...] = x
     return copy
 

@@ -13,10 +13,20 @@ BATCH, LR = 20, 0.1
 def ours():
     from mtorch import SGD, Module, Sequential, SquareLoss, layers
 
-    module = fill_ours(Module(Sequential([
-        layers.Linear(784, 16), layers.ReLU(), layers.Linear(16, 16), layers.ReLU(),
-        layers.Linear(16, 10), layers.Sigmoid(),
-    ])))
+    module = fill_ours(
+        Module(
+            Sequential(
+                [
+                    layers.Linear(784, 16),
+                    layers.ReLU(),
+                    layers.Linear(16, 16),
+                    layers.ReLU(),
+                    layers.Linear(16, 10),
+                    layers.Sigmoid(),
+                ]
+            )
+        )
+    )
     loss_func = SquareLoss(module)
     optimizer = SGD(module, lr=LR)
     x, y = normal(BATCH, 784), labels(BATCH)
@@ -34,15 +44,22 @@ def pytorch():
     import torch
     from torch import nn
 
-    net = fill_torch(nn.Sequential(
-        nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10), nn.Sigmoid(),
-    ))
+    net = fill_torch(
+        nn.Sequential(
+            nn.Linear(784, 16),
+            nn.ReLU(),
+            nn.Linear(16, 16),
+            nn.ReLU(),
+            nn.Linear(16, 10),
+            nn.Sigmoid(),
+        )
+    )
     optimizer = torch.optim.SGD(net.parameters(), lr=LR)
     x, y, eye = torch.from_numpy(normal(BATCH, 784)), torch.from_numpy(labels(BATCH)), torch.eye(10)
 
     def step():
         optimizer.zero_grad()
-        loss = 5 * nn.functional.mse_loss(net(x), eye[y])   # half the sum over 10 outputs is 5 times their mean
+        loss = 5 * nn.functional.mse_loss(net(x), eye[y])  # half the sum over 10 outputs is 5 times their mean
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -51,8 +68,16 @@ def pytorch():
 
 
 def by_hand():
-    w = fill({"0.weight": (16, 784), "0.bias": (16,), "2.weight": (16, 16), "2.bias": (16,),
-              "4.weight": (10, 16), "4.bias": (10,)})
+    w = fill(
+        {
+            "0.weight": (16, 784),
+            "0.bias": (16,),
+            "2.weight": (16, 16),
+            "2.bias": (16,),
+            "4.weight": (10, 16),
+            "4.bias": (10,),
+        }
+    )
     w1, b1, w2, b2, w3, b3 = w.values()
     x, y, eye = normal(BATCH, 784), labels(BATCH), np.eye(10, dtype=np.float32)
 
@@ -77,16 +102,30 @@ def by_hand():
         g1 = g2 @ w2
         g1 *= a1 > 0
 
-        for value, grad in ((w3, g3.T @ a2), (b3, g3.sum(axis=0)), (w2, g2.T @ a1), (b2, g2.sum(axis=0)),
-                            (w1, g1.T @ x), (b1, g1.sum(axis=0))):
+        for value, grad in (
+            (w3, g3.T @ a2),
+            (b3, g3.sum(axis=0)),
+            (w2, g2.T @ a1),
+            (b2, g2.sum(axis=0)),
+            (w1, g1.T @ x),
+            (b1, g1.sum(axis=0)),
+        ):
             value -= LR * grad
         return loss
 
     return step
 
 
-WORKLOADS = [Workload(
-    "digit", "digit net 784-16-16-10, batch 20, SquareLoss, SGD",
-    {"ours": ours, "torch": pytorch, "numpy": by_hand,
-     "floor": partial(products.alone, products.chain(BATCH, (784, 16, 16, 10)))}, {"torch": 0.20, "numpy": 1.25},
-)]
+WORKLOADS = [
+    Workload(
+        "digit",
+        "digit net 784-16-16-10, batch 20, SquareLoss, SGD",
+        {
+            "ours": ours,
+            "torch": pytorch,
+            "numpy": by_hand,
+            "floor": partial(products.alone, products.chain(BATCH, (784, 16, 16, 10))),
+        },
+        {"torch": 0.20, "numpy": 1.25},
+    )
+]

@@ -17,8 +17,15 @@ BATCH, LR = 64, 1e-3
 def cnn(layers):
     """conv 1->32 3x3, conv 32->64 3x3, pool, 9216->128->10: PyTorch's MNIST example without dropout."""
     return [
-        layers.Conv2d(1, 32, 3), layers.ReLU(), layers.Conv2d(32, 64, 3), layers.ReLU(), layers.MaxPool2d(2),
-        layers.Flatten(), layers.Linear(9216, 128), layers.ReLU(), layers.Linear(128, 10),
+        layers.Conv2d(1, 32, 3),
+        layers.ReLU(),
+        layers.Conv2d(32, 64, 3),
+        layers.ReLU(),
+        layers.MaxPool2d(2),
+        layers.Flatten(),
+        layers.Linear(9216, 128),
+        layers.ReLU(),
+        layers.Linear(128, 10),
     ]
 
 
@@ -47,9 +54,18 @@ def torch_lenet():
 
     return nn.Sequential(
         nn.Unflatten(1, (1, 28, 28)),
-        nn.Conv2d(1, 6, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(6, 16, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
     )
 
 
@@ -73,9 +89,16 @@ def torch_resnet():
         return Residual(body, nn.Identity() if stride == 1 else nn.Sequential(*conv(a, b, 1, stride))), nn.ReLU()
 
     return nn.Sequential(
-        nn.Unflatten(1, (1, 28, 28)), *conv(1, 16, 3), nn.ReLU(),
-        *block(16, 32, 2), *block(32, 32, 1), *block(32, 64, 2), *block(64, 64, 1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+        nn.Unflatten(1, (1, 28, 28)),
+        *conv(1, 16, 3),
+        nn.ReLU(),
+        *block(16, 32, 2),
+        *block(32, 32, 1),
+        *block(32, 64, 2),
+        *block(64, 64, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
     )
 
 
@@ -123,7 +146,7 @@ class Conv:
         p, k = self.padding, self.weight.shape[-1]
         x = x.transpose(0, 2, 3, 1)
         x = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0))) if p else x
-        windows = sliding_window_view(x, (k, k), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)   # (N, H, W, k, k, C)
+        windows = sliding_window_view(x, (k, k), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)  # (N, H, W, k, k, C)
         self.matrix = self.weight.transpose(0, 2, 3, 1).reshape(len(self.weight), -1)
         self.columns = windows.reshape(-1, self.matrix.shape[1])
         y = self.columns @ self.matrix.T
@@ -141,7 +164,7 @@ class Conv:
         dx = np.zeros((n, h + k - 1, w + k - 1, c), np.float32)
         for i in range(k):
             for j in range(k):
-                dx[:, i:i + h, j:j + w] += d[:, :, :, i, j]
+                dx[:, i : i + h, j : j + w] += d[:, :, :, i, j]
         p = self.padding
         return (dx[:, p:-p, p:-p] if p else dx).transpose(0, 3, 1, 2)
 
@@ -173,11 +196,12 @@ class ReLU:
 class Pool:
     def forward(self, x):
         self.x = x
-        self.y = np.maximum(np.maximum(x[:, :, ::2, ::2], x[:, :, ::2, 1::2]),
-                            np.maximum(x[:, :, 1::2, ::2], x[:, :, 1::2, 1::2]))
+        self.y = np.maximum(
+            np.maximum(x[:, :, ::2, ::2], x[:, :, ::2, 1::2]), np.maximum(x[:, :, 1::2, ::2], x[:, :, 1::2, 1::2])
+        )
         return self.y
 
-    def backward(self, g, first):   # every winner of a tie gets g, but ties are zeros, which the ReLU before stops
+    def backward(self, g, first):  # every winner of a tie gets g, but ties are zeros, which the ReLU before stops
         dx = np.empty_like(self.x)
         for i in range(2):
             for j in range(2):
@@ -186,17 +210,55 @@ class Pool:
 
 
 def cnn_by_hand():
-    v = list(fill({"0.weight": (32, 1, 3, 3), "0.bias": (32,), "2.weight": (64, 32, 3, 3), "2.bias": (64,),
-                   "6.weight": (128, 9216), "6.bias": (128,), "8.weight": (10, 128), "8.bias": (10,)}).values())
+    v = list(
+        fill(
+            {
+                "0.weight": (32, 1, 3, 3),
+                "0.bias": (32,),
+                "2.weight": (64, 32, 3, 3),
+                "2.bias": (64,),
+                "6.weight": (128, 9216),
+                "6.bias": (128,),
+                "8.weight": (10, 128),
+                "8.bias": (10,),
+            }
+        ).values()
+    )
     return by_hand([Conv(v[:2]), ReLU(), Conv(v[2:4]), ReLU(), Pool(), Linear(v[4:6]), ReLU(), Linear(v[6:])])
 
 
 def lenet_by_hand():
-    v = list(fill({"1.weight": (6, 1, 5, 5), "1.bias": (6,), "4.weight": (16, 6, 5, 5), "4.bias": (16,),
-                   "8.weight": (120, 400), "8.bias": (120,), "10.weight": (84, 120), "10.bias": (84,),
-                   "12.weight": (10, 84), "12.bias": (10,)}).values())
-    return by_hand([Conv(v[:2], padding=2), ReLU(), Pool(), Conv(v[2:4]), ReLU(), Pool(),
-                    Linear(v[4:6]), ReLU(), Linear(v[6:8]), ReLU(), Linear(v[8:])])
+    v = list(
+        fill(
+            {
+                "1.weight": (6, 1, 5, 5),
+                "1.bias": (6,),
+                "4.weight": (16, 6, 5, 5),
+                "4.bias": (16,),
+                "8.weight": (120, 400),
+                "8.bias": (120,),
+                "10.weight": (84, 120),
+                "10.bias": (84,),
+                "12.weight": (10, 84),
+                "12.bias": (10,),
+            }
+        ).values()
+    )
+    return by_hand(
+        [
+            Conv(v[:2], padding=2),
+            ReLU(),
+            Pool(),
+            Conv(v[2:4]),
+            ReLU(),
+            Pool(),
+            Linear(v[4:6]),
+            ReLU(),
+            Linear(v[6:8]),
+            ReLU(),
+            Linear(v[8:]),
+        ]
+    )
 
 
 def by_hand(net):
@@ -229,39 +291,84 @@ def by_hand(net):
 
 IMAGES, ROWS = (1, 28, 28), (784,)
 RELU, POOL, NORM, ADD, SGD = products.RELU, products.POOL, products.NORM, products.ADD, products.SGD
-CNN = [*products.conv(BATCH, 1, 32, 3, 26, False), *products.conv(BATCH, 32, 64, 3, 24),
-       *products.chain(BATCH, (9216, 128, 10), True)]
-CNN_PASSES = [*products.conv_passes(BATCH, 1, 3, 28, False), *products.conv_passes(BATCH, 32, 3, 26),
-              RELU * BATCH * 32 * 26**2, (RELU + POOL) * BATCH * 64 * 24**2, SGD * 1_199_882]
-LENET = [*products.conv(BATCH, 1, 6, 5, 28, False), *products.conv(BATCH, 6, 16, 5, 10),
-         *products.chain(BATCH, (400, 120, 84, 10), True)]
-LENET_PASSES = [*products.conv_passes(BATCH, 1, 5, 28, False), *products.conv_passes(BATCH, 6, 5, 14),
-                (POOL + RELU / 4) * BATCH * 6 * 28**2, (POOL + RELU / 4) * BATCH * 16 * 10**2, SGD * 61_706]
+CNN = [
+    *products.conv(BATCH, 1, 32, 3, 26, False),
+    *products.conv(BATCH, 32, 64, 3, 24),
+    *products.chain(BATCH, (9216, 128, 10), True),
+]
+CNN_PASSES = [
+    *products.conv_passes(BATCH, 1, 3, 28, False),
+    *products.conv_passes(BATCH, 32, 3, 26),
+    RELU * BATCH * 32 * 26**2,
+    (RELU + POOL) * BATCH * 64 * 24**2,
+    SGD * 1_199_882,
+]
+LENET = [
+    *products.conv(BATCH, 1, 6, 5, 28, False),
+    *products.conv(BATCH, 6, 16, 5, 10),
+    *products.chain(BATCH, (400, 120, 84, 10), True),
+]
+LENET_PASSES = [
+    *products.conv_passes(BATCH, 1, 5, 28, False),
+    *products.conv_passes(BATCH, 6, 5, 14),
+    (POOL + RELU / 4) * BATCH * 6 * 28**2,
+    (POOL + RELU / 4) * BATCH * 16 * 10**2,
+    SGD * 61_706,
+]
 RESNET = [*products.conv(BATCH, 1, 16, 3, 28, False), *products.chain(BATCH, (64, 10), True)]
 RESNET_PASSES = [*products.conv_passes(BATCH, 1, 3, 28, False), (NORM + RELU) * BATCH * 16 * 28**2]
 for a, b, side, stride in ((16, 32, 14, 2), (32, 32, 14, 1), (32, 64, 7, 2), (64, 64, 7, 1)):
     RESNET += [*products.conv(BATCH, a, b, 3, side), *products.conv(BATCH, b, b, 3, side)]
     RESNET += products.conv(BATCH, a, b, 1, side) if stride > 1 else []
     entries = BATCH * b * side**2
-    RESNET_PASSES += [*products.conv_passes(BATCH, a, 3, side * stride), *products.conv_passes(BATCH, b, 3, side),
-                      2 * (NORM + RELU) * entries, (ADD + (NORM if stride > 1 else 0)) * entries]
+    RESNET_PASSES += [
+        *products.conv_passes(BATCH, a, 3, side * stride),
+        *products.conv_passes(BATCH, b, 3, side),
+        2 * (NORM + RELU) * entries,
+        (ADD + (NORM if stride > 1 else 0)) * entries,
+    ]
 
 CNN_ROW = Workload(
-    "cnn", "CNN 1-32-64, 3x3, pool, 9216-128-10, batch 64, SGD",
-    {"ours": partial(ours, our_cnn, IMAGES), "torch": partial(pytorch, torch_cnn, IMAGES), "numpy": cnn_by_hand,
-     "floor": partial(products.alone, CNN), "passes": partial(products.copies, CNN_PASSES)}, {"torch": 1.0})
+    "cnn",
+    "CNN 1-32-64, 3x3, pool, 9216-128-10, batch 64, SGD",
+    {
+        "ours": partial(ours, our_cnn, IMAGES),
+        "torch": partial(pytorch, torch_cnn, IMAGES),
+        "numpy": cnn_by_hand,
+        "floor": partial(products.alone, CNN),
+        "passes": partial(products.copies, CNN_PASSES),
+    },
+    {"torch": 1.0},
+)
 LENET_ROW = Workload(
-    "lenet", "LeNet-5, batch 64, SGD",
-    {"ours": partial(ours, partial(our_model, "lenet"), ROWS), "torch": partial(pytorch, torch_lenet, ROWS),
-     "numpy": lenet_by_hand, "floor": partial(products.alone, LENET),
-     "passes": partial(products.copies, LENET_PASSES)}, {"torch": 1.0})
+    "lenet",
+    "LeNet-5, batch 64, SGD",
+    {
+        "ours": partial(ours, partial(our_model, "lenet"), ROWS),
+        "torch": partial(pytorch, torch_lenet, ROWS),
+        "numpy": lenet_by_hand,
+        "floor": partial(products.alone, LENET),
+        "passes": partial(products.copies, LENET_PASSES),
+    },
+    {"torch": 1.0},
+)
 RESNET_ROW = Workload(
-    "resnet", "ResNet of 10 layers for 28x28, batch 64, SGD",
-    {"ours": partial(ours, partial(our_model, "resnet"), ROWS), "torch": partial(pytorch, torch_resnet, ROWS),
-     "floor": partial(products.alone, RESNET), "passes": partial(products.copies, RESNET_PASSES)}, {"torch": 1.1})
+    "resnet",
+    "ResNet of 10 layers for 28x28, batch 64, SGD",
+    {
+        "ours": partial(ours, partial(our_model, "resnet"), ROWS),
+        "torch": partial(pytorch, torch_resnet, ROWS),
+        "floor": partial(products.alone, RESNET),
+        "passes": partial(products.copies, RESNET_PASSES),
+    },
+    {"torch": 1.1},
+)
 
 WORKLOADS = [
-    CNN_ROW, in_processes(CNN_ROW, partial(ours, our_cnn, IMAGES, divided)),
-    LENET_ROW, in_processes(LENET_ROW, partial(ours, partial(our_model, "lenet"), ROWS, divided)),
-    RESNET_ROW, in_processes(RESNET_ROW, partial(ours, partial(our_model, "resnet"), ROWS, divided), equal=False),
+    CNN_ROW,
+    in_processes(CNN_ROW, partial(ours, our_cnn, IMAGES, divided)),
+    LENET_ROW,
+    in_processes(LENET_ROW, partial(ours, partial(our_model, "lenet"), ROWS, divided)),
+    RESNET_ROW,
+    in_processes(RESNET_ROW, partial(ours, partial(our_model, "resnet"), ROWS, divided), equal=False),
 ]

@@ -9,8 +9,14 @@ from .images import our_model, torch_lenet
 
 
 def digit(layers):
-    return [layers.Linear(784, 16), layers.ReLU(), layers.Linear(16, 16), layers.ReLU(),
-            layers.Linear(16, 10), layers.Sigmoid()]
+    return [
+        layers.Linear(784, 16),
+        layers.ReLU(),
+        layers.Linear(16, 16),
+        layers.ReLU(),
+        layers.Linear(16, 10),
+        layers.Sigmoid(),
+    ]
 
 
 def our_digit():
@@ -47,8 +53,16 @@ def pytorch(make):
 
 
 def digit_by_hand():
-    w = fill({"0.weight": (16, 784), "0.bias": (16,), "2.weight": (16, 16), "2.bias": (16,),
-              "4.weight": (10, 16), "4.bias": (10,)})
+    w = fill(
+        {
+            "0.weight": (16, 784),
+            "0.bias": (16,),
+            "2.weight": (16, 16),
+            "2.bias": (16,),
+            "4.weight": (10, 16),
+            "4.bias": (10,),
+        }
+    )
     w1, b1, w2, b2, w3, b3 = w.values()
     x = normal(1, 784)
 
@@ -62,8 +76,16 @@ def digit_by_hand():
 
 def digit_bare():
     """The NumPy calls that there is no way around, on vectors, without a guard against overflow."""
-    w = fill({"0.weight": (16, 784), "0.bias": (16,), "2.weight": (16, 16), "2.bias": (16,),
-              "4.weight": (10, 16), "4.bias": (10,)})
+    w = fill(
+        {
+            "0.weight": (16, 784),
+            "0.bias": (16,),
+            "2.weight": (16, 16),
+            "2.bias": (16,),
+            "4.weight": (10, 16),
+            "4.bias": (10,),
+        }
+    )
     w1, b1, w2, b2, w3, b3 = w.values()
     x, zero, one = normal(784), np.zeros((), np.float32), np.ones((), np.float32)
 
@@ -85,11 +107,21 @@ def digit_bare():
 
 
 WORKLOADS = [
-    Workload("predict-digit", "one image, digit net",
-             {"ours": partial(ours, our_digit), "torch": partial(pytorch, torch_digit), "numpy": digit_by_hand,
-              "floor": digit_bare},
-             {"torch": 0.15}),
-    Workload("predict-lenet", "one image, LeNet-5",
-             {"ours": partial(ours, partial(our_model, "lenet")), "torch": partial(pytorch, torch_lenet)},
-             {"torch": 0.7}),
+    Workload(
+        "predict-digit",
+        "one image, digit net",
+        {
+            "ours": partial(ours, our_digit),
+            "torch": partial(pytorch, torch_digit),
+            "numpy": digit_by_hand,
+            "floor": digit_bare,
+        },
+        {"torch": 0.15},
+    ),
+    Workload(
+        "predict-lenet",
+        "one image, LeNet-5",
+        {"ours": partial(ours, partial(our_model, "lenet")), "torch": partial(pytorch, torch_lenet)},
+        {"torch": 0.7},
+    ),
 ]

@@ -135,8 +135,10 @@ def table_sides(**options):
     size = sum((a + 1) * b for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
     passes = [products.RELU * BATCH * width for width in WIDTHS[1:-1]]
     passes.append((products.ADAM if options else products.SGD) * size)
-    return sides(**options) | {"floor": partial(products.alone, products.chain(BATCH, WIDTHS)),
-                               "passes": partial(products.copies, passes)}
+    return sides(**options) | {
+        "floor": partial(products.alone, products.chain(BATCH, WIDTHS)),
+        "passes": partial(products.copies, passes),
+    }
 
 
 FUSED = table_sides(optimizer="Adam") | {"torch": partial(pytorch, optimizer="Adam", fused=True)}

@@ -64,11 +64,11 @@ def copies(entries: list[float]):
     return step
 
 
-RELU = 1 + 1.5   # forward reads x and writes y; backward reads y and g and writes dx
+RELU = 1 + 1.5  # forward reads x and writes y; backward reads y and g and writes dx
 ADD = 1.5 + 1.5
-POOL = 0.625 + 0.625   # of 2 x 2: four are read for one that is written, and the other way round
-NORM = 0.5 + 1 + 0.5 + 1 + 1 + 1.5   # mean, x - mean, variance, y; two sums over g, dx
-SGD, ADAM = 1.5, 3.5   # g, value -> value; g, m, v, value -> m, v, value
+POOL = 0.625 + 0.625  # of 2 x 2: four are read for one that is written, and the other way round
+NORM = 0.5 + 1 + 0.5 + 1 + 1 + 1.5  # mean, x - mean, variance, y; two sums over g, dx
+SGD, ADAM = 1.5, 3.5  # g, value -> value; g, m, v, value -> m, v, value
 
 
 def conv_passes(n: int, c: int, k: int, side: int, input_grad: bool = True) -> list[float]:
@@ -97,8 +97,13 @@ def conv(n: int, c: int, o: int, k: int, side: int, input_grad: bool = True) -> 
 
 def recurrent(gates: int, t: int, n: int, d: int, h: int) -> list[Product]:
     """All steps of the input and of the weight gradients together, the state step by step; a Linear on every step."""
-    return [*linear(t * n, d, gates * h, False), (n, h, gates * h, t), (n, gates * h, h, t), (gates * h, t * n, h, 1),
-            *linear(t * n, h, d)]
+    return [
+        *linear(t * n, d, gates * h, False),
+        (n, h, gates * h, t),
+        (n, gates * h, h, t),
+        (gates * h, t * n, h, 1),
+        *linear(t * n, h, d),
+    ]
 
 
 def recurrent_passes(gates: int, t: int, n: int, d: int, h: int) -> list[float]:

@@ -8,7 +8,7 @@ from . import products
 from .common import Workload, divided, fill, fill_ours, fill_torch, in_processes, normal
 
 LR = 0.01
-SMALL, LARGE = (50, 32, 1, 32), (64, 64, 64, 256)   # T, N, D, H
+SMALL, LARGE = (50, 32, 1, 32), (64, 64, 64, 256)  # T, N, D, H
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
@@ -50,11 +50,21 @@ def pytorch(kind, size):
 
 def rnn_by_hand(size):
     t, n, d, h = size
-    values = list(fill({"0.weight_ih_l0": (h, d), "0.weight_hh_l0": (h, h), "0.bias_ih_l0": (h,), "0.bias_hh_l0": (h,),
-                        "1.weight": (d, h), "1.bias": (d,)}).values())
+    values = list(
+        fill(
+            {
+                "0.weight_ih_l0": (h, d),
+                "0.weight_hh_l0": (h, h),
+                "0.bias_ih_l0": (h,),
+                "0.bias_hh_l0": (h,),
+                "1.weight": (d, h),
+                "1.bias": (d,),
+            }
+        ).values()
+    )
     w, u, b, b2, v, c = values
     x, target = normal(t, n, d), normal(t, n, d, seed=1)
-    states = np.zeros((t + 1, n, h), np.float32)   # states[0] is h0
+    states = np.zeros((t + 1, n, h), np.float32)  # states[0] is h0
 
     def step():
         pre = x.reshape(-1, d) @ w.T
@@ -93,9 +103,12 @@ def rnn_by_hand(size):
 
 def rows(kind, small, large, by_hand=None):
     for name, size, goal in (("small", SMALL, small), ("large", LARGE, large)):
-        sides = {"ours": partial(ours, kind, size), "torch": partial(pytorch, kind, size),
-                 "floor": partial(products.alone, products.recurrent(GATES[kind], *size)),
-                 "passes": partial(products.copies, products.recurrent_passes(GATES[kind], *size))}
+        sides = {
+            "ours": partial(ours, kind, size),
+            "torch": partial(pytorch, kind, size),
+            "floor": partial(products.alone, products.recurrent(GATES[kind], *size)),
+            "passes": partial(products.copies, products.recurrent_passes(GATES[kind], *size)),
+        }
         goals = {"torch": goal}
         if by_hand:
             sides["numpy"] = partial(by_hand, size)
@@ -107,4 +120,4 @@ def rows(kind, small, large, by_hand=None):
 
 WORKLOADS = [*rows("RNN", 0.50, 1.0, rnn_by_hand), *rows("GRU", 0.35, 0.85), *rows("LSTM", 1.0, 0.90)]
 WORKLOADS.sort(key=lambda workload: workload.name.endswith("large"))
-WORKLOADS.append(in_processes(WORKLOADS[-1], partial(ours, "LSTM", LARGE, partial(divided, axis=1))))   # (T, N, D)
+WORKLOADS.append(in_processes(WORKLOADS[-1], partial(ours, "LSTM", LARGE, partial(divided, axis=1))))  # (T, N, D)

@@ -29,8 +29,13 @@ def pytorch():
     from torch import nn
 
     net = nn.TransformerEncoderLayer(E, HEADS, dim_feedforward=4 * E, dropout=0.0, norm_first=True)
-    places = {"norm1": "0.body.0", "self_attn": "0.body.1",
-              "norm2": "1.body.0", "linear1": "1.body.1", "linear2": "1.body.4"}
+    places = {
+        "norm1": "0.body.0",
+        "self_attn": "0.body.1",
+        "norm2": "1.body.0",
+        "linear1": "1.body.1",
+        "linear2": "1.body.4",
+    }
 
     def rename(name):
         layer, _, rest = name.partition(".")
@@ -51,12 +56,22 @@ def pytorch():
 
 
 PRODUCTS = [*products.attention(T, N, E, HEADS), *products.linear(T * N, E, 4 * E), *products.linear(T * N, 4 * E, E)]
-PASSES = [2 * (products.NORM + products.ADD) * T * N * E, products.RELU * T * N * 4 * E,
-          products.NORM * N * HEADS * T * T, products.SGD * 12 * E * E]   # softmax passes over the scores as a norm
+PASSES = [
+    2 * (products.NORM + products.ADD) * T * N * E,
+    products.RELU * T * N * 4 * E,
+    products.NORM * N * HEADS * T * T,
+    products.SGD * 12 * E * E,
+]  # softmax passes over the scores as a norm
 
 ROW = Workload(
-    "transformer", f"Transformer encoder block, N={N} T={T} E={E}, {HEADS} heads, SGD",
-    {"ours": ours, "torch": pytorch, "floor": partial(products.alone, PRODUCTS),
-     "passes": partial(products.copies, PASSES)}, {"torch": 1.0},
+    "transformer",
+    f"Transformer encoder block, N={N} T={T} E={E}, {HEADS} heads, SGD",
+    {
+        "ours": ours,
+        "torch": pytorch,
+        "floor": partial(products.alone, PRODUCTS),
+        "passes": partial(products.copies, PASSES),
+    },
+    {"torch": 1.0},
 )
-WORKLOADS = [ROW, in_processes(ROW, partial(ours, partial(divided, axis=1)))]   # of (T, N, E)
+WORKLOADS = [ROW, in_processes(ROW, partial(ours, partial(divided, axis=1)))]  # of (T, N, E)

@@ -1,5 +1,7 @@
 """Expressions: formulas over inputs, parameters and layers, which are traced instead of computed.
 
+For example:
+
     x = Input("x")
     y = exp(x) + Linear(3, 3)(x) * 0.5          # nothing is computed
     net = Graph.of(y)                            # a layer

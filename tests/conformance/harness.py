@@ -61,9 +61,9 @@ def cotangent(y: Any, seed: int = 2) -> Any:
     """A random gradient for a value (None for integers)."""
     rng = numpy.random.default_rng(seed)
     return arrays.map_value(
-        lambda a: arrays.array_module(a).asarray(rng.standard_normal(a.shape), dtype=a.dtype)
-        if a.dtype.kind == "f"
-        else None,
+        lambda a: (
+            arrays.array_module(a).asarray(rng.standard_normal(a.shape), dtype=a.dtype) if a.dtype.kind == "f" else None
+        ),
         y,
     )
 

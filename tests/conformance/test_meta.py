@@ -63,8 +63,14 @@ def proofs(tmp_path_factory):
         text = template.format(name=name, derivative=derivative)
         (root / "mtorch" / folder / f"{name.lower()}.py").write_text(text)
     command = [sys.executable, "-m", "pytest", "tests/conformance/test_conformance.py", "-v", "--tb=no"]
-    command += ["-p", "no:cacheprovider", "-k", "Cube or Quartic or GELU-0 or HuberLoss-0",
-               "-o", "addopts=-m 'not gpu'"]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "Cube or Quartic or GELU-0 or HuberLoss-0",
+        "-o",
+        "addopts=-m 'not gpu'",
+    ]
     environment = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
     found = {}
