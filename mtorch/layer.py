@@ -84,7 +84,7 @@ class Layer(Tree):
 
     def step(self, lr: float) -> None:
         for item in vars(self).values():
-            if MOVES[item.__class__]:
+            if item.__class__ is Parameter or isinstance(item, Layer):
                 item.step(lr)
 
     def zero_grad(self) -> None:
@@ -211,14 +211,3 @@ class Layer(Tree):
         An input is a shape, a tuple of shapes, or a function of (xp, rng) that returns the value itself.
         """
         raise NotImplementedError(f"{cls.__name__} needs examples() for its proofs")
-
-
-class _Moves(dict[type, bool]):
-    """Whether the instances of a class take part in `step`; looked up once for each class."""
-
-    def __missing__(self, kind: type) -> bool:
-        self[kind] = issubclass(kind, Parameter | Layer)
-        return self[kind]
-
-
-MOVES = _Moves()
