@@ -8,7 +8,8 @@ forward is a function `(layer, x) -> (y, memory)`, a fast backward is `(layer, m
 decides: its memory says which body answers it, so that `disabled()` entered in between, or another thread, changes
 nothing. Where a subclass or an instance defines one of the three by itself, the references of all three run.
 
-*Any other function* whose first argument (after `self`) is the array module is replaced by one of the same signature.
+*Any other function* whose first argument (after `self`) is the array module `xp`, and any other method of a layer, is
+replaced by one of the same signature.
 
 `MTORCH_FAST=0`, read when mtorch is imported, turns the mark off: it then hands back the function itself.
 """
@@ -114,7 +115,16 @@ def _name(function: Callable) -> str:
 
 
 def _function(reference: Callable, bodies: dict[ModuleType, Callable]) -> Callable:
-    position = int(reference.__code__.co_varnames[0] == "self")
+    first, *more = reference.__code__.co_varnames
+    if first == "self" and more[0] != "xp":
+
+        @wraps(reference)
+        def method(self: Any, *args: Any) -> Any:
+            body = bodies.get(self.xp)
+            return (reference if body is None or (_disabled and get_ident() in _disabled) else body)(self, *args)
+
+        return method
+    position = int(first == "self")
 
     @wraps(reference)
     def function(*args: Any, **options: Any) -> Any:

@@ -58,8 +58,8 @@ class Linear(Layer):
         if getattr(weight, "shape", ()) != (out_dim, in_dim) or weight.dtype.kind not in "fiu":
             got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
             raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
-        self.weight = Parameter(xp.asarray(weight, dtype=self.dtype))
-        self.bias = Parameter(xp.zeros(out_dim, dtype=self.dtype)) if check_flag("Linear", "bias", bias) else None
+        zeros = xp.zeros(out_dim, dtype=self.dtype) if check_flag("Linear", "bias", bias) else None
+        self.weight, self.bias = parameters(xp, xp.asarray(weight, dtype=self.dtype), zeros)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         self.check_dim(known, -1, self.in_dim)
@@ -99,6 +99,10 @@ class Linear(Layer):
             self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)
         return g
 
+    @accelerated
+    def step(self, lr: float) -> None:
+        super().step(lr)
+
     def details(self) -> str:
         return f"{self.in_dim} -> {self.out_dim}" + ("" if self.bias is not None else ", bias=False")
 
@@ -108,3 +112,9 @@ class Linear(Layer):
         yield cls(4, 3, coe=2, bias=False, xp=xp, dtype=dtype, rng=rng), (2, 3, 4)
         yield cls(256, 3, xp=xp, dtype=dtype, rng=rng), (257, 256)
         yield cls(5, 1, init=initializers.xavier_uniform(), xp=xp, dtype=dtype, rng=rng), (5,)
+
+
+@accelerated
+def parameters(xp: ModuleType, weight: Array, bias: Array | None) -> tuple[Parameter, Parameter | None]:
+    """The parameters of these values."""
+    return Parameter(weight), None if bias is None else Parameter(bias)
