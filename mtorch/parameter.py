@@ -69,11 +69,8 @@ class Parameter:
         if self.has_grad:
             self._grad += a.dot(b)
         else:
-            try:
-                a.dot(b, self._grad if self._grad is not None else self._workspace())
-                self.has_grad = True
-            except ValueError:  # NumPy multiplies into an array of the same dtype only
-                self.accumulate(a.dot(b))
+            a.dot(b, self._grad if self._grad is not None else self._workspace())
+            self.has_grad = True
 
     def step(self, lr: float) -> None:
         """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate.
