@@ -108,7 +108,8 @@ class MultiHeadAttention(Container):
 
     def _projected(self, sources: tuple[Array, ...]) -> list[Array]:
         """The rows W_q query + b_q, W_k key + b_k and W_v value + b_v."""
-        rows = [self.xp.matmul(x, w.T) for x, w in zip(sources, self.weights(), strict=True)]
+        products = (self.xp.matmul(x, w.T) for x, w in zip(sources, self.weights(), strict=True))
+        rows = [y.astype(self.dtype, copy=False) for y in products]
         if self.in_proj_bias is not None:
             rows = [y + b for y, b in zip(rows, self.in_proj_bias.value.reshape(3, -1), strict=True)]
         return rows

@@ -106,7 +106,7 @@ def test_a_number_goes_through_residual_and_relu():
     assert net(numpy.asarray(-2.0, "float32")) == 0 and net.backward(numpy.asarray(1.0, "float32")) == 0
 
 
-def test_another_dtype_in_the_room_stays_what_it_is():
+def test_another_dtype_within_a_net_is_computed_with():
     """Containers pass on what a layer returns; a wider array is computed with as it is."""
     layer, x = layers.Linear(D, 400, rng=0), numpy.random.default_rng(0).standard_normal((500, D))
     for given in (x, numpy.asfortranarray(x)):
