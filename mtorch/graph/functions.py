@@ -6,7 +6,7 @@ that layer's forward, in the array's own module and dtype (float32 where there a
 `abs`, `sum`, `max` and `min` shadow Python's own, so `from mtorch import *` leaves them out: say `mtorch.sum`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy
@@ -16,14 +16,7 @@ from mtorch.arrays import Value
 from mtorch.graph.expression import Expression
 from mtorch.graph.table import leaves
 from mtorch.layer import Layer
-from mtorch.layers.reductions import Axes
 from mtorch.parameter import Buffer, Parameter
-
-__all__ = [
-    "add", "concat", "divide", "elu", "exp", "flatten", "gelu", "hardtanh", "leaky_relu", "log", "log_softmax",
-    "matmul", "maximum", "mean", "minimum", "multiply", "negative", "power", "relu", "reshape", "sigmoid", "silu",
-    "softmax", "softplus", "split", "sqrt", "square", "subtract", "tanh", "transpose",
-]  # fmt: skip
 
 
 def _apply(kind: type[Layer], x: Any, *args: Any, **options: Any) -> Any:
@@ -36,39 +29,54 @@ def _apply(kind: type[Layer], x: Any, *args: Any, **options: Any) -> Any:
     return kind(*args, xp=home, dtype=kinds[0] if kinds else "float32", **options)(x)
 
 
-def add(a: Any, b: Any) -> Value:
-    """a + b; shapes broadcast."""
-    return _apply(layers.Add, (a, b))
+def _named(function: Callable, kind: type[Layer], text: str) -> Any:
+    function.__name__ = function.__qualname__ = kind.__name__.lower()
+    function.__doc__ = text
+    return function
 
 
-def subtract(a: Any, b: Any) -> Value:
-    """a - b; shapes broadcast."""
-    return _apply(layers.Subtract, (a, b))
+def _of_one(kind: type[Layer], text: str) -> Callable[[Any], Value]:
+    return _named(lambda x: _apply(kind, x), kind, text)
 
 
-def multiply(a: Any, b: Any) -> Value:
-    """a b, entry by entry; shapes broadcast."""
-    return _apply(layers.Multiply, (a, b))
+def _of_two(kind: type[Layer], text: str) -> Callable[[Any, Any], Value]:
+    return _named(lambda a, b: _apply(kind, (a, b)), kind, text)
 
 
-def divide(a: Any, b: Any) -> Value:
-    """a / b; shapes broadcast."""
-    return _apply(layers.Divide, (a, b))
+def _over_axes(kind: type[Layer], text: str) -> Callable[..., Value]:
+    return _named(lambda x, axis=None, keepdims=False: _apply(kind, x, axis, keepdims), kind, text)
 
 
-def maximum(a: Any, b: Any) -> Value:
-    """The larger of both, entry by entry; shapes broadcast."""
-    return _apply(layers.Maximum, (a, b))
+add = _of_two(layers.Add, "a + b; shapes broadcast.")
+subtract = _of_two(layers.Subtract, "a - b; shapes broadcast.")
+multiply = _of_two(layers.Multiply, "a b, entry by entry; shapes broadcast.")
+divide = _of_two(layers.Divide, "a / b; shapes broadcast.")
+maximum = _of_two(layers.Maximum, "The larger of both, entry by entry; shapes broadcast.")
+minimum = _of_two(layers.Minimum, "The smaller of both, entry by entry; shapes broadcast.")
+matmul = _of_two(layers.MatMul, "The matrix product over the last two axes; leading axes broadcast.")
 
+exp = _of_one(layers.Exp, "e^x.")
+log = _of_one(layers.Log, "The natural logarithm.")
+sqrt = _of_one(layers.Sqrt, "The square root.")
+square = _of_one(layers.Square, "x^2.")
+abs = _of_one(layers.Abs, "|x|.")
+negative = _of_one(layers.Negative, "-x.")
+relu = _of_one(layers.ReLU, "max(x, 0).")
+silu = _of_one(layers.SiLU, "x sigmoid(x).")
+softplus = _of_one(layers.Softplus, "log(1 + e^x).")
+hardtanh = _of_one(layers.Hardtanh, "x within [-1, 1], else the nearer bound.")
+sigmoid = _of_one(layers.Sigmoid, "1 / (1 + e^-x).")
+tanh = _of_one(layers.Tanh, "The hyperbolic tangent.")
+flatten = _of_one(layers.Flatten, "Each sample as one row.")
 
-def minimum(a: Any, b: Any) -> Value:
-    """The smaller of both, entry by entry; shapes broadcast."""
-    return _apply(layers.Minimum, (a, b))
-
-
-def matmul(a: Any, b: Any) -> Value:
-    """The matrix product over the last two axes; leading axes broadcast."""
-    return _apply(layers.MatMul, (a, b))
+sum = _over_axes(layers.Sum, "The sum over all axes, or over those given.")
+mean = _over_axes(layers.Mean, "The mean over all axes, or over those given.")
+max = _over_axes(
+    layers.Max, "The largest entry over all axes, or over those given; at a tie the first takes the gradient."
+)
+min = _over_axes(
+    layers.Min, "The smallest entry over all axes, or over those given; at a tie the first takes the gradient."
+)
 
 
 def power(x: Any, exponent: Any) -> Value:
@@ -76,56 +84,6 @@ def power(x: Any, exponent: Any) -> Value:
     if isinstance(exponent, int | float):
         return _apply(layers.Power, x, exponent)
     return _apply(layers.Pow, (x, exponent))
-
-
-def exp(x: Any) -> Value:
-    """e^x."""
-    return _apply(layers.Exp, x)
-
-
-def log(x: Any) -> Value:
-    """The natural logarithm."""
-    return _apply(layers.Log, x)
-
-
-def sqrt(x: Any) -> Value:
-    """The square root."""
-    return _apply(layers.Sqrt, x)
-
-
-def square(x: Any) -> Value:
-    """x^2."""
-    return _apply(layers.Square, x)
-
-
-def abs(x: Any) -> Value:
-    """|x|."""
-    return _apply(layers.Abs, x)
-
-
-def negative(x: Any) -> Value:
-    """-x."""
-    return _apply(layers.Negative, x)
-
-
-def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The sum over all axes, or over those given."""
-    return _apply(layers.Sum, x, axis, keepdims)
-
-
-def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The mean over all axes, or over those given."""
-    return _apply(layers.Mean, x, axis, keepdims)
-
-
-def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The largest entry over all axes, or over those given; at a tie the first takes the gradient."""
-    return _apply(layers.Max, x, axis, keepdims)
-
-
-def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The smallest entry over all axes, or over those given; at a tie the first takes the gradient."""
-    return _apply(layers.Min, x, axis, keepdims)
 
 
 def concat(parts: Any, axis: int) -> Value:
@@ -145,19 +103,9 @@ def reshape(x: Any, shape: int | tuple[int, ...]) -> Value:
     return _apply(layers.Reshape, x, shape)
 
 
-def flatten(x: Any) -> Value:
-    """Each sample as one row."""
-    return _apply(layers.Flatten, x)
-
-
 def transpose(x: Any, axes: tuple[int, ...]) -> Value:
     """All axes, the batch included, in another order."""
     return _apply(layers.Transpose, x, axes)
-
-
-def relu(x: Any) -> Value:
-    """max(x, 0)."""
-    return _apply(layers.ReLU, x)
 
 
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Value:
@@ -175,31 +123,6 @@ def gelu(x: Any, approximate: str = "none") -> Value:
     return _apply(layers.GELU, x, approximate=approximate)
 
 
-def silu(x: Any) -> Value:
-    """x sigmoid(x)."""
-    return _apply(layers.SiLU, x)
-
-
-def softplus(x: Any) -> Value:
-    """log(1 + e^x)."""
-    return _apply(layers.Softplus, x)
-
-
-def hardtanh(x: Any) -> Value:
-    """x within [-1, 1], else the nearer bound."""
-    return _apply(layers.Hardtanh, x)
-
-
-def sigmoid(x: Any) -> Value:
-    """1 / (1 + e^-x)."""
-    return _apply(layers.Sigmoid, x)
-
-
-def tanh(x: Any) -> Value:
-    """The hyperbolic tangent."""
-    return _apply(layers.Tanh, x)
-
-
 def softmax(x: Any, axis: int = -1) -> Value:
     """Positive entries that sum to 1 along an axis."""
     return _apply(layers.Softmax, x, axis=axis)
@@ -208,3 +131,11 @@ def softmax(x: Any, axis: int = -1) -> Value:
 def log_softmax(x: Any, axis: int = -1) -> Value:
     """The logarithm of softmax."""
     return _apply(layers.LogSoftmax, x, axis=axis)
+
+
+_BUILTINS = {"abs", "max", "min", "sum"}
+__all__ = [
+    name
+    for name, item in globals().items()
+    if callable(item) and getattr(item, "__module__", "") == __name__ and name[0] != "_" and name not in _BUILTINS
+]
