@@ -39,28 +39,9 @@ def without_divided_products() -> None:
     everywhere(threads().product, lambda a, b, out=None: a.dot(b) if out is None else a.dot(b, out))
 
 
-def without_divided_passes() -> None:
-    """Elementwise passes are made by one thread."""
-    from mtorch.fast import passes
-
-    everywhere(passes.passes_in_threads, lambda function, count, entries: function(range(count)))
-
-
-def without_blocks() -> None:
-    """Elementwise passes go over whole arrays, in one thread."""
-    from mtorch.fast import passes
-
-    passes.LARGE_BLOCK = sys.maxsize
-
-
 def without_unpacked_products() -> None:
     """Recurrent layers leave it to BLAS how it takes their matrices."""
     threads().takes_unpacked = lambda: False
-
-
-def without_keeping_off() -> None:
-    """Threads and processes wake on any core."""
-    threads().keep_off = lambda task, core: None
 
 
 def without_spinning() -> None:
@@ -78,8 +59,7 @@ def threads() -> ModuleType:
 
 TRICKS: dict[str, Callable[[], None]] = {
     "hold": without_blas_held, "threads": without_threads, "product": without_divided_products,
-    "passes": without_divided_passes, "blocks": without_blocks, "unpacked": without_unpacked_products,
-    "keep_off": without_keeping_off, "spin": without_spinning,
+    "unpacked": without_unpacked_products, "spin": without_spinning,
 }  # fmt: skip
 ENVIRONMENT = {"none": {"MTORCH_FAST": "0"}, "memory": {"GLIBC_TUNABLES": ""}}  # mallopt is left alone where it is set
 

@@ -18,7 +18,6 @@ Array = Any  # numpy.ndarray, cupy.ndarray, or the strict fake's array
 Value = Any  # Array | tuple[Value, ...]
 
 BLOCK = 16384  # elements that several passes can share while they stay in cache
-LARGE_BLOCK = 4 * BLOCK  # for many short passes, where starting them costs as well
 ACCIDENTS = (FloatingPointError, RuntimeWarning)  # what NumPy raises where its warnings are errors
 
 quiet = numpy.errstate(over="ignore", invalid="ignore")  # for functions that answer infinities with a limit or NaN

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import cache
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -90,16 +90,6 @@ def after_fork() -> None:
         blas[1](1)
 
 
-def keep_off(task: int, core: int) -> None:
-    """Lets that thread or process run on every core but one.
-
-    Linux wakes a task on the core of the one that wakes it, and may leave it there, behind that one, for many
-    milliseconds.
-    """
-    with suppress(OSError):  # no other core, or not allowed to
-        os.sched_setaffinity(task, os.sched_getaffinity(0) - {core})
-
-
 def in_threads(function: Callable[[range], Any], count: int, operations: float) -> list[Any]:
     """[function(range) ...] for ranges that divide range(count), in order, each in a thread of its own.
 
@@ -119,8 +109,6 @@ def in_threads(function: Callable[[range], Any], count: int, operations: float) 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
     """a.dot(b) of two matrices; while BLAS is held to one thread, a large one is divided among the threads."""
-    if a.__class__ is not numpy.ndarray:
-        return a.dot(b, out)
     if a.dtype != b.dtype:
         return a.dot(b) if out is None else numpy.matmul(a, b, out=out, casting="same_kind")
     rows, columns = len(a), b.shape[1]
@@ -141,19 +129,17 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
 def _divided(function: Callable[[range], Any], count: int, threads: int) -> list[Any]:
     """[function(range) ...], the first range in this thread. Raises the first error once all have ended."""
     try:
-        workers = [_worker(i, os.getpid()) for i in range(1, threads)]
+        inboxes = [_inbox(i, os.getpid()) for i in range(1, threads)]
     except RuntimeError:  # the system starts no more threads
         return [function(range(count))]
     bounds = [count * i // threads for i in range(threads + 1)]
     own, *others = (range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False))
     done: SimpleQueue = SimpleQueue()
-    core = this_core()
     outcomes: list[Any] = [None] * threads
-    for i, (worker, part) in enumerate(zip(workers, others, strict=True), 1):
-        worker.keep_off(core)
-        worker.inbox.put((copy_context(), function, part, i, done))
+    for i, (inbox, part) in enumerate(zip(inboxes, others, strict=True), 1):
+        inbox.put((copy_context(), function, part, i, done))
     outcomes[0] = _outcome(function, own)
-    for _ in workers:
+    for _ in inboxes:
         i, outcome = done.get()
         outcomes[i] = outcome
     for error, _ in outcomes:
@@ -162,33 +148,19 @@ def _divided(function: Callable[[range], Any], count: int, threads: int) -> list
     return [result for _, result in outcomes]
 
 
-class _Worker:
-    """A thread and the queue that it takes its work from."""
-
-    def __init__(self, number: int):
-        self.inbox: SimpleQueue = SimpleQueue()
-        self.thread = Thread(target=self._serve, name=f"mtorch-{number}", daemon=True)
-        self.thread.start()
-        self.core = -1  # the one it keeps off
-
-    def _serve(self) -> None:
-        while True:
-            _answer(*self.inbox.get())
-
-    def keep_off(self, core: int) -> None:
-        if core != self.core:
-            self.core = core
-            keep_off(self.thread.native_id or 0, core)
-
-
 @cache
-def _worker(number: int, process: int) -> _Worker:
-    """A process that was forked has no threads yet and starts its own."""
-    return _Worker(number)
+def _inbox(number: int, process: int) -> SimpleQueue:
+    """The queue from which thread `number` takes its work. A process that was forked starts threads of its own."""
+    inbox: SimpleQueue = SimpleQueue()
+    Thread(target=_serve, args=(inbox,), name=f"mtorch-{number}", daemon=True).start()
+    return inbox
 
 
-def _answer(context: Context, function: Callable[[range], Any], part: range, i: int, done: SimpleQueue) -> None:
-    done.put((i, context.run(_outcome, function, part)))
+def _serve(inbox: SimpleQueue) -> None:
+    while True:
+        context, function, part, i, done = inbox.get()
+        done.put((i, context.run(_outcome, function, part)))
+        del context, function, done  # while it waits it keeps nothing alive
 
 
 def _outcome(function: Callable[[range], Any], part: range) -> tuple[BaseException | None, Any]:
@@ -197,21 +169,6 @@ def _outcome(function: Callable[[range], Any], part: range) -> tuple[BaseExcepti
         return None, function(part)
     except BaseException as error:
         return error, None
-
-
-@cache
-def _core_of_caller() -> Callable[[], int]:
-    with suppress(ImportError, OSError):  # a browser loads no library
-        import ctypes
-
-        if hasattr(os, "sched_setaffinity"):
-            return getattr(ctypes.PyDLL(None), "sched_getcpu", lambda: -1)
-    return lambda: -1
-
-
-def this_core() -> int:
-    """The core that the caller runs on, where the system tells; else -1."""
-    return _core_of_caller()()
 
 
 @cache

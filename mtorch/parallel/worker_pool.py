@@ -60,7 +60,7 @@ class WorkerPool:
     """
 
     def __init__(self, size: int, answer: Callable[..., Any]):
-        self.parent, self.core = os.getpid(), -1  # the process that forked them; the core that they keep off
+        self.parent = os.getpid()
         self.pids: list[int] = []
         self.channels: list[_Channel] = []
         self.running = False  # between the first message of a request and its last answer
@@ -99,7 +99,6 @@ class WorkerPool:
         The arrays of an answer are valid until the next request. Raises the first error once all have answered. Ends
         all workers and raises WorkerEnded when one does not answer.
         """
-        self._keep_off()
         outcomes, asked = [], []
         self.running = True
         try:
@@ -119,13 +118,6 @@ class WorkerPool:
             if not succeeded:
                 raise result
         return [result for _, result in outcomes]
-
-    def _keep_off(self) -> None:
-        core = threads.this_core()
-        if core != self.core:
-            self.core = core
-            for pid in self.pids:
-                threads.keep_off(pid, core)
 
 
 class _Channel:

@@ -5,13 +5,14 @@ import os
 import threading
 import time
 import warnings
+import weakref
 
 import numpy
 import pytest
 
 import mtorch
 from mtorch import fast, layers
-from mtorch.fast import passes, threads
+from mtorch.fast import threads
 
 
 class Blas:
@@ -154,56 +155,6 @@ def test_a_net_with_a_convolution_holds_blas_in_every_pass(blas):
     assert seen == [3, 3]
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell which cores there are")
-def test_a_worker_keeps_off_the_core_of_its_caller(monkeypatch):
-    worker, allowed = threads._Worker(9), os.sched_getaffinity(0)
-    moves = []
-    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: moves.append((thread, cores)))
-    for core in (3, 3, 2):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3})
-        worker.keep_off(core)
-    monkeypatch.undo()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    worker.keep_off(0)  # the system refuses an empty set of cores
-    monkeypatch.undo()
-    assert moves == [(worker.thread.native_id, {2}), (worker.thread.native_id, {3})]
-    assert threads.this_core() in allowed
-
-
-def test_blocks_divide_the_range_in_order(blas):
-    for count, size in ((1, 10), (7, 7), (1000, 1000), (30, 500_000), (3, 500_000), (300_000, 300_000), (0, 0)):
-        found = []
-        passes.in_blocks(found.append, count, size, 1)
-        assert [i for block in found for i in range(count)[block]] == list(range(count))
-        assert all((b.stop - b.start) * size <= count * passes.LARGE_BLOCK or b.stop == b.start + 1 for b in found)
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-@pytest.mark.parametrize("hold", [False, True])
-def test_entrywise_writes_every_entry_whatever_the_order_of_memory(blas, order, hold):
-    x = numpy.random.default_rng(0).standard_normal((40, 50, 60)).transpose(order)
-    for y in (numpy.empty_like(x), numpy.empty(x.shape), numpy.empty((*x.shape, 2))[..., 0]):
-        with threads.single_threaded_blas() if hold else contextlib.nullcontext():
-            passes.entrywise(1, lambda a, b: numpy.negative(a, out=b), x, y)
-        numpy.testing.assert_array_equal(y, -x)
-
-
-def test_poolings_and_rectifiers_in_parts_are_the_same(blas):
-    rng = numpy.random.default_rng(0)
-    x = rng.standard_normal((16, 12, 31, 40)).astype("float32")
-    last = numpy.ascontiguousarray(x.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2)
-    net = mtorch.Sequential(layers.ReLU(), layers.MaxPool2d(2), layers.BatchNorm2d(12), layers.MaxPool2d((3, 2)))
-    results = []
-    for image in (x, last):
-        for hold in (False, True):
-            with threads.single_threaded_blas() if hold else contextlib.nullcontext():
-                y = net(image)
-                results.append((y, net.backward(numpy.ones_like(y))))
-    for y, dx in results[1:]:
-        numpy.testing.assert_allclose(y, results[0][0], rtol=1e-5, atol=1e-6)
-        numpy.testing.assert_allclose(dx, results[0][1], rtol=1e-3, atol=1e-6)
-
-
 @pytest.mark.skipif(not fast.ENABLED, reason="fast bodies are switched off")
 def test_convolutions_in_parts_are_the_same(blas, monkeypatch):
     from mtorch.fast.numpy import convolution
@@ -226,3 +177,26 @@ def test_convolutions_in_parts_are_the_same(blas, monkeypatch):
         for got, want in zip(*results, strict=True):
             numpy.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
     assert blas.record
+
+
+def test_where_no_thread_starts_there_is_one_part(blas, monkeypatch):
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    blas.now = 9  # more threads than any other test has started
+    assert threads.in_threads(list, 9, 1) == [list(range(9))] and blas.now == 9
+
+
+def test_a_thread_that_waits_keeps_nothing_alive(blas):
+    class Big:
+        pass
+
+    big = Big()
+    there = weakref.ref(big)
+    threads.in_threads(lambda part, big=big: len(part), 3, 1)
+    del big
+    limit = time.monotonic() + 5
+    while there() is not None and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert there() is None

@@ -6,7 +6,6 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
-from mtorch.fast.passes import in_blocks
 from mtorch.layers import pooling as reference
 from mtorch.layers.geometry import as_image, like_input
 from mtorch.layers.pooling import MaxPool
@@ -56,40 +55,28 @@ def _max_of_fours(x):
     n, c, h, w = x.shape
     y = _new((n, c, h // 2, w // 2), x)
     winner = numpy.empty_like(x, "uint8", shape=y.shape)
-    left, right = x[..., 0 : w - 1 : 2], x[..., 1:w:2]
-
-    def make(rows: slice) -> None:
-        pairs = slice(2 * rows.start, 2 * rows.stop)
-        a, b = left[:, :, pairs], right[:, :, pairs]
-        best, second = numpy.maximum(a, b), numpy.greater(b, a)
-        top, bottom = best[:, :, 0::2], best[:, :, 1::2]
-        numpy.maximum(top, bottom, out=y[:, :, rows])
-        lower = numpy.greater(bottom, top)
-        # winner = 2 * lower + second in the row that won
-        won = second[:, :, 0::2] ^ second[:, :, 1::2]
-        won &= lower
-        won ^= second[:, :, 0::2]
-        won, lower = won.view("uint8"), lower.view("uint8")
-        won += lower
-        numpy.add(won, lower, out=winner[:, :, rows])
-
-    in_blocks(make, h // 2, x.size, 4)
+    rows = slice(0, h // 2 * 2)
+    left, right = x[:, :, rows, 0 : w - 1 : 2], x[:, :, rows, 1:w:2]
+    best, second = numpy.maximum(left, right), numpy.greater(right, left)
+    top, bottom = best[:, :, 0::2], best[:, :, 1::2]
+    numpy.maximum(top, bottom, out=y)
+    lower = numpy.greater(bottom, top)
+    # winner = 2 * lower + second in the row that won
+    won = second[:, :, 0::2] ^ second[:, :, 1::2]
+    won &= lower
+    won ^= second[:, :, 0::2]
+    won, lower = won.view("uint8"), lower.view("uint8")
+    won += lower
+    numpy.add(won, lower, out=winner)
     return y, winner
 
 
 def _fill_fours(dx, dy, winner):
     """Each position of the window takes dy where it has won, else 0."""
     out_h, out_w = dy.shape[2:]
-
-    def fill(rows: slice) -> None:
-        g, won = dy[:, :, rows], winner[:, :, rows]
-        for k in range(2):
-            image_rows = slice(2 * rows.start + k, 2 * rows.stop, 2)
-            for m in range(2):
-                target = dx[:, :, image_rows, m : 2 * out_w : 2]
-                numpy.multiply(g, won == 2 * k + m, out=target)
-
-    in_blocks(fill, out_h, dx.size, 2)
+    for k in range(2):
+        for m in range(2):
+            numpy.multiply(dy, winner == 2 * k + m, out=dx[:, :, k : 2 * out_h : 2, m : 2 * out_w : 2])
 
 
 replace(MaxPool, numpy, forward=max_pool, backward=max_pool_grad)
