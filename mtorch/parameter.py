@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import ACCIDENTS, Array, constant, is_array
+from mtorch.arrays import ACCIDENTS, Array, array_module, constant, is_array
 from mtorch.checks import check_flag, check_rate
 from mtorch.errors import ShapeMismatchError
 
@@ -84,7 +84,7 @@ class Parameter:
             rate = constant(numpy if value.__class__ is numpy.ndarray else None, lr, value.dtype)
             if self.direction is not None:
                 with numpy.errstate(over="ignore", invalid="ignore"):
-                    value -= self.direction * rate
+                    value -= array_module(value).multiply(self.direction, rate, grad)
             else:
                 try:  # where NumPy's warnings are errors, it raises them after it has written
                     grad *= rate

@@ -1,4 +1,7 @@
-"""Adam's rule in place: without the large arrays that each line of the reference makes anew."""
+"""Adam's rule in place: without the large arrays that each line of the reference makes anew.
+
+The step uses up the gradient, so its memory serves for what lies between: first the part of m, then that of v, then d.
+"""
 
 import inspect
 import math
@@ -14,18 +17,18 @@ from mtorch.optim.adam import Adam
 
 def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
     """With c = sqrt(1 - beta2^t), d = (m / (sqrt(v) + c eps)) * c / (1 - beta1^t): the divisions join constants."""
-    if not g.ndim:  # numbers, which cannot be renewed in place
+    if not g.ndim or self.betas[0] > 0.99:  # a number is not renewed in place; the square of 1 - beta1 must not vanish
         return reference(self, xp, g, state, t)
-    beta1, beta2, rest1, rest2, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
+    beta1, beta2, rest1, rest, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
     m, v = state.exp_avg, state.exp_avg_sq
-    d = g * rest1
+    g *= rest1
     m *= beta1
-    m += d
-    numpy.multiply(g, rest2, d)
-    d *= g
+    m += g
+    g *= g
+    g *= rest
     v *= beta2
-    v += d
-    numpy.sqrt(v, d)
+    v += g
+    d = numpy.sqrt(v, g)
     d += eps
     numpy.divide(m, d, d)
     d *= factor
@@ -36,7 +39,7 @@ def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -
 def constants(beta1: float, beta2: float, eps: float, t: int, dtype: numpy.dtype) -> list[Array]:
     """As arrays without axes, which NumPy takes faster than numbers."""
     c = math.sqrt(1 - beta2**t)
-    numbers = beta1, beta2, 1 - beta1, 1 - beta2, c * eps, c / (1 - beta1**t)
+    numbers = beta1, beta2, 1 - beta1, (1 - beta2) / (1 - beta1) ** 2, c * eps, c / (1 - beta1**t)
     return [numpy.array(number, dtype) for number in numbers]
 
 
