@@ -25,14 +25,13 @@ from typing import Any
 ENABLED = os.environ.get("MTORCH_FAST", "1") != "0"
 VERBS = ("forward", "backward", "backward_parameters")
 
-
-_disabled: set[int] = set()  # the threads that run the references alone
+_disabled: set[int] = set()  # the threads that run only the references
 _bodies: dict[str, dict[ModuleType, Any]] = {}  # the name of a reference -> array module -> Verbs or function
 
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Within this context the thread runs the references alone."""
+    """Within this context the thread runs only the references."""
     thread = get_ident()
     nested = thread in _disabled
     _disabled.add(thread)
@@ -44,7 +43,7 @@ def disabled() -> Iterator[None]:
 
 
 class Blas:
-    """How a pass holds BLAS to one thread while layers share their work between threads themselves."""
+    """How a pass limits BLAS to one thread while layers divide work among threads. `fast/` sets both functions."""
 
     held: Callable[[], bool] = staticmethod(lambda: True)
     single_threaded: Callable[[], AbstractContextManager] = staticmethod(nullcontext)
@@ -178,9 +177,9 @@ def replace(
 ) -> None:
     """Registers the fast body of a marked function, or the fast verbs of a class, for one array module.
 
-    multithreaded: whether the bodies share their work between threads, so that BLAS had better use one.
+    multithreaded: whether the bodies divide their work among threads, so that BLAS should use one.
 
-    least: how many entries the input has from which on the bodies are faster; below it the references run.
+    least: the number of entries of the input below which the references run, because they are faster.
 
         replace(row_sums, numpy, fast_row_sums)
         replace(ReLU, numpy, forward=relu, backward=relu_grad)

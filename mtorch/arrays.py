@@ -120,16 +120,13 @@ def shape_value(value: Value) -> Any:
     return map_value(lambda array: tuple(getattr(array, "shape", ("?",))), value)
 
 
-def add_values(a: Value, b: Value, spare: bool | None = False) -> Value:
-    """The sum of two gradients of one value; None counts as zero. Neither is written to, unless a is `spare` memory."""
+def add_values(a: Value, b: Value) -> Value:
+    """The sum of two gradients of one value, as new arrays; None counts as zero."""
     if a is None or b is None:
         return b if a is None else a
     if isinstance(a, tuple):
         return tuple(add_values(x, y) for x, y in zip(a, b, strict=True))
-    if not spare or a.dtype != b.dtype:
-        return a + b
-    a += b
-    return a
+    return a + b
 
 
 def flat_rows(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""How a layer calls layers: each call's memory is kept in order, so that one layer may stand in many places."""
+"""How a layer calls layers: a tape keeps the memory of each call, so that one layer may be called several times."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from mtorch.parameter import Buffer, Parameter
 class Tape:
     """The calls that one forward made, each with what it remembered; backward takes them in reverse.
 
-    Because the memory moves from the layer to the tape, a layer that stands twice in a net, a cell unrolled over time
-    and a net called twice all work. When a call raises, buffers get back the values they had when the tape was made.
+    A call's memory is taken from the layer and kept here, so that a network may use one layer twice, or one cell at
+    every step of time. When a call raises, buffers get back the values they had when the tape was made.
     """
 
     __slots__ = ("owner", "calls", "buffers")
@@ -30,7 +30,7 @@ class Tape:
         return self.run((layer,), x)
 
     def run(self, layers: Sequence[Layer], x: Value) -> Value:
-        """One layer after the other, each on what the last returned."""
+        """Calls the layers one after the other, each on what the one before it returned."""
         owner, calls = self.owner, self.calls
         if owner.multithreaded and not Blas.held():
             with Blas.single_threaded():
@@ -65,11 +65,11 @@ class Tape:
             buffer.value = value
 
     def pull(self, output_grad: Value) -> Value:
-        """The last call's backward."""
+        """Runs the backward of the last call."""
         return self.rewind(output_grad, len(self.calls) - 1)
 
     def rewind(self, output_grad: Value, stop: int = 0) -> Value:
-        """The backward of one call after the other, from the last down to number `stop`."""
+        """Runs the backward of one call after the other, from the last down to number `stop`."""
         calls, composites = self.calls, self.owner.composites
         if self.owner.multithreaded and not Blas.held():
             with Blas.single_threaded():
@@ -96,7 +96,7 @@ class Tape:
         return output_grad if output_grad.__class__ is self.owner.xp.ndarray else guards.as_grad(output_grad)
 
     def pull_parameters(self, output_grad: Value) -> None:
-        """The last call's backward_parameters."""
+        """Runs the backward_parameters of the last call."""
         if self.owner.multithreaded and not Blas.held():
             with Blas.single_threaded():
                 return self.pull_parameters(output_grad)
@@ -125,7 +125,7 @@ class Tape:
 
 
 class _Memories:
-    """What a layer that holds layers as plain attributes remembered, and what these remembered."""
+    """The memories of a layer whose attributes are layers: its own, and those of the layers below it."""
 
     __slots__ = ("kept",)
 
@@ -155,28 +155,29 @@ class Container(Layer):
 
     def __init__(self, layers: tuple[Layer, ...]):
         self.with_parameters = trained = tuple(layer for layer in layers if layer.parameters())
-        lead = (trained or layers)[0]
+        first = (trained or layers)[0]
         for layer in trained:
-            if layer.xp is not lead.xp or layer.dtype != lead.dtype:
+            if layer.xp is not first.xp or layer.dtype != first.dtype:
                 raise ValueError(
                     f"{type(self).__name__} needs layers of one array module and dtype, got "
-                    f"{lead!r} ({lead.xp.__name__}, {lead.dtype}) and {layer!r} ({layer.xp.__name__}, {layer.dtype})"
+                    f"{first!r} ({first.xp.__name__}, {first.dtype}) and {layer!r} ({layer.xp.__name__}, {layer.dtype})"
                 )
-        super().__init__(xp=lead.xp, dtype=lead.dtype)
+        super().__init__(xp=first.xp, dtype=first.dtype)
         below = [(layer, each) for layer in layers for _, each in layer.walk()]
         self.multithreaded = any(
             accelerate.multithreaded(each) or getattr(each, "multithreaded", False) for _, each in below
         )
         checked = set(map(id, trained))
         for layer, each in below:
-            if id(layer) not in checked and (each.xp is not lead.xp or each.dtype != lead.dtype):
-                each._adopt(lead.xp, lead.dtype)
+            if id(layer) not in checked and (each.xp is not first.xp or each.dtype != first.dtype):
+                each._adopt(first.xp, first.dtype)
         self.buffers_below = tuple({id(b): b for _, each in below for _, b in each.own(Buffer)}.values())
+        # Layers that call layers without a tape: the tape keeps what those below them remembered, too.
         self.composites = frozenset(x for x in layers if not x.has_tape and next(iter(x.children()), None))
 
     @classmethod
     def cores(cls, layers: Iterable[Layer]) -> tuple[Layer, ...]:
-        """The layers to hold: a `Module` is replaced by its net, what is no layer is a TypeError."""
+        """The layers, with its network in place of each `Module`; TypeError for anything that is not a layer."""
         found = tuple(layers)
         for layer in found:
             if not isinstance(layer, Layer):
@@ -191,6 +192,6 @@ class Container(Layer):
             parameter.step(lr)
 
     def place(self, layer: Layer, position: int) -> str:
-        """Where the layer of that call stands, for the notes of errors."""
+        """The name of the layer of that call, for the notes of errors."""
         name = next((name for name, child in self.children() if child is layer), str(position))
         return f"{name} of {type(self).__name__}"

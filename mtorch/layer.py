@@ -7,11 +7,11 @@ data, a tuple is structure.
 | verb | contract |
 |---|---|
 | `layer(x)` | the call for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), raises TypeError if `x` is not numeric; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
-| `forward(x)` | the computation; containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. If it raises, nothing is remembered anywhere below and buffers are unchanged. |
-| `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds each parameter's exact gradient and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered once. Never writes into `output_grad`. |
+| `forward(x)` | the computation; containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. When a call raises, nothing is remembered anywhere below and buffers are unchanged. |
+| `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds each parameter's exact gradient and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered by one backward. Never writes into `output_grad`. |
 | `backward_parameters(output_grad)` | as backward, but the input gradient is not wanted: returns `None`. |
-| `step(lr)` | every trainable parameter moves by `-lr * direction`, where the direction is what an optimizer put there, else the gradient; then gradients count as zero. |
-| `zero_grad()` | discards gradients without moving. |
+| `step(lr)` | adds `-lr * direction` to every trainable parameter, where the direction is the one that an optimizer set, else the gradient; then gradients count as zero. |
+| `zero_grad()` | discards gradients; the parameters stay as they are. |
 | `train()` / `eval()` | set the mode of the whole subtree; forward may read `self.training`. |
 | `predict(x)` | an eval-mode call that remembers nothing and changes nothing: modes and a pending backward stay as they were, and several threads may predict with one net. |
 | `to(xp=None, dtype=None)` | a converted copy. Layers can be deep-copied and pickled. |
@@ -19,11 +19,11 @@ data, a tuple is structure.
 | `state_dict()` / `load_state_dict(d)` | dotted names to host copies of parameters and buffers, a shared one under every path; loading is strict and changes nothing when it fails. |
 
 **To write a layer**, write `forward` and `backward`. In forward call `self.remember(a, b)` with what backward needs.
-Begin backward with `g = self.cast_grad(output_grad)`, which checks the gradient, and get back what was remembered, once,
-with `a, b = self.recall()`. Hold parameters as attributes (`self.weight = Parameter(...)`) and add to their gradients
-with `self.weight.accumulate(...)`. Layers may be attributes too: call them in forward, and their `backward` in reverse
-order in backward. Arrays that forward or backward return belong to the caller; values are remembered by reference, so
-nobody writes into one between a forward and its backward.
+Begin backward with `g = self.cast_grad(output_grad)`, which checks the gradient, and get back what was remembered,
+once, with `a, b = self.recall()`. Hold parameters as attributes (`self.weight = Parameter(...)`) and add to their
+gradients with `self.weight.accumulate(...)`. Layers may be attributes too: call them in forward, and their `backward`
+in reverse order in backward. Arrays that forward or backward return belong to the caller; values are remembered by
+reference, so nobody may write into one between a forward and its backward.
 
 **Axis legend**: N batch, T time, D features in, H hidden, C channels, K classes, V vocabulary; `...` any leading axes.
 """  # noqa: E501
@@ -50,8 +50,8 @@ class Layer(Tree):
     """
 
     takes: Any = "floats"  # "ids": integers; "any": integers and masks keep their kind; a tuple of these for a tuple
-    array_only = False  # True for layers that take one array; a tuple is then refused for them
-    moves_data = False  # True for layers that only rearrange entries, so that the next layer says what is taken
+    array_only = False  # True for layers that take one array: a tuple is a ShapeMismatchError
+    moves_data = False  # True for layers that only rearrange entries: the layer after them decides how x is cast
     has_tape = False  # True for containers, whose tape restores buffers after an error
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
 
@@ -84,7 +84,7 @@ class Layer(Tree):
 
     def step(self, lr: float) -> None:
         for item in vars(self).values():
-            if item.__class__ is Parameter or isinstance(item, Layer):
+            if isinstance(item, Parameter | Layer):
                 item.step(lr)
 
     def zero_grad(self) -> None:
@@ -120,7 +120,7 @@ class Layer(Tree):
                 raise AttributeError(text, obj=self) from None
             raise
 
-    # ------------------------------------------------------------------ memory: one slot, spent on use
+    # ------------------------------------------------------------------ memory: one slot, which `recall` empties
 
     def remember(self, value: Any = (), *more: Any) -> None:
         """Keeps what backward will need, by reference; replaces what was there. Within predict it keeps nothing."""
@@ -182,7 +182,7 @@ class Layer(Tree):
     # ------------------------------------------------------------------ construction
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
-        """What is known of the output's sizes by axis, given what is known of the input's; `{}` when nothing is.
+        """The known sizes of the output by axis, given those of the input; `{}` when none is known.
 
         `Sequential` calls it at construction, so that layers that do not fit are found before any data comes.
         """
@@ -198,7 +198,7 @@ class Layer(Tree):
         return self
 
     def details(self) -> str:
-        """What stands between the brackets of the repr."""
+        """The text between the brackets of the repr."""
         return ""
 
     def __repr__(self) -> str:
@@ -210,4 +210,4 @@ class Layer(Tree):
 
         An input is a shape, a tuple of shapes, or a function of (xp, rng) that returns the value itself.
         """
-        raise NotImplementedError(f"{cls.__name__} needs examples() for its proofs")
+        raise NotImplementedError(f"{cls.__name__} needs examples() for its tests")

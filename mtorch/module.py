@@ -1,4 +1,4 @@
-"""A model: the thin shell around one net that a training script drives."""
+"""A model: a thin shell around one network, which a training script calls."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -15,7 +15,7 @@ from mtorch.layer import Layer
 
 
 class Module(Layer):
-    """Holds one net and hands every verb on to it, under the net's own parameter names. Write it in one of two ways.
+    """A shell around one network: it passes calls on and keeps the parameter names. Write it in one of two ways.
 
     With a net:
 
@@ -35,10 +35,10 @@ class Module(Layer):
 
     This forward is traced when the module is first used: it runs once, with an `Input` for each of its arguments (those
     with a default keep it), and the expression that it returns becomes a `Graph`. It is traced again when the module is
-    used after another layer was assigned, and by `retrace()`. So it is made of layers, operators and `mtorch`
-    functions, and Python's `if` and `for` in it are decided then: they cannot see data, and not `self.training` either
-    (Dropout and BatchNorm do, by themselves). Parameters are called `fc1.weight`; a module of several arguments is
-    called with a tuple, or with as many values.
+    used after another layer was assigned, and by `retrace()`. So it may use only layers, operators and `mtorch`
+    functions. Python's `if` and `for` run while it is traced: they cannot depend on data, nor on `self.training`
+    (Dropout and BatchNorm read that by themselves). Parameters are called `fc1.weight`; a module of several arguments
+    is called with a tuple, or with as many values.
 
     `backward` returns None: nobody reads the gradient of the first input, so it is not computed
     (`input_grad=True` asks for it, and then `backward` returns it).
@@ -77,7 +77,7 @@ class Module(Layer):
         return self._graph
 
     def retrace(self) -> Graph:
-        """Traces `forward` anew. When that fails, the module goes on with the graph it had."""
+        """Traces `forward` anew. When that fails, the module keeps the graph it had."""
         before, self._tracing = self._tracing, True
         try:
             graph = traced(self)
@@ -92,7 +92,7 @@ class Module(Layer):
         return self._graph
 
     def _attributes(self) -> list[Any]:
-        """What may hold layers."""
+        """The attributes that are, or may contain, layers and parameters."""
         return [item for name, item in vars(self).items() if name not in PRIVATE and isinstance(item, HOLDERS)]
 
     def _changed(self) -> bool:
@@ -176,7 +176,7 @@ class Module(Layer):
         vars(self).update(state)
 
     def _adopt(self, xp: ModuleType, dtype: numpy.dtype) -> None:
-        """Its net moves, and with it all that this module has."""
+        """Does nothing: the network is converted, and this module has no array of its own."""
 
     @classmethod
     def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

@@ -1,4 +1,4 @@
-"""Parameters, which training moves, and buffers, which layers keep and training does not."""
+"""Parameters, which training updates, and buffers, which belong to a layer and are not trained."""
 
 from collections.abc import Callable
 from math import inf
@@ -12,12 +12,12 @@ from mtorch.errors import ShapeMismatchError
 
 
 class Parameter:
-    """An array that training moves, and the gradient it has collected since the last step. It holds a copy of `value`.
+    """An array that training updates, and the gradient collected since the last step. The constructor copies `value`.
 
-    `grad` has the shape and dtype of `value`; it reads as zeros when nothing was contributed. The first contribution
-    after a step is written, later ones are added, so that accumulation costs no pass for zeroing. `direction` is what
-    an optimizer wants followed instead of the gradient, for one step. With `trainable = False` the value stays. Layers
-    that train one array together share the Parameter.
+    `grad` has the shape and dtype of `value` and reads as zeros while `has_grad` is False. The first contribution after
+    a step overwrites the array and later ones are added to it, so that no pass sets it to zero. An optimizer sets
+    `direction`, which the next step follows instead of the gradient. With `trainable = False` no step changes `value`.
+    Layers that share a weight share its Parameter.
     """
 
     __slots__ = ("value", "trainable", "has_grad", "direction", "_grad")
@@ -73,9 +73,9 @@ class Parameter:
             self.has_grad = True
 
     def step(self, lr: float) -> None:
-        """value -= lr * (direction, or else grad); the gradient then counts as zero. ValueError for a bad rate.
+        """value -= lr * (direction, or else grad); then the gradient counts as zero. ValueError for a bad rate.
 
-        What is too large becomes inf or NaN, and no error, which would leave a net half moved.
+        An overflow gives inf or NaN and raises nothing: an error would leave a network half updated.
         """
         if lr.__class__ is not float or not 0 <= lr < inf:
             check_rate(self, lr)
@@ -97,11 +97,11 @@ class Parameter:
         self.has_grad, self.direction = False, None
 
     def zero_grad(self) -> None:
-        """Discards the gradient without moving."""
+        """Discards the gradient; the value stays as it is."""
         self.has_grad, self.direction = False, None
 
     def forget(self) -> None:
-        """Drops the gradient and its memory, for a value that comes to another dtype or device."""
+        """Drops the gradient and its array, when the value gets another dtype or device."""
         self.has_grad, self.direction, self._grad = False, None, None
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
@@ -115,7 +115,7 @@ class Parameter:
 class Buffer:
     """An array that belongs to a layer's state but is not trained (running statistics, a fixed table).
 
-    Forward replaces `value`, never writes into it, so that a pass that fails can put the old one back.
+    Forward replaces `value` and never writes into it, so that the old value can be restored when a pass fails.
     """
 
     __slots__ = ("value", "persistent")

@@ -13,8 +13,10 @@ class Sequential(Container):
 
     Shapes: what the first layer takes -> what the last returns.
 
-    Backward is the chain rule read from right to left: each layer turns the gradient of its output into the gradient
-    of its input, dx = f_1'(f_2'(... f_n'(output_grad))). Neighbours that cannot fit are refused at construction.
+    Backward is the chain rule: with the Jacobian J_i of layer i, dx = J_1^T J_2^T ... J_n^T output_grad, computed from
+    right to left. Each layer turns the gradient of its output into the gradient of its input, and forms no Jacobian.
+
+    Errors: ShapeMismatchError at construction where neighbours do not fit.
     """
 
     def __init__(self, *layers: Layer | Iterable[Layer]):

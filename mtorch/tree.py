@@ -115,7 +115,7 @@ class Tree:
         return twin
 
     def _adopt(self, xp: ModuleType, dtype: numpy.dtype) -> None:
-        """Moves this layer, without those below it, to another array module and dtype."""
+        """Converts this layer, without those below it, to another array module and dtype."""
         self.xp, self.dtype = xp, dtype
         for _, item in self.own(Parameter | Buffer):
             host = arrays.as_numpy(item.value)

@@ -3,7 +3,7 @@
     python tools/make_catalogue.py            # rewrites both
     python tools/make_catalogue.py --check    # exit code 1 where they are out of date
 
-A feature is a row of names: of classes (its files are where they are defined, its proof is the conformance suite over
+A feature is a row of names: of classes (its files are where they are defined, its tests are the conformance suite over
 their examples) and of tests. A name that does not exist is an error, so the table cannot promise what is not there.
 """
 
@@ -100,14 +100,14 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         "Datasets, IDX, loader": ("", "mtorch/data", "test_data_dataset.py test_data_idx.py test_data_loader.py"),
         "MNIST, built-in digits, sines": ("", "mtorch/data", "test_data_mnist.py test_data_digits.py test_data_sequences.py"),
     },
-    "Proofs": {
+    "Tests": {
         "Gradient checker, and wrong layers it must reject": ("", "mtorch/testing/gradients.py", "test_checker.py"),
         "Strict fake of CuPy": ("", "mtorch/testing/strict.py", "test_strict.py test_strict_training.py"),
-        "A new layer gets its proofs from one file": ("", "tests/conformance/harness.py", "test_meta.py"),
-        "Every fault of the ancestors": ("", "tests/unit/test_ancestors.py", "test_ancestors.py"),
+        "A new layer gets its tests from one file": ("", "tests/conformance/harness.py", "test_meta.py"),
+        "Regressions of the originals": ("", "tests/unit/test_regressions.py", "test_regressions.py"),
         "Node tests of ONNX": ("", "tests/against/test_onnx_nodes.py", "test_onnx_nodes.py"),
         "PyTorch's own tables of samples": ("", "tests/against/test_torch_tables.py", "test_torch_tables.py"),
-        "Numbers of the ancestors": ("", "apps", "test_app_mnist.py test_app_sine.py test_models.py"),
+        "Numbers of the originals": ("", "apps", "test_app_mnist.py test_app_sine.py test_models.py"),
     },
 }  # fmt: skip
 
@@ -152,11 +152,11 @@ def catalogue() -> str:
     lines = [
         "# Catalogue", "",
         "Written by `python tools/make_catalogue.py` from the classes and their `examples()`; do not edit by hand.", "",
-        "`python -m pytest -k Name` runs the shared proofs of one class over all its examples: gradients against finite differences",
+        "`python -m pytest -k Name` runs the shared tests of one class over all its examples: gradients against finite differences",
         "in float64 and longdouble, dtypes, structure, ownership, accumulation, state, copies, the strict array module.", "",
     ]  # fmt: skip
     for title, rows in FEATURES.items():
-        lines += [f"## {title}", "", "| feature | where | proof |", "|---|---|---|"]
+        lines += [f"## {title}", "", "| feature | where | tests |", "|---|---|---|"]
         for feature, (names, files, tests) in rows.items():
             classes = [CLASSES[name] for name in names.split()]
             where = dict.fromkeys([*(file_of(cls) for cls in classes), *files.split()])

@@ -49,7 +49,7 @@ TESTS = [
     ("unroll bidirectional rnn gru lstm recurr cells sequences", "recurrent"),
     ("container sequential residual fork", "protocol graph checker module fast ownership"),
     ("optim/schedules", "schedules"),
-    ("optim update", "optim strict_training schedules ancestors checkpoint"),
+    ("optim update", "optim strict_training schedules regressions checkpoint"),
     ("losses labels", "losses protocol strict_training"),
     ("conv pool windows geometry", "conv threads ownership"),
     ("norm", "norm rows"),
@@ -581,7 +581,7 @@ def described(mutant: Mutant) -> str:
 
 
 def report(results: list[tuple[Mutant, Key, str]], file: Path, say=print) -> float:
-    """Writes the survivors to the file, prints the score; returns the share of the mutants that were killed."""
+    """Writes the surviving mutants to the file, prints the score; returns the share of the mutants that were killed."""
     alive = [(mutant, key[2]) for mutant, key, failure in results if not failure]
     lines = []
     for label, name_of in (("kind", lambda m: m.kind), ("folder", lambda m: family_of(m.path))):
@@ -608,7 +608,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="show them, run nothing")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--record", type=Path, help="a file for the results; a run that was ended goes on from it")
-    parser.add_argument("--report", type=Path, default=REPORT, help="a file for the survivors (.cache/mutants.txt)")
+    parser.add_argument(
+        "--report", type=Path, default=REPORT, help="a file for the surviving mutants (.cache/mutants.txt)"
+    )
     options = parser.parse_args()
     mutants = all_mutants(options.only, options.fast)
     if not options.all and options.count < len(mutants):

@@ -55,9 +55,9 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
 
 def on_cache_line(x: np.ndarray) -> np.ndarray:
     """A copy whose memory begins on a cache line, as PyTorch's own does: luck with addresses is 10 % of a small net."""
-    room = np.empty(x.nbytes + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    copy = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    memory = np.empty(x.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
     copy[...] = x
     return copy
 

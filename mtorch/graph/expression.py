@@ -160,7 +160,7 @@ def table_of(
     taken: dict[str, int] = {}
     reserved = set(names.values())
 
-    def call(expression: Expression, wish: str, named: bool = False) -> None:
+    def give_name(expression: Expression, wish: str, named: bool = False) -> None:
         name, number = wish, taken.get(wish, 0)
         while name in taken or (name in reserved and not named):
             number += 1
@@ -172,21 +172,21 @@ def table_of(
         if given.name is not None:
             if given.name in taken:
                 raise ValueError(f"Graph.of met two inputs named {given.name!r}")
-            call(given, given.name, named=True)
+            give_name(given, given.name, named=True)
     for given in inputs:
         if given.name is None:
-            call(given, "x")
-    lead = next((each.layer for each in written if each.layer is not None and not each.by_operator), None)
+            give_name(given, "x")
+    first = next((each.layer for each in written if each.layer is not None and not each.by_operator), None)
     nodes: dict[str, Any] = {}
     for each in written:
         if not isinstance(each, Input):
             named = names.get(id(each.layer))
-            call(each, named or type(each.layer).__name__.lower(), named is not None)
+            give_name(each, named or type(each.layer).__name__.lower(), named is not None)
             layer: Any = each.layer
             if each.by_operator:  # each graph gets its own, of the array module and dtype of the user's first layer
                 layer = copy.copy(layer)
-                if lead is not None:
-                    layer._adopt(lead.xp, lead.dtype)
+                if first is not None:
+                    layer._adopt(first.xp, first.dtype)
             operand = mapped(lambda leaf: called[id(leaf)] if isinstance(leaf, Expression) else leaf, each.operand)
             nodes[called[id(each)]] = (layer, operand)
     return tuple(called[id(each)] for each in inputs), nodes, mapped(lambda leaf: called[id(leaf)], result)

@@ -1,4 +1,4 @@
-"""A network of layers without loops."""
+"""A network whose layers form a directed acyclic graph."""
 
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -13,16 +13,17 @@ from mtorch.graph.expression import Expression, Input, table_of
 from mtorch.graph.inputs import Readers
 from mtorch.graph.schedule import NOT_WANTED, PARAMETERS, Schedule, Step
 from mtorch.graph.table import Constant, NodeTable, Template, leaves
-from mtorch.layer import Layer, home_of
+from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
 from mtorch.layers.get_item import completed
 from mtorch.parameter import Buffer, Parameter
+from mtorch.tree import home_of
 
 Named = dict[str, Layer | Parameter | Buffer]
 
 
 class Graph(Container):
-    """Layers that feed each other: every node is a layer on values that stand above it.
+    """A directed acyclic graph of layers: every node applies a layer to values defined above it.
 
         Graph("x", {"h": (Linear(3, 3), "x"), "y": (Add(), ("h", "x"))}, "y")
 
@@ -34,9 +35,9 @@ class Graph(Container):
 
     `Graph.of(expression)` builds one from a formula.
 
-    Backward: a value that several nodes read moves the outputs through all of them, so its gradient is the sum of
-    theirs. Nodes answer in reverse reading order: then every sum is complete before it is used. What leads to no
-    parameter and no wanted input is left out.
+    Backward: a value that several nodes read acts on the outputs through all of them, so its gradient is the sum of the
+    gradients that they return. Backward runs over the nodes in reverse order, so every sum is complete before its use.
+    Nodes that lead to no parameter and no wanted input are skipped.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Graph(Container):
         layers = {id(layer): layer for layer in table.layers}
         layers.update((id(item), item) for item in self.named.values() if isinstance(item, Layer))
         self._check_homes(tuple(layers.values()), xp, dtype)
+        super().__init__(tuple(layers.values()))
         self.moves_data = all(layer.moves_data for layer in table.layers)
         self.parts = len(table.output) if isinstance(table.output, tuple) else None
         self._name()
@@ -96,24 +98,23 @@ class Graph(Container):
     def _check_homes(self, layers: tuple[Layer, ...], xp: ModuleType | None, dtype: Any) -> None:
         """One array module and dtype for all: those of the parameters, else those asked for, else the first layer's."""
         trained = next((layer for layer in layers if layer.parameters()), None)
-        moved: list[tuple[str, Any, Any]] = [] if trained is None else [(repr(trained), trained.xp, trained.dtype)]
+        homes: list[tuple[str, Any, Any]] = [] if trained is None else [(repr(trained), trained.xp, trained.dtype)]
         for item in self._table.sources.values():
             if isinstance(item, Parameter):
-                moved.append((repr(item), arrays.array_module(item.value), item.value.dtype))
-        _, home, found = moved[0] if moved else ("", xp or layers[0].xp, dtype or layers[0].dtype)
+                homes.append((repr(item), arrays.array_module(item.value), item.value.dtype))
+        _, home, found = homes[0] if homes else ("", xp or layers[0].xp, dtype or layers[0].dtype)
         home, found = home_of(self.title, home, found)
         asked = [(f"{self.title}(xp=, dtype=)", *home_of(self.title, xp or home, dtype or found))]
-        for who, where, kind in moved + asked:
+        for who, where, kind in homes + asked:
             if where is not home or kind != found:
                 raise ValueError(
                     f"{self.title} needs one array module and dtype, got "
-                    f"{moved[0][0]} ({home.__name__}, {found}) and {who} ({where.__name__}, {kind})"
+                    f"{homes[0][0]} ({home.__name__}, {found}) and {who} ({where.__name__}, {kind})"
                 )
         for layer in layers if trained is None else ():
             for _, each in layer.walk():
                 if each.xp is not home or each.dtype != found:
                     each._adopt(home, found)
-        super().__init__(layers)
 
     def _name(self) -> None:
         """The names of everything below, and the parameters and constants in the order of their slots."""
@@ -142,22 +143,22 @@ class Graph(Container):
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         table = self._table
-        flows = [known] if len(self.inputs) == 1 else [{} for _ in self.inputs]
+        known_sizes = [known] if len(self.inputs) == 1 else [{} for _ in self.inputs]
         for shape in (source.value.shape for source in self._sources):
-            flows.append({axis - len(shape): n for axis, n in enumerate(shape)})
+            known_sizes.append({axis - len(shape): n for axis, n in enumerate(shape)})
         for name, layer, operand in zip(table.names, table.layers, table.operands, strict=True):
             slots = operand if operand.__class__ is tuple else ()
             try:
                 if operand.__class__ is int:
-                    flows.append(layer.infer_shape(flows[operand]))
+                    known_sizes.append(layer.infer_shape(known_sizes[operand]))
                 elif isinstance(layer, Operator) and [slot.__class__ for slot in slots] == [int, int]:
-                    flows.append(layer.broadcast_shapes(flows[slots[0]], flows[slots[1]]))
+                    known_sizes.append(layer.broadcast_shapes(known_sizes[slots[0]], known_sizes[slots[1]]))
                 else:
-                    flows.append(layer.infer_shape({}))
+                    known_sizes.append(layer.infer_shape({}))
             except ValueError as error:
                 error.add_note(f"in node {name!r} of {self.title}")
                 raise
-        return flows[table.output] if table.output.__class__ is int else {}
+        return known_sizes[table.output] if table.output.__class__ is int else {}
 
     def place(self, layer: Layer, position: int) -> str:
         return f"node {self._table.names[position]!r} of {self.title}"
@@ -222,18 +223,18 @@ class Graph(Container):
     def _rewind(self, tape: Tape, output_grad: Value, steps: list[Step]) -> list[Value]:
         """Runs the backward of all nodes in reverse order."""
         calls, sums = tape.calls, _Sums(self._schedule.size)
-        sums.spread(self._schedule.output, output_grad)
+        sums.add_parts(self._schedule.output, output_grad)
         grads = sums.grads
         outlines: dict[int, Any] = {}  # slot -> outline of its tuple, where the gradient so far may have gaps
-        for slot, target, start, stop, selects in steps:
+        for slot, target, start, stop, is_get_item in steps:
             grad, grads[slot] = grads[slot], None
             if grad is None or target == NOT_WANTED:
                 del calls[start:]
-            elif selects:
+            elif is_get_item:
                 outlines.pop(slot, None)
-                select: Any
-                select, outlines[target] = calls.pop()
-                sums.add(target, select.placed(grad, len(outlines[target])))
+                get_item: Any
+                get_item, outlines[target] = calls.pop()
+                sums.add(target, get_item.placed(grad, len(outlines[target])))
             else:
                 if outlines and slot in outlines:
                     grad = completed(self.xp, grad, outlines.pop(slot))
@@ -244,7 +245,7 @@ class Graph(Container):
                 elif target.__class__ is int and grads[target] is None:
                     grads[target] = grad
                 else:
-                    sums.spread(target, grad)
+                    sums.add_parts(target, grad)
         for slot, outline in outlines.items():  # inputs that are tuples
             grads[slot] = completed(self.xp, grads[slot], outline)
         for slot, source in enumerate(self._sources, start=len(self.inputs)):
@@ -299,10 +300,10 @@ class _Sums:
             if grad is not None and before.__class__ is not tuple:
                 self.owned.add(slot)
 
-    def spread(self, template: Template, grad: Value) -> None:
+    def add_parts(self, template: Template, grad: Value) -> None:
         """Adds the parts of a gradient to the slots of a template."""
         if template.__class__ is int:
             self.add(template, grad)
         elif template is not None and grad is not None:
             for part, inner in zip(template, grad, strict=True):
-                self.spread(part, inner)
+                self.add_parts(part, inner)

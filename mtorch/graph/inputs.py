@@ -1,4 +1,4 @@
-"""What a Graph takes: an input is cast to the kind that the first layer takes which computes with it."""
+"""How a Graph casts its inputs: each to the kind that the first layer takes that computes with it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Reader = tuple[Layer, tuple, bool]  # a layer, where in its operand it reads a v
 class Readers:
     """For each input, and each part of an input that is a tuple, the first layer that computes with it.
 
-    Layers that only move data pass the question on to those behind them.
+    For layers that only move data, the layers behind them decide.
     """
 
     def __init__(self, table: NodeTable):
@@ -62,8 +62,8 @@ class Readers:
 
 
 def _cast_for(graph: Layer, reader: Reader, value: Any) -> Value:
-    layer, place, alone = reader
-    if alone:
+    layer, place, complete = reader
+    if complete:
         return layer.cast_input(value)
     takes = layer.takes
     for position in place:

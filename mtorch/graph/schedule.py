@@ -14,8 +14,8 @@ Step = tuple[int, Template, int, int, bool]
 class Schedule:
     """What a Graph does forward and backward, as lists of integers and layers.
 
-    A chain is a stretch of nodes in which each reads only the one before it and is all that reads it. A GetItem stands
-    alone, because its gradient is only a part of what it read.
+    A chain is a stretch of nodes in which each reads only the one before it, and no other node reads that one. A
+    GetItem is a chain of its own, because its gradient is only a part of what it read.
 
     trained: the ids of the layers that have parameters.
     are_parameters: for each source of the table, whether it is a parameter.
@@ -60,10 +60,10 @@ class Schedule:
         return [tuple(slots) for slots in found]
 
     def _backward(self, trained: set[int], wanted: list[bool]) -> list[Step]:
-        """For each chain, the last one first: its slot, where its input gradient target, its first node, the node at
-        which full backward calls end, and whether it is a GetItem.
+        """For each chain, the last one first: its slot, the template of slots that its input gradient is added to, its
+        first node, the node at which full backward calls end, and whether it is a GetItem.
 
-        wanted: whether anybody wants the gradient of each slot up to the first chain.
+        wanted: for each slot before the first chain, whether its gradient is wanted.
         """
         layers, steps = self.table.layers, []
         for (start, end), operand in zip(self.spans, self.operands, strict=True):
@@ -75,7 +75,7 @@ class Schedule:
                 found = [node for node in range(start, end) if id(layers[node]) in trained]
                 if found:
                     target, stop = PARAMETERS, found[0] + 1
-            selects = layers[start].__class__ is GetItem and operand.__class__ is int
-            steps.append((len(wanted), target, start, stop, selects))
+            is_get_item = layers[start].__class__ is GetItem and operand.__class__ is int
+            steps.append((len(wanted), target, start, stop, is_get_item))
             wanted.append(target != NOT_WANTED)
         return steps[::-1]

@@ -94,7 +94,7 @@ class NodeTable:
             raise ValueError("Graph needs at least one node")
         for name in leaves(outputs):
             if name not in above:
-                raise ValueError(f"Graph has the output {name!r}, which is no input and no node")
+                raise ValueError(f"Graph has the output {name!r}, which is neither an input nor a node")
         slots = {name: slot for slot, name in enumerate([*inputs, *self.sources, *self.names])}
         self.first = len(slots) - len(self.layers)  # the slot of the first node
         self.operands = [mapped(slots.__getitem__, operand) for operand in operands]

@@ -13,25 +13,29 @@ from mtorch.checks import check_flag, check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.guards import NO_ARRAY
-from mtorch.layer import home_of
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter
+from mtorch.tree import home_of
 
 
 class MultiHeadAttention(Container):
-    """y = concat_h(P_h v_h) W_o^T + b_o with P_h = softmax(q_h k_h^T / sqrt(d) + mask), d = E / num_heads.
+    """y = concat_h(P_h v_h) W_o^T + b_o with P_h = softmax(q_h k_h^T / sqrt(d) + mask), d = E / num_heads,
+    q = query W_q^T + b_q,  k = key W_k^T + b_k,  v = value W_v^T + b_v, each split into heads along its last axis.
 
     Takes (query, key, value), or (query, key, value, mask), or x (T, N, E), which is all three; query (L, N, E), key
-    and value (S, N, E). Returns y (L, N, E). The rows of in_proj_weight (3E, E) make q, k and v, in this order.
+    and value (S, N, E). Returns y (L, N, E). in_proj_weight (3E, E) is W_q, W_k and W_v, one below the other.
 
     mask: booleans, True where a query may not see a key, or numbers added to the scores; (L, S) for all,
         (N, L, S) or (N, 1, S) for each sample, (N * num_heads, L, S) for each head as in torch. It has no gradient.
-    causal: a query sees keys up to its own place only. One that may see nothing has P = 0, so that its y is b_o.
-    dropout: the share of the entries of P that are zeroed in training, before they meet v.
+    causal: a query sees keys up to its own position only. A query that sees no key has P = 0, so that its y is b_o.
+    dropout: the share of the entries of P that are zeroed in training, before the product with v.
 
-    Backward: y is linear in P and v, so dP = dc v^T and dv = P^T dc for dc, the gradient of the heads' results; the
-    softmax takes out of dP its mean under P, dS = P (dP - sum_S P dP); then dq = dS k / sqrt(d), dk = dS^T q / sqrt(d).
+    Backward: for each head with c = P v, Z = q k^T / sqrt(d) + mask and dc, which the output projection returns,
+        dv = P^T dc,  dP = dc v^T,  dZ = P (dP - sum over the keys of P dP), as in `Softmax`,
+        dq = dZ k / sqrt(d),  dk = dZ^T q / sqrt(d),
+    where dropout replaces P by what it kept, and dP by its own gradient. Then, and likewise for k and v,
+        dW_q = dq^T query,  db_q = sum of dq over L and N,  dquery = dq W_q.
 
     Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
     """
@@ -122,9 +126,9 @@ class MultiHeadAttention(Container):
         dc = self.heads(tape.pull(g))
         dv = xp.matmul(dropped.swapaxes(-1, -2), dc)  # in forward this was c = dropped v
         dp = tape.pull(xp.matmul(dc, v.swapaxes(-1, -2)))
-        ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True))  # in forward this was P = softmax(S)
-        dq = xp.matmul(ds, k) * scale  # in forward this was S = q k^T / sqrt(d) + mask
-        dk = xp.matmul(ds.swapaxes(-1, -2), q) * scale
+        dz = p * (dp - (p * dp).sum(axis=-1, keepdims=True))  # in forward this was P = softmax(Z)
+        dq = xp.matmul(dz, k) * scale  # in forward this was Z = q k^T / sqrt(d) + mask
+        dk = xp.matmul(dz.swapaxes(-1, -2), q) * scale
         grads = [self.joined(each) for each in (dq, dk, dv)]
         rows = [flat_rows(dy) for dy in grads]  # in forward this was y = x W^T + b
         dw = [xp.matmul(dy.T, flat_rows(x)) for dy, x in zip(rows, sources, strict=True)]
@@ -145,11 +149,11 @@ class MultiHeadAttention(Container):
         return self.in_proj_weight.value.reshape(3, self.embed_dim, self.embed_dim)
 
     def heads(self, x: Array) -> Array:
-        """(T, N, E) seen as (N, H, T, d)."""
+        """(T, N, E) seen as (N, num_heads, T, d)."""
         return x.reshape(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2, 0, 3)
 
     def joined(self, x: Array) -> Array:
-        """(N, H, T, d) as (T, N, E)."""
+        """(N, num_heads, T, d) as (T, N, E)."""
         n, _, length, _ = x.shape
         return x.transpose(2, 0, 1, 3).reshape(length, n, self.embed_dim)
 
@@ -160,13 +164,13 @@ class MultiHeadAttention(Container):
         fits = len(given) in (3, 4) and not any(s.__class__ in NO_ARRAY for s in sources)
         fits = fits and all(s.ndim == 3 and s.shape[2] == self.embed_dim for s in sources)
         fits = fits and sources[1].shape == sources[2].shape and sources[0].shape[1] == sources[1].shape[1]
-        if not fits or 0 in sources[-1].shape[:1]:
+        if not fits or not len(sources[1]):
             wanted = f"x (T, N, {self.embed_dim}) or (query (L, N, E), key (S, N, E), value (S, N, E)[, mask])"
             raise ShapeMismatchError(self, f"expected {wanted}, got {arrays.shape_value(x)}")
         return sources, given[3] if len(given) == 4 else None
 
     def mask_bias(self, mask: Array | None, q: Array, k: Array) -> Array | None:
-        """What is added to the scores (N, H, L, S)."""
+        """What is added to the scores (N, num_heads, L, S)."""
         (n, heads, length), size = q.shape[:3], k.shape[2]
         low = forbidden(q.dtype)
         bias = self.xp.triu(self.xp.full((length, size), low, dtype=q.dtype), 1) if self.causal else None

@@ -17,7 +17,7 @@ from mtorch.parameter import Buffer, Parameter
 
 
 class BatchNorm(Layer):
-    """What both share: parameters, statistics and the two verbs. See `BatchNorm2d` for the equations."""
+    """The base of both: parameters, statistics, forward and backward. See `BatchNorm2d` for the equations."""
 
     array_only = True
     ranks: tuple[int, ...]
@@ -56,9 +56,9 @@ class BatchNorm(Layer):
         self.check_shape(x)
         if self.training:
             n, axes = self.values_per_channel(x), (0, *range(2, x.ndim))
-            rough = x.mean(axis=axes, keepdims=True)  # long sums of large numbers lose digits; `rest` has them
-            z, rest, var, inv = standardise(self.xp, x - rough, axes, self.eps)
-            self.track((rough + rest).reshape(-1), var.reshape(-1), n)
+            rough = x.mean(axis=axes, keepdims=True)  # a long sum loses digits: the mean of x - rough has them
+            z, correction, var, inv = standardise(self.xp, x - rough, axes, self.eps)
+            self.track((rough + correction).reshape(-1), var.reshape(-1), n)
         else:
             mean, var = per_channel(self.running_mean.value, x.ndim), per_channel(self.running_var.value, x.ndim)
             inv = 1 / self.xp.sqrt(var + self.eps)
@@ -119,17 +119,18 @@ class BatchNorm1d(BatchNorm):
 class BatchNorm2d(BatchNorm):
     """y = weight * z + bias with z = (x - mean) / sqrt(var + eps), for each channel.
 
-    In training mean and var (biased) are those of the batch, over N, H and W, and the running statistics move to them:
+    In training mean and var (biased) are those of the batch, over N, H and W, and the running statistics follow them:
     running = (1 - momentum) * running + momentum * new, the variance as the unbiased one. In eval mode mean and var
     are the running ones.
 
     Shapes: (N, C, H, W) -> (N, C, H, W), parameters and running statistics (C,).  Remembers z and
     1 / sqrt(var + eps).
 
-    Backward: with g = output_grad, dbias = sum(g) and dweight = sum(g z) over N, H and W. In training moving one x
-    moves mean and var as well, which takes out of g its mean and its component along z:
-        dx = (g - mean(g) - z * mean(g z)) * weight / sqrt(var + eps).
-    In eval mode the statistics rest: dx = g * weight / sqrt(var + eps).
+    Backward: with g = output_grad, dweight = sum(g z) and dbias = sum(g) over N, H and W. The gradient of z is
+    h = g * weight. In training every x changes mean and var as well, which takes out of h its mean and its component
+    along z:
+        dx = (h - mean(h) - z * mean(h z)) / sqrt(var + eps).
+    In eval mode mean and var are constants: dx = h / sqrt(var + eps).
 
     Errors: ValueError in training with one value per channel.
 

@@ -51,14 +51,15 @@ class Conv2d(Conv):
     """y[n, o, i, j] = b[o] + sum_{c, k, l} W[o, c, k, l] x[n, c, i s - p + k d, j s - p + l d]
 
     with stride s, padding p (zeros around the image) and dilation d, each an int or a pair (along H, along W). With
-    `groups` G the channels form G groups that do not see each other; G = C is a depthwise convolution.
+    `groups` G the channels form G groups, each convolved by itself; G = C is a depthwise convolution.
 
     Shapes: x (N, C, H, W), W (O, C / G, KH, KW), b (O,) -> y (N, O, OH, OW), OH = (H + 2p - d (KH - 1) - 1) // s + 1.
 
-    Backward: y is linear in W and in x, so each entry of g = output_grad goes back along the products it came from:
+    Backward: y is linear in W and in x, so each product W x in y adds g x to dW and g W to dx, with g = output_grad:
         dW[o, c, k, l] = sum_{n, i, j} g[n, o, i, j] x[n, c, i s - p + k d, j s - p + l d],
+        db[o] = sum_{n, i, j} g[n, o, i, j],
         dx[n, c, u, v] = sum of g[n, o, i, j] W[o, c, k, l] over all o, (i, k), (j, l) with i s - p + k d = u and
-                         j s - p + l d = v,    db[o] = sum_{n, i, j} g[n, o, i, j].
+                         j s - p + l d = v.
 
     Remembers x.  Errors: ShapeMismatchError for other channels and for an image smaller than the kernel.
 
@@ -76,8 +77,8 @@ class Conv2d(Conv):
         yield cls(4, 6, 2, groups=2, **bound), (2, 4, 4, 3)
         yield cls(3, 3, 3, padding=1, groups=3, **bound), (2, 3, 4, 4)  # depthwise
         yield cls(3, 2, 1, **bound), (2, 3, 2, 3)
-        yield cls(2, 2, 1, stride=3, **bound), (1, 2, 4, 5)  # elements no window sees
-        yield cls(2, 3, (3, 2), stride=(1, 2), padding=(1, 0), **bound), (64, 2, 4, 7)  # many columns: the rows body
+        yield cls(2, 2, 1, stride=3, **bound), (1, 2, 4, 5)  # entries that no window covers
+        yield cls(2, 3, (3, 2), stride=(1, 2), padding=(1, 0), **bound), (64, 2, 4, 7)  # a fast body by rows
         yield cls(4, 4, 3, padding=2, dilation=2, groups=2, **bound), (70, 4, 3, 3)
 
 

@@ -24,8 +24,8 @@ class ConvTranspose2d(Convolution):
 
     Backward: this is the map x -> dx of a `Conv2d` from O to C channels with the same W. Its transpose is that
     convolution itself, and in W it is linear with the two images in exchanged roles; with g = output_grad:
-        dx = conv(g, W),   dW[c, o, k, l] = sum_{n, i, j} x[n, c, i, j] g[n, o, i s - p + k d, j s - p + l d],
-        db[o] = sum_{n, u, v} g[n, o, u, v].
+        dW[c, o, k, l] = sum_{n, i, j} x[n, c, i, j] g[n, o, i s - p + k d, j s - p + l d],
+        db[o] = sum_{n, u, v} g[n, o, u, v],   dx = conv(g, W).
 
     Remembers x.  Errors: ShapeMismatchError for other channels and where the padding leaves nothing.
 
@@ -74,5 +74,5 @@ class ConvTranspose2d(Convolution):
         yield cls(3, 2, 2, stride=2, **bound), (2, 3, 3, 2)
         yield cls(2, 2, (3, 2), stride=(2, 3), padding=1, dilation=(1, 2), bias=False, **bound), (1, 2, 3, 4)
         yield cls(4, 2, 3, stride=2, padding=1, groups=2, **bound), (2, 4, 3, 3)
-        yield cls(3, 3, 2, stride=3, groups=3, **bound), (2, 3, 2, 2)  # elements no window reaches
+        yield cls(3, 3, 2, stride=3, groups=3, **bound), (2, 3, 2, 2)  # entries that no window reaches
         yield cls(2, 3, 3, stride=2, padding=1, **bound), (64, 2, 2, 4)

@@ -7,7 +7,7 @@ product for each of the G groups of channels. It is linear in both factors, so i
 
 and `windows_back` takes dX back to the image. As matrices, for each group:
 
-    W (O / G, C / G KH KW),    X (C / G KH KW, OH OW N),    Y (O / G, OH OW N).
+    W (O / G, (C / G) KH KW),    X ((C / G) KH KW, OH OW N),    Y (O / G, OH OW N).
 """
 
 import math
@@ -40,17 +40,17 @@ def convolve_weight_grad(xp: ModuleType, x: Array, dy: Array, window: Window, gr
     c, taps = columns.shape[:2]
     X = columns.reshape(groups, c // groups * taps, -1)
     dY = dy.transpose(1, 2, 3, 0).reshape(groups, o // groups, -1)
-    dW = (X @ dY.transpose(0, 2, 1)).transpose(0, 2, 1)  # in convolve this was Y = W @ X; the long side goes first
+    dW = (X @ dY.transpose(0, 2, 1)).transpose(0, 2, 1)  # dY X^T, as (X dY^T)^T: BLAS is faster so
     return dW.reshape(o, c // groups, *window.kernel)
 
 
 def convolve_input_grad(xp: ModuleType, dy: Array, weight: Array, size: Pair, window: Window, groups: int) -> Array:
     """dy (N, O, OH, OW), weight (O, C / G, KH, KW), size (H, W) -> dx (N, C, H, W)."""
-    (n, o, out_h, out_w), (_, c, kernel_h, kernel_w) = dy.shape, weight.shape
+    (n, o, out_h, out_w), (_, group_c, kernel_h, kernel_w) = dy.shape, weight.shape
     W = weight.reshape(groups, o // groups, -1)
     dY = dy.transpose(1, 2, 3, 0).reshape(groups, o // groups, -1)
     dX = W.transpose(0, 2, 1) @ dY  # in convolve this was Y = W @ X
-    return windows_back(xp, dX.reshape(groups * c, kernel_h * kernel_w, out_h, out_w, n), size, window)
+    return windows_back(xp, dX.reshape(groups * group_c, kernel_h * kernel_w, out_h, out_w, n), size, window)
 
 
 class Convolution(Layer):

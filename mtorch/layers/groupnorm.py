@@ -22,8 +22,8 @@ class GroupNorm(Layer):
 
     Shapes: (N, C, ...) -> (N, C, ...), parameters (C,).  Remembers z and 1/std with std = sqrt(var + eps).
 
-    Backward: dbias and dweight are the sums of output_grad and output_grad * z over all axes but the channels'. With
-    g = output_grad * weight, and means over the group:  dx = (g - mean(g) - z * mean(g * z)) / std.
+    Backward: with g = output_grad, dweight and dbias are the sums of g * z and of g over all axes but the channels'.
+    The gradient of z is h = g * weight, and with means over the group  dx = (h - mean(h) - z * mean(h * z)) / std.
 
     Wu & He, "Group Normalization", 2018, arXiv:1803.08494.
     """

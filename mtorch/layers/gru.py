@@ -48,8 +48,9 @@ class GRU(RecurrentLayer):
 
     Backward, from the last step to the first, with dh the gradient of h':
         da_z = dh (h - n) z (1 - z),  da_n = dh (1 - z) (1 - n^2),  ds_n = da_n r,  da_r = da_n s_n r (1 - r)
-        da = (da_r, da_z, da_n),  ds = (da_r, da_z, ds_n),  dx_t = da W_ih,  dh = ds W_hh + dh z + dy_{t-1},
-        dW_ih = sum_t da_t^T x_t,  dW_hh = sum_t ds_t^T h_{t-1},  db_ih = sum_t da_t,  db_hh = sum_t ds_t.
+        da = (da_r, da_z, da_n),  ds = (da_r, da_z, ds_n),
+        dW_ih = sum_t da_t^T x_t,  dW_hh = sum_t ds_t^T h_{t-1},  db_ih = sum_t da_t,  db_hh = sum_t ds_t,
+        dx_t = da W_ih,  dh = ds W_hh + dh z + dy_{t-1}.
     The gradient has the form of what came in: dx, (dh0, dx) or (dh0, dx, None).
 
     Parameters weight_ih_l0 (3 H, D), weight_hh_l0 (3 H, H), bias_ih_l0, bias_hh_l0 (3 H,), gates r, z, n, then

@@ -21,9 +21,9 @@ class LayerNorm(RowNorm):
 
     Shapes: (..., D) -> (..., D), parameters (D,).  Remembers z and 1/std with std = sqrt(var + eps), not x.
 
-    Backward: with g = output_grad * weight, moving x moves mean and std as well, which takes out of g
-    its mean and its component along z:  dx = (g - mean(g) - z * mean(g * z)) / std.
-    dweight and dbias are the sums of output_grad * z and of output_grad over all leading axes.
+    Backward: with g = output_grad, dweight and dbias are the sums of g * z and of g over all leading axes. The gradient
+    of z is h = g * weight. Every x changes mean and std as well, which takes out of h its mean and its component along
+    z:  dx = (h - mean(h) - z * mean(h * z)) / std.
 
     Ba, Kiros & Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """

@@ -83,9 +83,10 @@ class Linear(Layer):
     @accelerated
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
-        rows = self._accumulate(g)
-        dx = rows.dot(self.weight.value)
-        return dx if g.ndim == 2 else dx.reshape(*g.shape[:-1], self.in_dim)
+        leading = g.shape[:-1]
+        g = self._accumulate(g)
+        dx = g.dot(self.weight.value)  # in forward this was y = x W^T + b
+        return dx if len(leading) == 1 else dx.reshape(*leading, self.in_dim)
 
     @accelerated
     def backward_parameters(self, output_grad: Array) -> None:
@@ -93,7 +94,8 @@ class Linear(Layer):
 
     def _accumulate(self, g: Array) -> Array:
         """Adds dW = g^T x and db = sum_n g to the gradients; returns g as rows."""
-        g, x = g if g.ndim == 2 else g.reshape(-1, self.out_dim), self.recall()
+        x = self.recall()
+        g = g if g.ndim == 2 else g.reshape(-1, self.out_dim)
         self.weight.accumulate_product(g.T, x)
         if self.bias is not None:
             self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)
@@ -101,7 +103,7 @@ class Linear(Layer):
 
     @accelerated
     def step(self, lr: float) -> None:
-        super().step(lr)
+        super().step(lr)  # defined here because a fast body replaces it
 
     def details(self) -> str:
         return f"{self.in_dim} -> {self.out_dim}" + ("" if self.bias is not None else ", bias=False")
@@ -116,5 +118,5 @@ class Linear(Layer):
 
 @accelerated
 def parameters(xp: ModuleType, weight: Array, bias: Array | None) -> tuple[Parameter, Parameter | None]:
-    """The parameters of these values."""
+    """The two Parameters; a fast body gives both one array."""
     return Parameter(weight), None if bias is None else Parameter(bias)

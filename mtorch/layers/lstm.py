@@ -16,7 +16,7 @@ def step(xp: ModuleType, a: Array, state: State, weight_hh: Array, bias_hh: Arra
     """(h', c') from a = W_ih x_t + b_ih and (h, c), by the equations of `LSTM`; and what `step_backward` needs."""
     h, c = state
     z = gates(xp, a + affine(h, weight_hh, bias_hh), 4)
-    i, f, _, o = sigmoid(xp, z)
+    i, f, _, o = sigmoid(xp, z)  # the third is not used: g is a tanh
     g = xp.tanh(z[2])
     c_new = f * c + i * g
     tanh_c = xp.tanh(c_new)
@@ -46,20 +46,20 @@ class LSTM(RecurrentLayer):
     Shapes: x (T, N, D) -> y (T, N, directions H); with batch_first (N, T, D) -> (N, T, directions H).
     Takes x, ((h0, c0), x) or ((h0, c0), x, lengths) with None for a zero state; h0 and c0 are
     (layers directions, N, H), or (N, H) for one layer and one direction. With lengths (N,) the steps beyond a
-    sequence's end do not exist: y is 0 there, a second direction starts at the end, the last state is taken there.
+    sequence's end do not count: y is 0 there, the last state is that at the end, the reverse direction starts there.
 
     Backward, from the last step to the first, with dh, dc the gradients of h', c':
         dc += dh o (1 - tanh(c')^2)
         dz_i = dc g i (1 - i),  dz_f = dc c f (1 - f),  dz_g = dc i (1 - g^2),  dz_o = dh tanh(c') o (1 - o)
-        dx_t = dz W_ih,  dh = dz W_hh + dy_{t-1},  dc = dc f,
-        dW_ih = sum_t dz_t^T x_t,  dW_hh = sum_t dz_t^T h_{t-1},  db_ih = db_hh = sum_t dz_t.
+        dW_ih = sum_t dz_t^T x_t,  dW_hh = sum_t dz_t^T h_{t-1},  db_ih = db_hh = sum_t dz_t,
+        dx_t = dz W_ih,  dh = dz W_hh + dy_{t-1},  dc = dc f.
     The gradient has the form of what came in: dx, ((dh0, dc0), dx) or ((dh0, dc0), dx, None).
 
     Parameters weight_ih_l0 (4 H, D), weight_hh_l0 (4 H, H), bias_ih_l0, bias_hh_l0 (4 H,), gates i, f, g, o, then
     ..._l0_reverse, ..._l1, as in torch. `dropout` acts between layers.
 
-    A long sequence goes through in chunks (truncated back-propagation): `final_state` is the last state without
-    gradient, to be given to the next chunk. With return_state=True the layer returns (state, y), with gradients
+    A long sequence can be processed in chunks (truncated backpropagation): give `final_state`, the last state, to the
+    next chunk; no gradient flows back through it. With return_state=True the layer returns (state, y), with gradients
     through both.
 
         for chunk, target in chunks:

@@ -54,6 +54,7 @@ def window_sums(xp: ModuleType, x: Array, window: Window, axis: int) -> Array:
 
 
 def window_sums_grad(xp: ModuleType, dy: Array, size: int, window: Window, axis: int) -> Array:
+    """dy -> dx: the sum of dy[i] over all windows i that contain the entry."""
     dx = _zeros(xp, dy, size, axis)
     for out, seen in spans(window, size, axis - 2):
         dx[_at(axis, seen)] += dy[_at(axis, out)]  # in window_sums this was y[out] += x[seen]

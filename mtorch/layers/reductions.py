@@ -35,7 +35,7 @@ class Reduction(Layer):
         self.axis, self.keepdims = check_axes(name, axis), check_flag(name, "keepdims", keepdims)
 
     def axes(self, x: Array) -> tuple[int, ...]:
-        """The axes that go, counted from the front and in order."""
+        """The axes to reduce, counted from the front and in order."""
         if x.dtype.kind != "f":
             raise TypeError(f"{self!r} expected floats, got {x.dtype}")
         if self.axis is None:
@@ -100,7 +100,7 @@ class Mean(Reduction):
 class _Extremum(Reduction):
     """y = the entry that wins along the axes; at a tie the first one, the reduced axes read in order.
 
-    Backward: only the winner moves y, so it gets all of g and the others get 0.
+    Backward: y is the winner, so it gets all of g and the others get 0.
     """
 
     def winners(self, rows: Array) -> Array:
@@ -114,16 +114,16 @@ class _Extremum(Reduction):
         if count == 0:
             raise ShapeMismatchError(self, f"expected entries to choose from, got shape {x.shape}")
         rows = x.transpose(order).reshape(x.size // count, count)
-        places = self.xp.arange(rows.shape[0]), self.winners(rows)
-        self.remember(x.shape, axes, order, places)
+        index = self.xp.arange(rows.shape[0]), self.winners(rows)
+        self.remember(x.shape, axes, order, index)
         short = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-        return rows[places].reshape(self.kept_shape(x.shape, axes) if self.keepdims else short)
+        return rows[index].reshape(self.kept_shape(x.shape, axes) if self.keepdims else short)
 
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
-        shape, axes, order, places = self.recall()
+        shape, axes, order, index = self.recall()
         rows = self.xp.zeros((g.size, math.prod(shape[i] for i in axes)), g.dtype)
-        rows[places] = g.reshape(-1)
+        rows[index] = g.reshape(-1)
         back = tuple(order.index(i) for i in range(len(shape)))
         return rows.reshape(tuple(shape[i] for i in order)).transpose(back)
 

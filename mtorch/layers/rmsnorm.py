@@ -21,9 +21,9 @@ class RMSNorm(RowNorm):
 
     Shapes: (..., D) -> (..., D), weight (D,).  Remembers z and 1/rms with rms = sqrt(mean(x^2) + eps), not x.
 
-    Backward: with g = output_grad * weight, moving x moves the root mean square as well, which takes out of g its
-    component along z:  dx = (g - z * mean(g * z)) / rms.
-    dweight is the sum of output_grad * z over all leading axes.
+    Backward: with g = output_grad, dweight is the sum of g * z over all leading axes. The gradient of z is
+    h = g * weight. Every x changes rms as well, which takes out of h its component along z:
+        dx = (h - z * mean(h * z)) / rms.
 
     Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv:1910.07467.
     """

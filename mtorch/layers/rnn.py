@@ -36,8 +36,9 @@ class RNN(RecurrentLayer):
     layer and one direction. Lengths, `final_state`, `return_state`, `dropout` and chunks are as in `LSTM`.
 
     Backward: h_t feeds y_t and h_{t+1}, so from the last step to the first, with dh the sum of both gradients,
-        dz = dh f'(z)  (1 - h'^2 for tanh, 1 where h' > 0 for relu),  dx_t = dz W_ih,  dh = dz W_hh + dy_{t-1},
-        dW_ih = sum_t dz_t^T x_t,  dW_hh = sum_t dz_t^T h_{t-1},  db_ih = db_hh = sum_t dz_t.
+        dz = dh f'(z) with f'(z) = 1 - h'^2 for tanh, [h' > 0] for relu,
+        dW_ih = sum_t dz_t^T x_t,  dW_hh = sum_t dz_t^T h_{t-1},  db_ih = db_hh = sum_t dz_t,
+        dx_t = dz W_ih,  dh = dz W_hh + dy_{t-1}.
     The gradient has the form of what came in: dx, (dh0, dx) or (dh0, dx, None).
 
     Parameters weight_ih_l0 (H, D), weight_hh_l0 (H, H), bias_ih_l0, bias_hh_l0 (H,), then ..._l0_reverse, ..._l1, as

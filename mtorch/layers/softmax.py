@@ -14,7 +14,7 @@ from mtorch.layers.activation import Activation
 
 
 class _AlongAxis(Activation):
-    """What both have in common: the axis over which they normalise."""
+    """The base of Softmax and LogSoftmax: the axis along which they normalise."""
 
     def __init__(
         self, dim: int | None = None, *, axis: int = -1, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
@@ -24,7 +24,7 @@ class _AlongAxis(Activation):
 
     @quiet
     def shifted(self, x: Array) -> Array:
-        """x minus its maximum along the axis: the result is the same, and no exponential can overflow.
+        """x minus its maximum along the axis. Both functions of it are the same, and no exponential can overflow.
 
         A row whose maximum is infinite has no softmax and becomes NaN.
         """
@@ -34,7 +34,7 @@ class _AlongAxis(Activation):
         return x - x.max(axis=self.axis, keepdims=True)
 
     def sum(self, x: Array) -> Array:
-        """The sum along the axis, which is kept with one entry."""
+        """The sum along the axis, which stays with size 1."""
         return x.sum(axis=self.axis, keepdims=True)
 
     def details(self) -> str:

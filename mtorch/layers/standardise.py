@@ -24,8 +24,8 @@ def standardise(xp: ModuleType, x: Array, axes: tuple[int, ...], eps: float) -> 
 def standardise_grad(h: Array, z: Array, inv: Array, axes: tuple[int, ...]) -> Array:
     """dx = (h - mean(h) - z mean(h z)) inv for h, the gradient of z.
 
-    In forward this was z = (x - mean) inv. Moving one x moves mean and var as well: the first takes the mean out of h,
-    the second the component along z.
+    In forward this was z = (x - mean) inv. Every x changes mean and var as well: the first takes the mean out of h, the
+    second the component along z.
     """
     mean_h = h.mean(axis=axes, keepdims=True)
     mean_hz = (h * z).mean(axis=axes, keepdims=True)

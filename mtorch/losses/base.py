@@ -43,7 +43,7 @@ class Loss:
     def backward(self, weights: Any = None) -> Any:
         """Drives the gradient back through the net.
 
-        weights: with reduction="none", the cotangent of `.value`, of its shape.
+        weights: with reduction="none", factors in the shape of `.value`: the gradient of (weights * value).sum().
         """
         if self._backward_func is None:
             raise BackwardError(f"{self._name} has no net to drive: make it as {self._name}(module) to call backward")
@@ -148,7 +148,7 @@ class LossFunction:
         return Loss(value if factor == 1 else factor * value, grad, self.backward_func, type(self).__name__)
 
     def details(self) -> Iterator[str]:
-        """What stands between the brackets of the repr."""
+        """The text between the brackets of the repr."""
         if self.reduction != "mean":
             yield f"reduction={self.reduction!r}"
 

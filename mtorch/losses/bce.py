@@ -12,11 +12,11 @@ LOWEST, NARROWEST = -100.0, 1e-12
 
 
 class BCELoss(LossFunction):
-    """L = -t log p - (1 - t) log(1 - p), averaged over all elements; each logarithm is held above -100.
+    """L = -t log p - (1 - t) log(1 - p), averaged over all elements; each logarithm is at least -100.
 
     Shapes: prediction, probabilities in [0, 1], and target in [0, 1] of one shape, any.
 
-    Backward: dL/dp = -t / p + (1 - t) / (1 - p) = (p - t) / (p (1 - p)). As in torch the denominator is held above
+    Backward: dL/dp = -t / p + (1 - t) / (1 - p) = (p - t) / (p (1 - p)). As in torch the denominator is at least
     1e-12, so that the gradient is finite at p = 0 and p = 1 too.
     """
 

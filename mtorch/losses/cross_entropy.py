@@ -8,7 +8,7 @@ from mtorch import arrays
 from mtorch.arrays import Array
 from mtorch.checks import check_number
 from mtorch.losses.base import REDUCTIONS, LossFunction
-from mtorch.losses.label_loss import LabelLoss, places
+from mtorch.losses.label_loss import LabelLoss, flat_index
 from mtorch.losses.labels import one_hot
 
 
@@ -18,8 +18,8 @@ class CrossEntropyLoss(LabelLoss):
     Shapes: prediction (..., K), logits; target: integer labels (...,) or (..., 1), or class probabilities (..., K) as
     floats, one-hot or soft.
 
-    With labels q is one-hot; label smoothing s makes it (1 - s) q + s / K; w is `weight`, else 1. A mean divides by the
-    weights of the labels that are not ignored, with class probabilities by the number of items.
+    With labels q is one-hot; label smoothing s makes it (1 - s) q + s / K; w is `weight`, else 1. A mean divides by
+    the sum of the weights of the labels that are not ignored; with class probabilities, by the number of items.
 
     Backward: with z = x - max(x) and S = sum_j exp(z_j), log softmax(x)_k = z_k - log S, whose derivative with respect
     to x_j is [j = k] - exp(z_j) / S. So dL/dx_j = (sum_k q_k w_k) exp(z_j) / S - q_j w_j.
@@ -66,7 +66,7 @@ class CrossEntropyLoss(LabelLoss):
 
         if on_labels and not s:  # L = w_y (log S - z_y)
             y, w = self.weigh(xp, prediction, target)
-            at = places(xp, y, K)
+            at = flat_index(xp, y, K)
             terms = w * (xp.log(S[..., 0]) - z.reshape(-1).take(at).reshape(y.shape))
             grad = w[..., None] / S * e
             grad.reshape(-1)[at] -= w.reshape(-1)

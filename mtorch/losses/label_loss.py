@@ -41,7 +41,7 @@ class LabelLoss(LossFunction):
             if weight.ndim != 1 or not weight.size or not all(0 <= w < math.inf for w in weight.tolist()):
                 raise ValueError(f"{name} expected weight to be finite numbers >= 0 of shape (K,), got {weight}")
         self.weight, self.ignore_index = weight, ignore_index
-        self._moved: dict[tuple[str, str], Array] = {}
+        self._converted: dict[tuple[str, str], Array] = {}
 
     @quiet
     def __call__(self, prediction: Array, target: Any) -> Loss:
@@ -79,9 +79,9 @@ class LabelLoss(LossFunction):
         if self.weight.shape != (classes,):
             raise ShapeMismatchError(self, f"expected a weight of shape ({classes},), got {self.weight.shape}")
         key = xp.__name__, dtype.str
-        if key not in self._moved:
-            self._moved[key] = xp.asarray(self.weight.astype(dtype))
-        return self._moved[key]
+        if key not in self._converted:
+            self._converted[key] = xp.asarray(self.weight.astype(dtype))
+        return self._converted[key]
 
     def details(self) -> Iterator[str]:
         if self.weight is not None:
@@ -91,6 +91,6 @@ class LabelLoss(LossFunction):
         yield from super().details()
 
 
-def places(xp: ModuleType, labels: Array, classes: int) -> Array:
+def flat_index(xp: ModuleType, labels: Array, classes: int) -> Array:
     """(...,) -> (N,): where the entries of the labels lie in a C-ordered array (..., K) read as one vector."""
     return xp.arange(labels.size) * classes + labels.reshape(-1)

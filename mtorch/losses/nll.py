@@ -6,21 +6,21 @@ from typing import Any
 
 from mtorch.arrays import Array
 from mtorch.losses.base import REDUCTIONS, LossFunction
-from mtorch.losses.label_loss import LabelLoss, places
+from mtorch.losses.label_loss import LabelLoss, flat_index
 
 
 class NLLLoss(LabelLoss):
-    """L = -w_y x_y: what `LogSoftmax` followed by this loss gives is `CrossEntropyLoss`.
+    """L = -w_y x_y: `LogSoftmax` followed by this loss is `CrossEntropyLoss`.
 
     Shapes: prediction (..., K), log-probabilities, class axis last; target: integer labels (...,) or (..., 1).
-    A mean divides by the weights of the labels that are not ignored.
+    A mean divides by the sum of the weights of the labels that are not ignored.
 
     Backward: dL/dx_j = -w_y [j = y].
     """
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         y, w = self.weigh(xp, prediction, target)
-        at = places(xp, y, prediction.shape[-1])
+        at = flat_index(xp, y, prediction.shape[-1])
         x_y = prediction.reshape(-1).take(at).reshape(y.shape)
         terms = -w * xp.where(w == 0, 0.0, x_y)  # an ignored item may be NaN
         grad = xp.zeros(prediction.shape, prediction.dtype)

@@ -11,7 +11,7 @@ from mtorch.optim.base import Optimizer, Rate
 
 
 class _Adam(Optimizer):
-    """What both have in common: the rule."""
+    """The base of Adam and AdamW: their rule."""
 
     slots = ("exp_avg", "exp_avg_sq")
 
@@ -58,7 +58,7 @@ class Adam(_Adam):
 
 
 class AdamW(_Adam):
-    """Adam with decoupled weight decay: d of Adam + weight_decay * value, so that the averages see the gradient alone.
+    """Adam with decoupled weight decay: d of Adam + weight_decay * value, which the averages do not contain.
 
     options: those of Adam.
 

@@ -1,4 +1,4 @@
-"""What all optimizers share: a chain of rewrites from gradient to direction, then `module.step(lr)`."""
+"""What all optimizers share: how a gradient becomes a direction, then `module.step(lr)`."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -20,17 +20,17 @@ Rate = float | Callable[[int], float]
 
 
 class Optimizer:
-    """Moves a module's parameters by `-lr * direction`.
+    """Adds `-lr * direction` to a module's parameters.
 
     The direction is made from the gradient g of each trainable parameter that has one:
         g := clip(g)                        clip_value entry by entry, then clip_norm over all parameters together
         g := g + weight_decay * value       L2
         d := rule(g)                        the subclass
         d := d + weight_decay * value       instead of L2, where the decay is decoupled
-    and `module.step(lr)` moves the parameters.
+    Then `module.step(lr)` does value := value - lr * d.
 
     lr: a number >= 0, or a schedule: the k-th `step()` uses `lr(k - 1)`.
-    scale: factors on the rate by dotted-name pattern, such as {"0.*": 0.1}; the last pattern that fits counts.
+    scale: factors on the rate by dotted-name pattern, such as {"0.*": 0.1}; the last pattern that matches decides.
 
     The learning rate never enters the state, which is keyed by dotted parameter name. A parameter without a gradient
     keeps its state and its own step count.
@@ -86,7 +86,7 @@ class Optimizer:
         self.state: dict[str, State] = {}
 
     def number(self, option: str, number: Any, below: float = math.inf, least: float = 0) -> float:
-        """The option as a float; TypeError when it is no number, ValueError outside [least, below)."""
+        """The option as a float; TypeError when it is not a number, ValueError outside [least, below)."""
         return check_number(type(self).__name__, option, number, least=least, below=below)
 
     @property
@@ -102,10 +102,10 @@ class Optimizer:
         return lr if lr.__class__ is float and 0 <= lr < math.inf else self.number("a learning rate lr", lr)
 
     def safe_eps(self, eps: float, weight: float = 1) -> float:
-        """eps, held above the gradients whose squares, times weight, vanish: without it one of 0 would give 0 / 0."""
+        """eps, or the largest gradient whose weighted square underflows: with eps = 0 a gradient of 0 gives 0 / 0."""
         return max(self.number("eps", eps), math.sqrt(self.smallest / weight))
 
-    root_eps = property(lambda self: self.eps, doc="The name of before for `eps`.")
+    root_eps = property(lambda self: self.eps, doc="The old name of `eps`.")
 
     @property
     def named(self) -> dict[str, Parameter]:
@@ -121,7 +121,7 @@ class Optimizer:
     # ------------------------------------------------------------------ the step
 
     def step(self) -> None:
-        """One move of all parameters that have a gradient. Where a number is too large, the result is inf or NaN."""
+        """Updates all parameters that have a gradient. An overflow gives inf or NaN."""
         rate = self.rate
         if self.rewrites():
             self._direct()
@@ -133,9 +133,9 @@ class Optimizer:
         chain = self.weight_decay, self.clip_norm is not None, self.clip_value is not None, self.scale
         return self.has_rule or any(chain)
 
-    @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the parameters moved
+    @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the states renewed
     def _direct(self) -> None:
-        """Gives each parameter that is to move its direction."""
+        """Sets the direction of each trainable parameter that has a gradient."""
         live = {path: p for path, p in self.named.items() if p.has_grad and p.trainable}
         factors, xp = self.factors, self.module.xp
         grads = [p.grad for p in live.values()]
@@ -167,7 +167,7 @@ class Optimizer:
         return state
 
     def fresh(self, parameter: Parameter) -> SimpleNamespace:
-        """The arrays of a parameter that was never moved."""
+        """The arrays of a parameter before its first step."""
         zeros, value = self.module.xp.zeros, parameter.value
         return SimpleNamespace(**{slot: zeros(value.shape, value.dtype) for slot in self.slots})
 

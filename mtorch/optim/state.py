@@ -1,4 +1,4 @@
-"""What an optimizer keeps, and how it is read back from a state dict, also from one with the names of before."""
+"""What an optimizer keeps, and how it is read from a state dict, also from one of format 1."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ def read_state(
 
 
 # Checkpoints of format 1 keep an average a := beta a + (1 - beta) g as the sum a / (1 - beta), without that factor. For
-# each class: the slot of before, the slot of now, and what the one is multiplied with to give the other.
+# each class: the old slot, the new slot, and the factor from the old to the new values.
 OF_FORMAT_1: dict[str, Callable[[Any], dict[str, tuple[str, float]]]] = {
     "SGD": lambda sgd: {"velocity": ("momentum_buffer", 1.0)},
     "Adagrad": lambda adagrad: {"square_sum": ("sum", 1.0)},
@@ -83,7 +83,7 @@ OF_FORMAT_1["AdamW"] = OF_FORMAT_1["Adam"]
 
 
 def of_this_format(optimizer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict with the names and the numbers of now."""
+    """The state dict with the names and the numbers of format 2."""
     kind = next((cls.__name__ for cls in type(optimizer).__mro__ if cls.__name__ in OF_FORMAT_1), None)
     found = dict(state)
     for old, (new, factor) in OF_FORMAT_1[kind](optimizer).items() if kind else ():

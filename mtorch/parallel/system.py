@@ -28,7 +28,7 @@ def can_fork() -> bool:
 
 @contextmanager
 def one_share() -> Iterator[None]:
-    """Inside, this thread computes the share of one process: on one core, and undivided."""
+    """Inside, this thread computes the share of one process: on one core, in one thread."""
     before, _this_thread.computes_share = _this_thread.computes_share, True
     try:
         with threads.one_thread():

@@ -1,12 +1,13 @@
 """Analytic gradients against fourth-order finite differences.
 
-With a random cotangent c the objective is f = sum(c * y). For every entry of every input and parameter,
+With a random output gradient c, the cotangent, the objective is f = sum(c * y). For every entry of every input and
+parameter,
 
     f'(0) ~ (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h,
 
-whose truncation error is h^4 f^(5) / 30. A cotangent of ones would prove nothing for softmax or normalisation, and
-float32 nothing at all. An entry that sits within 2h of a kink is recognised by differences that a smooth function
-does not show, and left out.
+whose truncation error is h^4 f^(5) / 30. With c = 1 the gradient of a softmax or a normalisation is 0, whatever
+backward does wrong, and float32 has too few digits. An entry within 2h of a kink is recognised by its second and third
+differences, and left out.
 """
 
 import copy
@@ -54,7 +55,7 @@ def check_gradients(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> float:
-    """Proves the gradients of a layer (all inputs and parameters) or a loss (its prediction); returns the worst error.
+    """Checks the gradients of a layer (all inputs and parameters) or a loss (its prediction); returns the worst error.
 
     inputs: the input value, or a shape, a tuple of shapes, or a function of (xp, rng); for a loss the pair
         (prediction, target).
@@ -65,7 +66,7 @@ def check_gradients(
     """
     dtype = numpy.dtype(dtype)
     if dtype.kind != "f" or dtype.itemsize < 8:
-        raise ValueError(f"check_gradients needs float64 or longdouble to prove anything, got {dtype}")
+        raise ValueError(f"check_gradients needs float64 or longdouble, got {dtype}")
     wide = dtype.itemsize > 8
     if tolerance is None:
         tolerance = 1e-10 if wide else 1e-8 if dtype.name == "longdouble" else 1e-6
@@ -87,7 +88,7 @@ def check_gradients(
 def _compare(
     subject: "_Subject", name: str, target: numpy.ndarray, analytic: Any, h: float, tolerance: float, rng: Any
 ) -> float:
-    """The relative error of one array's gradient; `target` is the array to move, in place."""
+    """The relative error of one array's gradient; `target` is that array, which `_slope` changes in place."""
     if analytic is None:
         raise GradientError(f"{subject}: no gradient came back for {name}")
     if analytic.shape != target.shape or analytic.dtype != target.dtype:
@@ -112,8 +113,8 @@ def _compare(
     if not rows:
         return 0.0
     scale = max(1.0, max(abs(slope) for *_, slope in rows))
-    unordered = next((row for row in rows if not math.isfinite(row[0])), None)
-    error, index, a, n = unordered or max(rows, key=lambda row: row[0])
+    not_finite = next((row for row in rows if not math.isfinite(row[0])), None)
+    error, index, a, n = not_finite or max(rows, key=lambda row: row[0])
     if not error / scale <= tolerance:
         raise GradientError(
             f"{subject}: gradient of {name}{list(index)} is {a:.12g}, finite differences say {n:.12g} "
@@ -138,7 +139,7 @@ def _slope(objective: Callable[[], Any], target: Any, index: tuple, h: float) ->
 
 
 class _Subject:
-    """Something with an objective and analytic gradients, its arrays open to be moved."""
+    """What is checked: an objective, its analytic gradients, and the arrays that `_slope` changes in place."""
 
     original: Layer | LossFunction
 

@@ -3,7 +3,7 @@
 ONNX describes each operator by one-node models with inputs and the outputs they must give. `CASES[operator](case)`
 computes such a case with mtorch and returns its outputs in order (None for one that our layer has no counterpart of),
 or raises `Unsupported` with the reason. Data moves between the two conventions here: ONNX's gate orders, class axis 1,
-attributes for options. Integers go through the door of a layer, which computes in float64.
+attributes for options. Integers are cast by the call of a layer that computes in float64.
 """
 
 import importlib

@@ -98,8 +98,8 @@ def compare(pair, theirs):
     for got, out in zip(leaves(y), outs, strict=True):
         assert_close(pair.there(got), out, "output")
     cotangents = [torch.randn(out.shape, dtype=out.dtype) for out in outs]
-    unread = iter(cotangents)
-    dx = layer.backward(mapped(lambda got: pair.back(host(next(unread))).reshape(got.shape), y))
+    remaining = iter(cotangents)
+    dx = layer.backward(mapped(lambda got: pair.back(host(next(remaining))).reshape(got.shape), y))
     ours = [
         leaf.back(g) if isinstance(leaf, View) else g for leaf, g in zip(leaves(pair.value), leaves(dx), strict=True)
     ]

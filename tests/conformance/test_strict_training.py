@@ -101,7 +101,7 @@ def test_a_run_saved_on_a_device_goes_on_on_the_host(tmp_path):
 
 
 @pytest.mark.parametrize("mine, theirs, fix", [(strict, numpy, "strict.asarray"), (numpy, strict, "get()")])
-def test_arrays_of_another_module_are_refused_at_the_door_with_the_fix(mine, theirs, fix):
+def test_a_call_with_arrays_of_another_module_is_an_error_that_names_the_fix(mine, theirs, fix):
     layer = layers.Linear(6, 2, xp=mine, rng=0)
     with pytest.raises(TypeError, match="Linear") as error:
         layer(theirs.asarray(IMAGES[0]))

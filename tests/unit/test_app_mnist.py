@@ -426,7 +426,7 @@ def test_on_the_built_in_digits_nine_of_ten_seeds_reach_95_percent(tmp_path, no_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "least"), [("gru", 0.955), ("sigmoid", 0.965)])
-def test_on_the_raw_scans_the_ancestors_nets_do_as_well_over_ten_splits(model, least):
+def test_on_the_raw_scans_the_originals_nets_do_as_well_over_ten_splits(model, least):
     """A GRU over the rows, 8 -> 16; and 64-64-10 with sigmoids, Adam 0.01, 50 epochs, batches of 32."""
     from mtorch import Adam, CrossEntropyLoss, Module, Sequential, layers, models
     from mtorch.data import ArrayDataset, DataLoader

@@ -76,7 +76,7 @@ def test_self_attention_is_attention_to_itself():
 
 
 def test_tokens_are_mixed():
-    """An ancestor's attention mixed none."""
+    """An original's attention mixed none."""
     layer, moved = attention(), X.copy()
     moved[3] += 1
     assert (abs(layer(moved)[0] - layer(X)[0]) > 1e-6).all()

@@ -1,4 +1,4 @@
-"""The examples of the ancestors with automatic differentiation, through Graph; each also names a bug that they had."""
+"""The examples of the originals with automatic differentiation, through Graph; each also names a bug that they had."""
 
 import numpy
 from numpy.testing import assert_allclose, assert_array_equal

@@ -67,7 +67,7 @@ GRID = [
 
 @pytest.fixture(params=["reference", "rows", "rows in small parts"])
 def body(request, monkeypatch):
-    """The equations of the layers, the body for NumPy that large batches take, and that one with room for few rows."""
+    """The equations of the layers, the body for NumPy that large batches take, and the same in parts of few rows."""
     if request.param == "reference":
         with fast.disabled():
             yield
@@ -303,7 +303,7 @@ def test_spans_name_exactly_the_real_elements():
 
 
 def test_overlapping_windows_add_up_in_the_input_gradient():
-    """An ancestor's col2im assigned, so that the last window won: off by 94 to 98 %."""
+    """An original's col2im assigned, so that the last window won: off by 94 to 98 %."""
     layer = layers.Conv2d(1, 1, 3, bias=False, dtype="float64")
     layer.weight.value[...] = 1
     y = layer(numpy.zeros((1, 1, 5, 5)))
@@ -312,7 +312,7 @@ def test_overlapping_windows_add_up_in_the_input_gradient():
 
 
 def test_the_bias_stands_on_the_channel_axis():
-    """An ancestor added it along the last axis, which went unnoticed where the sizes agreed."""
+    """An original added it along the last axis, which went unnoticed where the sizes agreed."""
     layer = layers.Conv2d(2, 3, 1, dtype="float64")
     layer.weight.value[...], layer.bias.value[...] = 0, [1, 2, 3]
     y = layer(numpy.zeros((4, 2, 3, 3)))
@@ -323,14 +323,14 @@ def test_the_bias_stands_on_the_channel_axis():
 
 
 def test_every_input_channel_has_a_kernel_of_its_own():
-    """An ancestor had one kernel for all channels."""
+    """An original had one kernel for all channels."""
     layer = layers.Conv2d(2, 1, 1, bias=False, dtype="float64")
     layer.weight.value[0, :, 0, 0] = 1, 10
     assert layer(numpy.array([2.0, 3]).reshape(1, 2, 1, 1)).item() == 32
 
 
 def test_a_max_pool_gradient_stays_inside_its_window_of_negatives():
-    """An ancestor padded with zeros, which beat every negative entry and took the gradient out of the image."""
+    """An original padded with zeros, which beat every negative entry and took the gradient out of the image."""
     x = -1 - rng.random((2, 3, 5, 5))
     pool = layers.MaxPool2d(3, 2, 1, dtype="float64")
     y = pool(x)
@@ -342,7 +342,7 @@ def test_a_max_pool_gradient_stays_inside_its_window_of_negatives():
 
 
 def test_initial_values_scale_with_the_inputs_of_a_unit():
-    """An ancestor exchanged fan_in and fan_out."""
+    """An original exchanged fan_in and fan_out."""
     layer = layers.Conv2d(8, 128, 5, rng=0)
     bound = 1 / math.sqrt(8 * 25)
     assert 0.9995 * bound < abs(layer.weight.value).max() <= bound

@@ -26,7 +26,7 @@ def flat(batches):
 
 @pytest.mark.parametrize("n, size", [(100, 16), (100, 1), (100, 100), (100, 1000), (7, 3), (6, 3), (1, 1)])
 def test_an_epoch_holds_every_sample_once(n, size):
-    """An ancestor's loader showed 16 of 100 samples."""
+    """An original's loader showed 16 of 100 samples."""
     for shuffle in (False, True):
         loader = loader_of(n, size, shuffle=shuffle, rng=0)
         batches = list(loader)

@@ -24,7 +24,7 @@ def test_each_element_is_dropped_with_probability_p_and_the_rest_is_scaled_up(p)
 
 
 def test_regression_p_the_mask_is_drawn_for_each_sample_not_for_the_batch():
-    """An ancestor drew one mask and used it for the whole batch."""
+    """An original drew one mask and used it for the whole batch."""
     y = layers.Dropout(0.5, rng=0)(ONES)
     assert len({row.tobytes() for row in y}) == len(y)
     assert len({column.tobytes() for column in y.T}) == y.shape[1]

@@ -79,6 +79,6 @@ def test_nets_move_to_the_gpu_and_back_and_copy_there(cupy):
     numpy.testing.assert_allclose(device.to(numpy).predict(IMAGES[0]), expected, atol=1e-6)
 
 
-def test_host_arrays_are_refused_at_the_door_with_the_fix(cupy):
+def test_a_call_with_host_arrays_is_an_error_that_names_the_fix(cupy):
     with pytest.raises(TypeError, match="cupy.asarray"):
         small_net(cupy)(IMAGES[0])

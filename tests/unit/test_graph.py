@@ -163,7 +163,7 @@ def test_a_formula_must_be_one():
 # ---------------------------------------------------------------------- expressions
 
 
-def test_a_door_given_an_expression_writes_down_and_computes_nothing():
+def test_a_call_with_an_expression_returns_an_expression_and_computes_nothing():
     x, spy = Input("x"), Spy()
     y = spy(x)
     assert isinstance(y, mtorch.graph.Expression) and spy.forwards == 0
@@ -356,7 +356,7 @@ def test_a_parameter_that_no_gradient_reaches_rests():
         assert not mask.value.any() and all((net.parameters()[name].value != old).any() for name, old in moved.items())
 
 
-def test_unread_parts_of_a_tuple_have_zero_gradient():
+def test_unused_parts_of_a_tuple_have_zero_gradient():
     x = Input("x")
     parts = Split(3, -1)(x)
     one = Graph.of(parts[1] * 2.0, dtype="float64")
@@ -585,7 +585,7 @@ def test_an_optimizer_drives_a_graph():
     assert losses[-1] < 0.3 * losses[0]
 
 
-# ---------------------------------------------------------------------- the door
+# ---------------------------------------------------------------------- input casting
 
 
 class Ids(Layer):
@@ -684,7 +684,7 @@ def test_parts_of_a_tuple_are_admitted_each_in_its_kind():
     assert graph(([[1], [2]], [1, 2])).shape == (2, 3)
 
 
-def test_ids_that_are_a_part_of_a_tuple_are_checked_at_the_door():
+def test_ids_that_are_a_part_of_a_tuple_are_checked_by_the_call():
     pair = Input("pair")
     graph = Graph.of(layers.Embedding(4, 3, xp=strict)(GetItem(0)(pair)) * GetItem(1)(pair))
     with pytest.raises(ValueError, match=r"expected ids in \[0, 4\), got 4"):

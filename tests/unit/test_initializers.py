@@ -81,7 +81,7 @@ def test_fans_are_those_of_linear_and_convolution_weights():
 
 
 def test_regression_p_fan_in_and_fan_out_of_a_convolution_are_not_swapped():
-    """An ancestor swapped them: a 1 -> 64 channel convolution then started eight times too small."""
+    """An original swapped them: a 1 -> 64 channel convolution then started eight times too small."""
     w = draw(initializers.kaiming_normal(nonlinearity="linear"), (64, 1, 5, 5))
     assert w.std() == pytest.approx(1 / 5, rel=0.1)
     w = draw(initializers.kaiming_normal(mode="fan_out", nonlinearity="linear"), (64, 1, 5, 5))

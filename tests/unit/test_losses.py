@@ -127,7 +127,7 @@ def test_one_hot_by_transform_is_the_one_hot_target(classes):
 
 @every_loss
 def test_a_loss_of_an_earlier_call_is_not_overwritten_by_the_next(cls):
-    """An ancestor kept one Loss object and wrote each call into it."""
+    """An original kept one Loss object and wrote each call into it."""
     loss_func = cls()
     first = loss_func(PREDICTION, target_of(cls))
     value, grad = first.value, first.grad.copy()

@@ -31,7 +31,7 @@ def test_a_file_with_other_letters_than_ascii_is_cut_at_the_right_places():
     assert "- return 'é', µ + x\n+ return 'é', µ - x" in changes
 
 
-def test_survivors_are_an_output_of_the_run(tmp_path, capsys):
+def test_the_surviving_mutants_are_an_output_of_the_run(tmp_path, capsys):
     source = "def forward(x):\n    return x + 1\n"
     found = mutants.mutants_of("mtorch/layers/new.py", source)
     results = [(m, (m.path, m.where, m.change(source), 0), "" if i == 0 else "a test") for i, m in enumerate(found)]

@@ -168,7 +168,7 @@ def test_a_large_mean_costs_float32_no_more_than_its_own_rounding(layer, shape):
 
 
 def test_regression_p_batch_norm_has_an_eps():
-    """An ancestor divided by the bare deviation: a constant channel was NaN."""
+    """An original divided by the bare deviation: a constant channel was NaN."""
     layer = layers.BatchNorm1d(2)
     y = layer(numpy.full((4, 2), 7.0, "float32"))
     assert (y == 0).all()
@@ -176,7 +176,7 @@ def test_regression_p_batch_norm_has_an_eps():
 
 
 def test_regression_p_layer_norm_is_over_features_not_over_the_batch():
-    """An ancestor took mean and variance over the batch axis: a row's result then depended on the other rows."""
+    """An original took mean and variance over the batch axis: a row's result then depended on the other rows."""
     layer, x = layers.LayerNorm(5, dtype=D), random(4, 5)
     whole, alone = layer(x), layer(x[:1])
     assert whole[:1] == pytest.approx(alone, abs=1e-15)

@@ -46,7 +46,7 @@ def test_operators_of_two_refuse_what_is_no_pair_or_does_not_broadcast(kind):
         layer.forward((numpy.ones(3), numpy.ones(3, int)))
 
 
-def test_integers_at_the_door_become_floats():
+def test_a_call_casts_integers_to_floats():
     assert layers.Add()(([1, 2], 3)).dtype == numpy.float32
 
 

@@ -127,12 +127,12 @@ def test_paths_are_the_golden_ones(row):
 
 
 def test_sgd_as_it_comes_moves_by_the_rate_times_the_gradient():
-    """An ancestor's SGD moved by twice that with its default options."""
+    """An original's SGD moved by twice that with its default options."""
     assert move(SGD(one([1.0]), lr=0.5), [1.0]) == [0.5]
 
 
 def test_momentum_descends_and_does_not_climb():
-    """An ancestor's momentum had the wrong sign."""
+    """An original's momentum had the wrong sign."""
     module, path = one([4.0]), [4.0]
     optimizer = SGD(module, lr=0.1, momentum=0.5)
     for _ in range(5):
@@ -143,7 +143,7 @@ def test_momentum_descends_and_does_not_climb():
 
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
 def test_adams_first_step_is_the_rate_whatever_the_gradients_size(size):
-    """Without bias correction an ancestor's first step was more than three times as long."""
+    """Without bias correction an original's first step was more than three times as long."""
     for cls in (Adam, AdamW):
         moved = move(cls(one([0.0, 0.0]), lr=0.01, eps=0), [size, -size])
         numpy.testing.assert_allclose(moved, [-0.01, 0.01], rtol=1e-12)

@@ -63,14 +63,14 @@ class Counting(layers.Identity):
         return super().forward(x)
 
 
-# ---------------------------------------------------------------------- the door
+# ---------------------------------------------------------------------- input casting
 
 
 @pytest.mark.parametrize(
     "x", [[[1, 2, 3]], numpy.uint8([[1, 2, 3]]), numpy.float64([[1, 2, 3]]), numpy.array([[1, 2, 3]], ">f4"),
           numpy.array([[True, False, True]]), numpy.float16([[1, 2, 3]]), numpy.longdouble([[1, 2, 3]])]
 )  # fmt: skip
-def test_the_door_casts_real_and_integer_data_once(x):
+def test_a_call_casts_real_and_integer_data_once(x):
     y = layers.Linear(3, 2)(x)
     assert y.dtype == numpy.float32 and y.dtype.isnative and y.shape == (1, 2)
 
@@ -79,7 +79,7 @@ def test_the_door_casts_real_and_integer_data_once(x):
     "x, kind", [(numpy.array([["a"]]), TypeError), (numpy.array([[1j, 2, 3]]), TypeError), ("text", TypeError),
                 (numpy.array([[None, 1, 2]]), TypeError), ([[1.0], [1.0, 2.0]], ValueError), (None, TypeError)]
 )  # fmt: skip
-def test_the_door_refuses_what_are_no_numbers_and_names_the_layer(x, kind):
+def test_a_call_with_anything_but_numbers_is_an_error_that_names_the_layer(x, kind):
     with pytest.raises(kind, match=r"Linear\(3 -> 2\)"):
         layers.Linear(3, 2)(x)
 
@@ -493,7 +493,7 @@ def test_bad_sizes_are_refused_by_name(arguments, kind):
         layers.Linear(*arguments)
 
 
-def test_a_chain_of_one_layer_that_moves_data_has_its_door():
+def test_a_chain_of_one_layer_that_moves_data_casts_as_that_layer_does():
     net = Sequential(layers.Flatten())
     assert net(numpy.ones((2, 3, 4), "int32")).dtype == layers.Flatten()(numpy.ones((2, 3, 4), "int32")).dtype
     assert net([[[1.0]], [[2.0]]]).shape == (2, 1)

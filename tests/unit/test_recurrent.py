@@ -1,4 +1,4 @@
-"""Recurrent layers: the unrolled cells are their oracle, and every fault of the ancestors is a test."""
+"""Recurrent layers: the unrolled cells are their oracle, and every fault of the originals is a test."""
 
 import itertools
 import sys
@@ -180,7 +180,7 @@ def assert_fast_equals_reference(layer, value, tolerance):
         assert_same(grad, wanted[2][name], tolerance)
 
 
-# ---------------------------------------------------------------------- the ancestors' faults
+# ---------------------------------------------------------------------- faults of the originals
 
 
 @every_kind

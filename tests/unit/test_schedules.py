@@ -49,7 +49,7 @@ def test_the_kth_step_of_an_optimizer_uses_the_rate_of_k_minus_1():
 
 
 def test_regression_p_exponential_step_and_cosine_are_functions_of_the_step_count():
-    """All three were wrong in an ancestor."""
+    """All three were wrong in an original."""
     assert ExponentialLR(1.0, 0.9)(3) == pytest.approx(0.729)
     assert StepLR(1.0, 10, 0.1)(19) == pytest.approx(0.1)
     assert CosineAnnealingLR(1.0, 10)(5) == pytest.approx(0.5)

@@ -35,10 +35,12 @@ def flat_parameters(
 def step(layer: Linear, lr: float) -> None:
     """One pass where both lie flat, move, and have nothing but their gradients to follow; else `Layer.step`.
 
-    A copy, a shared parameter or an array that was assigned lies elsewhere.
+    A copy, a shared parameter or an array that was assigned lies elsewhere. A layer with attributes that its
+    constructor did not make may have more parameters.
     """
     weight, bias = layer.weight, layer.bias
-    if layer.__class__ is Linear and bias is not None and weight.has_grad and bias.has_grad:
+    known = layer.__class__ is Linear and len(layer.__dict__) == ATTRIBUTES
+    if known and bias is not None and weight.has_grad and bias.has_grad:
         values, grads = weight.value.base, weight._grad.base
         if (
             values is not None and values is bias.value.base and grads is not None and grads is bias._grad.base
@@ -61,4 +63,5 @@ def step(layer: Linear, lr: float) -> None:
 
 
 replace(parameters, numpy, flat_parameters)
+ATTRIBUTES = len(vars(Linear(1, 1, rng=0)))
 replace(Linear.step, numpy, step)

@@ -1,4 +1,4 @@
-"""Every bug of the four ancestors is a named test: a table of all of them, and those that stand nowhere else.
+"""Every bug of the four original libraries is a named test: a table of all of them, and those that stand nowhere else.
 
 M is the original mtorch, P PyDyNet, R Rhitta_GPU, G gradflow. A test of this file has its bare name, another one the
 file in front.
