@@ -51,7 +51,8 @@ class Blas:
 
 def multithreaded(layer: Any) -> bool:
     """Whether the fast bodies of that layer share their work between threads."""
-    verbs = _bodies.get(_name(layer.__class__.forward), {}).get(layer.xp)
+    forward = layer.__class__.forward
+    verbs = _bodies.get(_name(forward), {}).get(layer.xp) if hasattr(forward, "__qualname__") else None
     return verbs is not None and verbs.multithreaded(layer)
 
 
@@ -118,16 +119,17 @@ def _function(reference: Callable, bodies: dict[ModuleType, Callable]) -> Callab
     if first == "self" and more[0] != "xp":
 
         @wraps(reference)
-        def method(self: Any, *args: Any) -> Any:
+        def method(self: Any, *args: Any, **options: Any) -> Any:
             body = bodies.get(self.xp)
-            return (reference if body is None or (_disabled and get_ident() in _disabled) else body)(self, *args)
+            chosen = reference if body is None or (_disabled and get_ident() in _disabled) else body
+            return chosen(self, *args, **options)
 
         return method
     position = int(first == "self")
 
     @wraps(reference)
     def function(*args: Any, **options: Any) -> Any:
-        body = bodies.get(args[position])
+        body = bodies.get(args[position] if len(args) > position else options["xp"])
         return (reference if body is None or (_disabled and get_ident() in _disabled) else body)(*args, **options)
 
     return function

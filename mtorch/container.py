@@ -23,7 +23,8 @@ class Tape:
     def __init__(self, owner: "Container"):
         self.owner = owner
         self.calls: list[tuple[Layer, Any]] = []
-        self.buffers = [(buffer, buffer.value) for buffer in owner.buffers_below] if owner.buffers_below else ()
+        keeps = owner.buffers_below and not in_predict()
+        self.buffers = [(buffer, buffer.value) for buffer in owner.buffers_below] if keeps else ()
 
     def call(self, layer: Layer, x: Value) -> Value:
         """layer.forward(x), its memory kept here."""
@@ -186,7 +187,7 @@ class Container(Layer):
         return tuple(layer.core() for layer in found)
 
     def step(self, lr: float) -> None:
-        for layer in self.with_parameters:
+        for _, layer in self.children():
             layer.step(lr)
         for _, parameter in self.own(Parameter):
             parameter.step(lr)

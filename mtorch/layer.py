@@ -39,7 +39,7 @@ from mtorch import guards
 from mtorch.arrays import Value
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.guards import EMPTY, in_predict, predicting
-from mtorch.parameter import Parameter
+from mtorch.parameter import Buffer, Parameter
 from mtorch.tree import Tree, home_of
 
 
@@ -52,6 +52,7 @@ class Layer(Tree):
     takes: Any = "floats"  # "ids": integers; "any": integers and masks keep their kind; a tuple of these for a tuple
     array_only = False  # True for layers that take one array: a tuple is a ShapeMismatchError
     moves_data = False  # True for layers that only rearrange entries: the layer after them decides how x is cast
+    buffers_below: tuple[Buffer, ...] = ()
     has_tape = False  # True for containers, whose tape restores buffers after an error
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
 
@@ -84,7 +85,7 @@ class Layer(Tree):
 
     def step(self, lr: float) -> None:
         for item in vars(self).values():
-            if isinstance(item, Parameter | Layer):
+            if isinstance(item, Parameter) or isinstance(item, Layer):
                 item.step(lr)
 
     def zero_grad(self) -> None:

@@ -1,6 +1,7 @@
 """A model: a thin shell around one network, which a training script calls."""
 
 from collections.abc import Iterator
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,8 @@ from mtorch.graph.graph import Graph
 from mtorch.graph.tracing import HOLDERS, PRIVATE, named_items, traced
 from mtorch.guards import EMPTY
 from mtorch.layer import Layer
+
+TRACING = RLock()
 
 
 class Module(Layer):
@@ -73,7 +76,9 @@ class Module(Layer):
         if not self._described:
             return self.net
         if self._graph is None or self._changed():
-            return self.retrace()
+            with TRACING:  # of two threads that use the module first, one traces
+                if self._graph is None or self._changed():
+                    return self.retrace()
         return self._graph
 
     def retrace(self) -> Graph:
@@ -83,11 +88,11 @@ class Module(Layer):
             graph = traced(self)
         finally:
             self._tracing = before
-        self._traced = self._attributes()
+        self._traced, graph.module = self._attributes(), self
         if self._graph is None:
             self._graph = graph
         else:
-            graph.train(self._graph.training)
+            graph.training = self._graph.training
             vars(self._graph).update(vars(graph))  # the same object, because containers may hold it
         return self._graph
 
@@ -100,8 +105,10 @@ class Module(Layer):
         now = self._attributes()
         if len(now) == len(self._traced) and all(a is b for a, b in zip(now, self._traced, strict=True)):
             return False
+        if self._graph is None or self._graph.named != dict(named_items(self)):
+            return True
         self._traced = now
-        return self._graph is not None and self._graph.named != dict(named_items(self))
+        return False
 
     def _source(self) -> Layer | None:
         """Where array module, dtype and mode are read: the net, and before tracing a layer among the attributes."""
@@ -133,11 +140,7 @@ class Module(Layer):
         return iter(()) if self._described else super().own(kind)
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        return self.core().children()
-
-    def walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
-        yield path, self
-        yield from self.core().walk(path)
+        yield "", self.core()
 
     # ------------------------------------------------------------------ the verbs, handed on
 
@@ -158,7 +161,7 @@ class Module(Layer):
         self.core().backward_parameters(output_grad)
 
     def predict(self, x: Value, *more: Value) -> Value:
-        return self.core().predict(x, *more)
+        return super().predict(x, *more) if "forward" in vars(self) else self.core().predict(x, *more)
 
     def cast_input(self, x: Value) -> Value:
         return self.core().cast_input(x)

@@ -84,7 +84,8 @@ class Parameter:
             rate = constant(numpy if value.__class__ is numpy.ndarray else None, lr, value.dtype)
             if self.direction is not None:
                 with numpy.errstate(over="ignore", invalid="ignore"):
-                    value -= array_module(value).multiply(self.direction, rate, grad)
+                    xp: Any = array_module(value)
+                    value -= xp.multiply(self.direction, rate, grad)
             else:
                 try:  # where NumPy's warnings are errors, it raises them after it has written
                     grad *= rate

@@ -40,6 +40,8 @@ class Graph(Container):
     Nodes that lead to no parameter and no wanted input are skipped.
     """
 
+    module: Any = None  # the Module that this graph is traced from
+
     def __init__(
         self,
         inputs: str | tuple[str, ...],
@@ -136,7 +138,13 @@ class Graph(Container):
     # ------------------------------------------------------------------ the tree
 
     def children(self) -> Iterator[tuple[str, Layer]]:
+        self._follow()
         return iter(self._children)
+
+    def _follow(self) -> None:
+        """Lets the Module whose forward this is trace it again if other layers are assigned to it."""
+        if self.module is not None:
+            self.module.core()
 
     def own(self, kind: type) -> Iterator[tuple[str, Any]]:
         return ((name, item) for name, item in self._items.items() if isinstance(item, kind))
@@ -161,7 +169,8 @@ class Graph(Container):
         return known_sizes[table.output] if table.output.__class__ is int else {}
 
     def place(self, layer: Layer, position: int) -> str:
-        return f"node {self._table.names[position]!r} of {self.title}"
+        names = self._table.names
+        return f"node {names[min(position, len(names) - 1)]!r} of {self.title}"
 
     def details(self) -> str:
         table = self._table
@@ -188,6 +197,7 @@ class Graph(Container):
         return x
 
     def forward(self, x: Value) -> Value:
+        self._follow()
         values = [*self._parts(x), *[source.value for source in self._sources]]
         if self.multithreaded and not Blas.held():
             with Blas.single_threaded():

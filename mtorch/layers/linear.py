@@ -59,7 +59,13 @@ class Linear(Layer):
             got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
             raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
         zeros = xp.zeros(out_dim, dtype=self.dtype) if check_flag("Linear", "bias", bias) else None
-        self.weight, self.bias = parameters(xp, xp.asarray(weight, dtype=self.dtype), zeros)
+        self.hold(xp.asarray(weight, dtype=self.dtype), zeros)
+
+    @accelerated
+    def hold(self, weight: Array, bias: Array | None) -> None:
+        """Makes the parameters of these values; a fast body gives both one array."""
+        self.weight = Parameter(weight)
+        self.bias = None if bias is None else Parameter(bias)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         self.check_dim(known, -1, self.in_dim)
@@ -114,9 +120,3 @@ class Linear(Layer):
         yield cls(4, 3, coe=2, bias=False, xp=xp, dtype=dtype, rng=rng), (2, 3, 4)
         yield cls(256, 3, xp=xp, dtype=dtype, rng=rng), (257, 256)
         yield cls(5, 1, init=initializers.xavier_uniform(), xp=xp, dtype=dtype, rng=rng), (5,)
-
-
-@accelerated
-def parameters(xp: ModuleType, weight: Array, bias: Array | None) -> tuple[Parameter, Parameter | None]:
-    """The two Parameters; a fast body gives both one array."""
-    return Parameter(weight), None if bias is None else Parameter(bias)

@@ -84,11 +84,13 @@ OF_FORMAT_1["AdamW"] = OF_FORMAT_1["Adam"]
 
 def of_this_format(optimizer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     """The state dict with the names and the numbers of format 2."""
-    kind = next((cls.__name__ for cls in type(optimizer).__mro__ if cls.__name__ in OF_FORMAT_1), None)
+    ours = [cls.__name__ for cls in type(optimizer).__mro__ if cls.__module__.startswith("mtorch.optim.")]
+    kind = next((name for name in ours if name in OF_FORMAT_1), None)
     found = dict(state)
     for old, (new, factor) in OF_FORMAT_1[kind](optimizer).items() if kind else ():
         for path in optimizer.named:
-            if f"{path}.{old}" in found and new in optimizer.slots:
+            if f"{path}.{old}" in found and new in optimizer.slots and old not in optimizer.slots:
                 array = arrays.host_array(found.pop(f"{path}.{old}"), f"{path}.{old}")
+                array = array if array.dtype.kind == "f" else array.astype(float)
                 found[f"{path}.{new}"] = array * numpy.asarray(factor, array.dtype)
     return found

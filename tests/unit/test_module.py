@@ -404,3 +404,86 @@ def test_a_wrapped_net_keeps_its_names_and_its_input_gradient_on_demand():
     assert module.core() is module.net and module(X).shape == (4, 2)
     asking = Module(module, input_grad=True)
     assert asking.backward(asking(X)).shape == X.shape
+
+
+def containers():
+    yield lambda m: Sequential(m, Linear(2, 2, rng=5))
+    yield lambda m: mtorch.Residual(m, Linear(3, 2, rng=5))
+    yield lambda m: mtorch.Fork(m, Linear(3, 2, rng=5))
+    yield lambda m: Module(m)
+    yield lambda m: Graph.of(m(Input()) * 2.0)
+
+
+@pytest.mark.parametrize("wrap", list(containers()))
+def test_a_layer_assigned_to_a_module_within_a_container_is_used_and_moved_at_once(wrap):
+    module = Skip()
+    net = wrap(module)
+    optimizer = mtorch.SGD(net, lr=0.1)
+    net(X)
+    module.fc2 = Linear(3, 2, rng=9)
+    before = module.fc2.weight.value.copy()
+    y = net(X)
+    net.backward_parameters(tuple(map(numpy.ones_like, y)) if isinstance(y, tuple) else numpy.ones_like(y))
+    optimizer.step()
+    assert not numpy.array_equal(module.fc2.weight.value, before)
+    assert any(p is module.fc2.weight for p in net.parameters().values())
+
+
+def test_a_failing_forward_is_tried_again_and_a_frozen_layer_stays_frozen():
+    class Fragile(Skip):
+        broken = False
+
+        def __init__(self):
+            super().__init__()
+            self.norm = layers.BatchNorm1d(2)
+
+        def forward(self, x):
+            if self.broken:
+                raise RuntimeError("broken")
+            return self.norm(super().forward(x))
+
+    module = Fragile()
+    module(X)
+    module.norm.eval()
+    module.fc2, Fragile.broken = Linear(3, 2, rng=9), True
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken"):
+            module(X)
+    Fragile.broken = False
+    module(X)
+    assert module.parameters()["fc2.weight"] is module.fc2.weight and not module.norm.training and module.training
+
+
+def test_a_plain_layer_may_hold_a_module():
+    class Holder(mtorch.Layer):
+        def __init__(self, module):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x):
+            self.remember()
+            return self.inner(x)
+
+        def backward(self, output_grad):
+            g = self.cast_grad(output_grad)
+            self.recall()
+            return self.inner.backward(g)
+
+    for module in (Module(Linear(3, 2, rng=0), input_grad=True), Skip(input_grad=True)):
+        holder = Holder(module)
+        assert {name.removeprefix("inner.") for name in holder.parameters()} == set(module.parameters())
+        before = holder.state_dict()
+        holder.backward(numpy.ones_like(holder(X)))
+        holder.step(0.1)
+        assert all((value != before[name]).any() for name, value in holder.state_dict().items())
+
+
+def test_two_threads_may_use_a_module_first():
+    import threading
+
+    module = Skip()
+    thread = threading.Thread(target=lambda: module.predict(X))
+    thread.start()
+    y = module(X)
+    thread.join()
+    module.backward(y)

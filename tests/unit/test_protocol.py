@@ -621,3 +621,37 @@ def test_a_gradient_of_another_shape_is_not_broadcast(shape):
             parameter.accumulate(numpy.ones(shape))
         parameter.accumulate(numpy.ones((2, 3)))
     assert (parameter.grad == 2).all()
+
+
+def test_a_predict_that_fails_leaves_the_statistics_of_a_training_beside_it():
+    class Gate(layers.Identity):
+        def forward(self, x):
+            if not self.training:  # training goes on in the meantime, and then this raises
+                norm.running_mean.value = norm.running_mean.value + 1
+                raise RuntimeError("gate")
+            return super().forward(x)
+
+    norm = layers.BatchNorm1d(3)
+    for net in (Sequential(norm, Gate()), Residual(Sequential(norm, Gate()))):
+        before = norm.running_mean.value
+        with pytest.raises(RuntimeError, match="gate"):
+            net.predict(X)
+        assert (norm.running_mean.value == before + 1).all()
+
+
+def test_a_forward_that_is_any_callable_is_honoured():
+    class Twice:
+        def __call__(self, x):
+            return 2 * x
+
+    kind = type("Doubled", (layers.Identity,), {"forward": Twice()})
+    assert (Sequential(kind()).predict(X) == 2 * X).all()
+
+
+def test_a_layer_assigned_to_a_container_is_moved():
+    net = Residual(layers.Linear(3, 3, rng=0))
+    net.body = layers.Linear(3, 3, rng=1)
+    before = net.body.weight.value.copy()
+    net.backward(net(X))
+    net.step(0.1)
+    assert (net.body.weight.value != before).any()

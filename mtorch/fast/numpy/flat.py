@@ -3,52 +3,59 @@
 In a small net a step is a dozen calls of NumPy on a few numbers each; this halves them.
 """
 
-from types import ModuleType
+import inspect
 
 import numpy
 
 from mtorch.accelerate import replace
-from mtorch.arrays import ACCIDENTS, constant
+from mtorch.arrays import ACCIDENTS, Array, constant
 from mtorch.checks import check_rate
 from mtorch.layer import Layer
-from mtorch.layers.linear import Linear, parameters
+from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter
 
 
-def flat_parameters(
-    xp: ModuleType, weight: numpy.ndarray, bias: numpy.ndarray | None
-) -> tuple[Parameter, Parameter | None]:
-    """Their values are parts of one array, their gradients of another."""
-    first = Parameter(weight)
-    if bias is None:
-        return first, None
-    second, size = Parameter(bias), weight.size
-    values = numpy.concatenate((weight.ravel(), bias))
-    grads = numpy.zeros_like(values)
-    for parameter, part in ((first, slice(size)), (second, slice(size, None))):
-        shape = parameter.value.shape
-        parameter.value = values[part].reshape(shape)
-        parameter.collect_in(grads[part].reshape(shape))
-    return first, second
+class Flat:
+    """The two flat arrays of a layer, and the parts of them that its parameters had when they were made."""
+
+    __slots__ = ("values", "grads", "parts")
+
+    def __init__(self, weight: Parameter, bias: Parameter):
+        self.values = numpy.concatenate((weight.value.ravel(), bias.value))
+        self.grads = numpy.zeros_like(self.values)
+        size = weight.value.size
+        for parameter, part in ((weight, slice(size)), (bias, slice(size, None))):
+            shape = parameter.value.shape
+            parameter.value = self.values[part].reshape(shape)
+            parameter.collect_in(self.grads[part].reshape(shape))
+        self.parts = weight.value, bias.value, weight._grad, bias._grad
+
+    def __reduce__(self):
+        return type(None), ()  # the parameters of a copy have arrays of their own
+
+
+def hold(layer: Linear, weight: Array, bias: Array | None) -> None:
+    reference(layer, weight, bias)
+    layer._flat = None if layer.bias is None else Flat(layer.weight, layer.bias)  # type: ignore[attr-defined]  # its own
 
 
 def step(layer: Linear, lr: float) -> None:
-    """One pass where both lie flat, move, and have nothing but their gradients to follow; else `Layer.step`.
+    """One pass where both parameters have the arrays they were made with and follow their gradients; else `Layer.step`.
 
-    A copy, a shared parameter or an array that was assigned lies elsewhere. A layer with attributes that its
-    constructor did not make may have more parameters.
+    A layer with attributes that its constructor did not make may have more parameters.
     """
-    weight, bias = layer.weight, layer.bias
-    known = layer.__class__ is Linear and len(layer.__dict__) == ATTRIBUTES
-    if known and bias is not None and weight.has_grad and bias.has_grad:
-        values, grads = weight.value.base, weight._grad.base
+    own, weight, bias = layer.__dict__, layer.weight, layer.bias
+    flat = own.get("_flat")
+    if flat is not None and bias is not None and layer.__class__ is Linear and len(own) == ATTRIBUTES:
+        parts = flat.parts
         if (
-            values is not None and values is bias.value.base and grads is not None and grads is bias._grad.base
-            and weight.trainable and bias.trainable and weight.direction is bias.direction is None
-            and values.size == weight.value.size + bias.value.size
+            weight.value is parts[0] and bias.value is parts[1] and weight._grad is parts[2] and bias._grad is parts[3]
+            and weight.has_grad and bias.has_grad and weight.trainable and bias.trainable
+            and weight.direction is bias.direction is None
         ):  # fmt: skip
             if lr.__class__ is not float or not 0 <= lr < numpy.inf:
                 check_rate(layer, lr)
+            values, grads = flat.values, flat.grads
             try:
                 grads *= constant(numpy, lr, values.dtype)
             except ACCIDENTS:
@@ -62,6 +69,7 @@ def step(layer: Linear, lr: float) -> None:
     Layer.step(layer, lr)
 
 
-replace(parameters, numpy, flat_parameters)
-ATTRIBUTES = len(vars(Linear(1, 1, rng=0)))
+reference = inspect.unwrap(Linear.hold)
+replace(Linear.hold, numpy, hold)
 replace(Linear.step, numpy, step)
+ATTRIBUTES = len(vars(Linear(1, 1, rng=0)))
