@@ -1,7 +1,7 @@
 """The tree that layers form: names, parameters, state dicts, modes and copies."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +27,15 @@ class Tree:
 
     def children(self) -> Iterator[tuple[str, "Layer"]]:
         """(name, layer) for each layer directly below. Containers name theirs by position; "" adds nothing to paths."""
-        return self.own(Tree)
+        value: Any
+        for name, value in vars(self).items():
+            if isinstance(value, Tree):
+                yield name, value
+            elif value.__class__ in (list, dict) and any(isinstance(item, Tree | Parameter) for item in _items(value)):
+                wanted = "layers and parameters as attributes, or in a Sequential"
+                raise TypeError(
+                    f"{type(self).__name__} expected {wanted}, got a {type(value).__name__} {name!r} of them"
+                )
 
     def walk(self, path: str = "") -> Iterator[tuple[str, "Layer"]]:
         """(prefix, layer) for this layer and all below it, a shared one under every path."""
@@ -128,6 +136,10 @@ class Tree:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, xp=arrays.module_named(state["xp"]))
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:

@@ -126,6 +126,11 @@ def test_a_wrong_output_gradient_changes_nothing(cls, index):
         assert_same(p.grad, expected[name])
 
 
+def certain(layer):
+    """Whether a dropout below has the probability 0 or 1, so that nothing is left to chance."""
+    return any(getattr(each, "p", 0.5) in (0, 1) for _, each in layer.walk())
+
+
 RANDOM = [c for c in LAYERS if any(each.random_state() for _, each in example(*c.values)[0].walk())]
 
 
@@ -137,6 +142,10 @@ def test_random_numbers_are_those_of_the_random_state(cls, index):
     states = [each.random_state() for each in random]
     y, twin = host(layer(x)), copy.deepcopy(layer)
     drawn = [each.random_state() for each in random]
+    if drawn != states:
+        again = host(copy.deepcopy(layer)(x))
+        same = [numpy.array_equal(a, b) for a, b in zip(leaves(again), leaves(y), strict=True)]
+        assert not all(same) or certain(layer), "a second call draws the same numbers"
     layer.predict(x)
     assert [each.random_state() for each in random] == drawn
     assert_same(host(twin(x)), host(layer(x)))
@@ -146,6 +155,18 @@ def test_random_numbers_are_those_of_the_random_state(cls, index):
     for each in random:
         with pytest.raises(ValueError, match="random state"):
             each.set_random_state({"seed": -1})
+
+
+@every_layer
+def test_backward_does_not_ask_for_the_mode(cls, index):
+    layer, x = example(cls, index)
+    twin = copy.deepcopy(layer)
+    grad = cotangent(layer(x))
+    twin(x)
+    twin.eval()
+    assert_same(host(twin.backward(grad)), host(layer.backward(grad)))
+    for name, p in layer.parameters().items():
+        assert_same(host(twin.parameters()[name].grad), host(p.grad))
 
 
 @every_layer

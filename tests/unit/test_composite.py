@@ -170,3 +170,15 @@ def test_buffers_of_its_own_go_back_too():
         with pytest.raises(ShapeMismatchError):
             net(X[:, :2])
     assert layer.calls.value == 2
+
+
+@pytest.mark.parametrize("make", [list, lambda layers: {str(i): layer for i, layer in enumerate(layers)}])
+def test_a_list_or_dict_of_layers_is_an_error_and_not_lost(make):
+    class Listed(Layer):
+        def __init__(self):
+            super().__init__()
+            self.stack = make([layers.Linear(3, 3), layers.Linear(3, 3)])
+
+    for use in (Layer.parameters, Layer.state_dict, Layer.train, lambda layer: Sequential(layer)):
+        with pytest.raises(TypeError, match="Listed expected layers and parameters as attributes, or in a Sequential"):
+            use(Listed())
