@@ -27,11 +27,10 @@ class Tree:
 
     def children(self) -> Iterator[tuple[str, "Layer"]]:
         """(name, layer) for each layer directly below. Containers name theirs by position; "" adds nothing to paths."""
-        value: Any
-        for name, value in vars(self).items():
-            if isinstance(value, Tree):
-                yield name, value
-            elif value.__class__ in (list, dict) and any(isinstance(item, Tree | Parameter) for item in _items(value)):
+        attributes: dict[str, Any] = vars(self)
+        yield from self.own(Tree)
+        for name, value in attributes.items():
+            if value.__class__ in (list, dict) and any(isinstance(item, Tree | Parameter) for item in _items(value)):
                 wanted = "layers and parameters as attributes, or in a Sequential"
                 raise TypeError(
                     f"{type(self).__name__} expected {wanted}, got a {type(value).__name__} {name!r} of them"
