@@ -29,6 +29,7 @@ SHARED = {
     "layer.py", "guards.py", "container.py", "parameter.py", "arrays.py", "checks.py", "layers/geometry.py",
     "layers/sequences.py", "losses/labels.py",
 }  # fmt: skip
+INLINED = {"<listcomp>", "<setcomp>", "<dictcomp>"}  # functions of their own before Python 3.12 only
 VERBS = {"forward", "backward", "backward_parameters", "terms", "rule", "step", "__call__"}
 
 
@@ -48,7 +49,7 @@ def functions_run(call: Callable[[], Any], package: Path = PACKAGE) -> set[tuple
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(top):
+        if event == "call" and code.co_filename.startswith(top) and code.co_name not in INLINED:
             seen.add((code.co_filename[len(top) :].replace(os.sep, "/"), code.co_qualname))
 
     before = sys.getprofile()
