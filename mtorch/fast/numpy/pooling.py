@@ -6,9 +6,12 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
+from mtorch.fast.threads import in_threads
 from mtorch.layers import pooling as reference
 from mtorch.layers.geometry import as_image, like_input
 from mtorch.layers.pooling import MaxPool
+
+FORWARD, BACKWARD = 32, 16  # operations of a product that take as long as an entry of the image
 
 
 def max_pool(layer: MaxPool, x: Array) -> tuple[Array, Any]:
@@ -55,28 +58,38 @@ def _max_of_fours(x):
     n, c, h, w = x.shape
     y = _new((n, c, h // 2, w // 2), x)
     winner = numpy.empty_like(x, "uint8", shape=y.shape)
-    rows = slice(0, h // 2 * 2)
-    left, right = x[:, :, rows, 0 : w - 1 : 2], x[:, :, rows, 1:w:2]
-    best, second = numpy.maximum(left, right), numpy.greater(right, left)
-    top, bottom = best[:, :, 0::2], best[:, :, 1::2]
-    numpy.maximum(top, bottom, out=y)
-    lower = numpy.greater(bottom, top)
-    # winner = 2 * lower + second in the row that won
-    won = second[:, :, 0::2] ^ second[:, :, 1::2]
-    won &= lower
-    won ^= second[:, :, 0::2]
-    won, lower = won.view("uint8"), lower.view("uint8")
-    won += lower
-    numpy.add(won, lower, out=winner)
+
+    def make(part: range) -> None:
+        pairs, rows = slice(2 * part.start, 2 * part.stop), slice(part.start, part.stop)
+        left, right = x[:, :, pairs, 0 : w - 1 : 2], x[:, :, pairs, 1:w:2]
+        best, second = numpy.maximum(left, right), numpy.greater(right, left)
+        top, bottom = best[:, :, 0::2], best[:, :, 1::2]
+        numpy.maximum(top, bottom, out=y[:, :, rows])
+        lower = numpy.greater(bottom, top)
+        # winner = 2 * lower + second in the row that won
+        won = second[:, :, 0::2] ^ second[:, :, 1::2]
+        won &= lower
+        won ^= second[:, :, 0::2]
+        won, lower = won.view("uint8"), lower.view("uint8")
+        won += lower
+        numpy.add(won, lower, out=winner[:, :, rows])
+
+    in_threads(make, h // 2, FORWARD * x.size)
     return y, winner
 
 
 def _fill_fours(dx, dy, winner):
     """Each position of the window takes dy where it has won, else 0."""
     out_h, out_w = dy.shape[2:]
-    for k in range(2):
-        for m in range(2):
-            numpy.multiply(dy, winner == 2 * k + m, out=dx[:, :, k : 2 * out_h : 2, m : 2 * out_w : 2])
+
+    def fill(rows: range) -> None:
+        g, won = (a[:, :, rows.start : rows.stop] for a in (dy, winner))
+        for k in range(2):
+            image_rows = slice(2 * rows.start + k, 2 * rows.stop, 2)
+            for m in range(2):
+                numpy.multiply(g, won == 2 * k + m, out=dx[:, :, image_rows, m : 2 * out_w : 2])
+
+    in_threads(fill, out_h, BACKWARD * dx.size)
 
 
-replace(MaxPool, numpy, forward=max_pool, backward=max_pool_grad)
+replace(MaxPool, numpy, forward=max_pool, backward=max_pool_grad, multithreaded=lambda layer: _fours(layer.window))
