@@ -82,8 +82,8 @@ def _cast_leaf(layer: "Layer", x: Any, kind: str) -> Any:
 
 def checked_forward(layer: "Layer", x: Value) -> Value:
     """layer.forward(x). When it raises, nothing is remembered at or below the layer, and buffers are as before."""
-    below = () if predicting and in_predict() else layer.buffers_below if layer.has_tape else layer.buffers()
-    buffers = [(buffer, buffer.value) for buffer in below]
+    below = layer.buffers_below if layer.has_tape else layer.buffers()
+    buffers = [(buffer, buffer.value) for buffer in below] if below and not in_predict() else ()
     try:
         if x.__class__ in NO_ARRAY and layer.array_only:
             refuse_value(layer, x)
