@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 
+from mtorch.accelerate import accelerated
 from mtorch.arrays import Array
 from mtorch.checks import check_flag, check_number
 from mtorch.layer import Layer
@@ -44,6 +45,7 @@ class LayerNorm(RowNorm):
         bias = check_flag("LayerNorm", "bias", bias)
         self.bias = Parameter(xp.zeros(self.shape, dtype=self.dtype)) if elementwise_affine and bias else None
 
+    @accelerated
     def forward(self, x: Array) -> Array:
         self.check_shape(x)
         z, _, _, inv = standardise(self.xp, x, self.axes, self.eps)
@@ -51,6 +53,7 @@ class LayerNorm(RowNorm):
         y = z if self.weight is None else z * self.weight.value
         return y if self.bias is None else y + self.bias.value
 
+    @accelerated
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         z, inv = self.recall()

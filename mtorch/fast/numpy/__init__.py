@@ -7,6 +7,7 @@ from mtorch.fast.numpy import batch_norm  # noqa: F401
 from mtorch.fast.numpy import convolution  # noqa: F401
 from mtorch.fast.numpy import flat  # noqa: F401
 from mtorch.fast.numpy import gru  # noqa: F401
+from mtorch.fast.numpy import layer_norm  # noqa: F401
 from mtorch.fast.numpy import linear  # noqa: F401
 from mtorch.fast.numpy import lstm  # noqa: F401
 from mtorch.fast.numpy import optim  # noqa: F401

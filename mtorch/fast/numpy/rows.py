@@ -21,3 +21,8 @@ def row_dots(x: Array, w: Array) -> Array:
     lies there may raise "invalid value encountered".
     """
     return numpy.vecdot(x, w) if x.shape[1] == 5 else x.dot(w)
+
+
+def row_squares(x: Array) -> Array:
+    """x (M, K) -> the sums of the squares of each row (M,); a longer product would lose digits."""
+    return numpy.vecdot(x, x) if x.shape[1] <= SHORT else (x * x).sum(axis=1)
