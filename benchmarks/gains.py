@@ -44,6 +44,11 @@ def without_unpacked_products() -> None:
     threads().takes_unpacked = lambda: False
 
 
+def without_keeping_off() -> None:
+    """Threads wake on any core."""
+    threads()._Worker.keep_off = lambda self, core: None
+
+
 def without_spinning() -> None:
     """Processes sleep until a message comes."""
     from mtorch.parallel import worker_pool
@@ -59,7 +64,7 @@ def threads() -> ModuleType:
 
 TRICKS: dict[str, Callable[[], None]] = {
     "hold": without_blas_held, "threads": without_threads, "product": without_divided_products,
-    "unpacked": without_unpacked_products, "spin": without_spinning,
+    "unpacked": without_unpacked_products, "keep_off": without_keeping_off, "spin": without_spinning,
 }  # fmt: skip
 ENVIRONMENT = {"none": {"MTORCH_FAST": "0"}, "memory": {"GLIBC_TUNABLES": ""}}  # mallopt is left alone where it is set
 

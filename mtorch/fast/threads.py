@@ -129,17 +129,19 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
 def _divided(function: Callable[[range], Any], count: int, threads: int) -> list[Any]:
     """[function(range) ...], the first range in this thread. Raises the first error once all have ended."""
     try:
-        inboxes = [_inbox(i, os.getpid()) for i in range(1, threads)]
+        workers = [_worker(i, os.getpid()) for i in range(1, threads)]
     except RuntimeError:  # the system starts no more threads
         return [function(range(count))]
     bounds = [count * i // threads for i in range(threads + 1)]
     own, *others = (range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False))
     done: SimpleQueue = SimpleQueue()
     outcomes: list[Any] = [None] * threads
-    for i, (inbox, part) in enumerate(zip(inboxes, others, strict=True), 1):
-        inbox.put((copy_context(), function, part, i, done))
+    core = _core_of_caller()()
+    for i, (worker, part) in enumerate(zip(workers, others, strict=True), 1):
+        worker.keep_off(core)
+        worker.inbox.put((copy_context(), function, part, i, done))
     outcomes[0] = _outcome(function, own)
-    for _ in inboxes:
+    for _ in workers:
         i, outcome = done.get()
         outcomes[i] = outcome
     for error, _ in outcomes:
@@ -148,19 +150,43 @@ def _divided(function: Callable[[range], Any], count: int, threads: int) -> list
     return [result for _, result in outcomes]
 
 
+class _Worker:
+    """A thread and the queue that it takes its work from."""
+
+    def __init__(self, number: int):
+        self.inbox: SimpleQueue = SimpleQueue()
+        self.core = -1  # the one that it keeps off
+        self.thread = Thread(target=self._serve, name=f"mtorch-{number}", daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            context, function, part, i, done = self.inbox.get()
+            done.put((i, context.run(_outcome, function, part)))
+            del context, function, done  # while it waits it keeps nothing alive
+
+    def keep_off(self, core: int) -> None:
+        """Lets the thread run on every core but that of its caller, where Linux may wake it and let it wait."""
+        if core != self.core:
+            self.core = core
+            with suppress(OSError):  # there is no other core, or this process may not choose
+                os.sched_setaffinity(self.thread.native_id or 0, os.sched_getaffinity(0) - {core})
+
+
 @cache
-def _inbox(number: int, process: int) -> SimpleQueue:
-    """The queue from which thread `number` takes its work. A process that was forked starts threads of its own."""
-    inbox: SimpleQueue = SimpleQueue()
-    Thread(target=_serve, args=(inbox,), name=f"mtorch-{number}", daemon=True).start()
-    return inbox
+def _worker(number: int, process: int) -> _Worker:
+    """Thread `number`. A process that was forked has none yet and starts its own."""
+    return _Worker(number)
 
 
-def _serve(inbox: SimpleQueue) -> None:
-    while True:
-        context, function, part, i, done = inbox.get()
-        done.put((i, context.run(_outcome, function, part)))
-        del context, function, done  # while it waits it keeps nothing alive
+@cache
+def _core_of_caller() -> Callable[[], int]:
+    with suppress(ImportError, OSError):  # a browser loads no library
+        import ctypes
+
+        if hasattr(os, "sched_setaffinity"):
+            return getattr(ctypes.PyDLL(None), "sched_getcpu", lambda: -1)
+    return lambda: -1
 
 
 def _outcome(function: Callable[[range], Any], part: range) -> tuple[BaseException | None, Any]:

@@ -200,3 +200,19 @@ def test_a_thread_that_waits_keeps_nothing_alive(blas):
     while there() is not None and time.monotonic() < limit:
         time.sleep(0.01)
     assert there() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell which cores there are")
+def test_a_thread_keeps_off_the_core_of_its_caller(monkeypatch):
+    worker, allowed = threads._Worker(9), os.sched_getaffinity(0)
+    moves = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: moves.append((thread, cores)))
+    for core in (3, 3, 2):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3})
+        worker.keep_off(core)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    worker.keep_off(0)  # the system refuses an empty set of cores
+    monkeypatch.undo()
+    assert moves == [(worker.thread.native_id, {2}), (worker.thread.native_id, {3})]
+    assert threads._core_of_caller()() in allowed
