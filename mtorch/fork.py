@@ -24,6 +24,12 @@ class _Branches(Container):
     def children(self) -> Iterator[tuple[str, Layer]]:
         return ((str(i), branch) for i, branch in enumerate(self.branches))
 
+    def backward_parameters(self, output_grad: tuple[Value, ...]) -> None:
+        grads = self.cast_grad(output_grad)
+        tape = self.recall()
+        for g in reversed(grads):
+            tape.pull_parameters(g)
+
     def place(self, layer: Layer, position: int) -> str:
         return f"branch {position} of {type(self).__name__}"
 
@@ -60,12 +66,6 @@ class Fork(_Branches):
         grads = self.cast_grad(output_grad)
         tape = self.recall()
         return reduce(arrays.add_values, [tape.pull(g) for g in reversed(grads)])
-
-    def backward_parameters(self, output_grad: tuple[Value, ...]) -> None:
-        grads = self.cast_grad(output_grad)
-        tape = self.recall()
-        for g in reversed(grads):
-            tape.pull_parameters(g)
 
     @classmethod
     def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
@@ -104,12 +104,6 @@ class Parallel(_Branches):
         grads = self.cast_grad(output_grad)
         tape = self.recall()
         return tuple([tape.pull(g) for g in reversed(grads)][::-1])
-
-    def backward_parameters(self, output_grad: tuple[Value, ...]) -> None:
-        grads = self.cast_grad(output_grad)
-        tape = self.recall()
-        for g in reversed(grads):
-            tape.pull_parameters(g)
 
     @classmethod
     def examples(cls, *, xp: Any, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

@@ -487,3 +487,4 @@ def test_two_threads_may_use_a_module_first():
     y = module(X)
     thread.join()
     module.backward(y)
+    assert all(p.has_grad for p in module.parameters().values())
