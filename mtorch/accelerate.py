@@ -105,6 +105,8 @@ def accelerated(reference: Callable) -> Callable:
         return reference
     name = reference.__name__
     bodies = _bodies.setdefault(_name(reference), {})
+    if name == "step":
+        return _step(reference, bodies)
     if name not in VERBS:
         return _function(reference, bodies)
     return _forward(reference, bodies) if name == "forward" else _backward(reference, name)
@@ -133,6 +135,15 @@ def _function(reference: Callable, bodies: dict[ModuleType, Callable]) -> Callab
         return (reference if body is None or (_disabled and get_ident() in _disabled) else body)(*args, **options)
 
     return function
+
+
+def _step(reference: Callable, bodies: dict[ModuleType, Callable]) -> Callable:
+    @wraps(reference)
+    def step(self: Any, lr: float) -> None:
+        body = bodies.get(self.xp)
+        (reference if body is None or (_disabled and get_ident() in _disabled) else body)(self, lr)
+
+    return step
 
 
 def _forward(reference: Callable, bodies: dict[ModuleType, Verbs]) -> Callable:

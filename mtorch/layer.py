@@ -97,13 +97,14 @@ class Layer(Tree):
             x = (x, *more)
         if not self._fits(x):
             x = self.cast_input(x)
-        if in_predict():
+        thread = get_ident()
+        if thread in predicting:
             return guards.checked_forward(self, x)
-        predicting.add(get_ident())
+        predicting.add(thread)
         try:
             return guards.checked_forward(self, x)
         finally:
-            predicting.discard(get_ident())
+            predicting.discard(thread)
 
     def cast_input(self, x: Value) -> Value:
         """What a call takes, as arrays on this layer's module: floats in this layer's dtype, and what `takes` says."""
@@ -125,7 +126,7 @@ class Layer(Tree):
 
     def remember(self, value: Any = (), *more: Any) -> None:
         """Keeps what backward will need, by reference; replaces what was there. Within predict it keeps nothing."""
-        if not (predicting and in_predict()):
+        if not (predicting and get_ident() in predicting):
             self._memory = (value, *more) if more else value
 
     def recall(self) -> Any:

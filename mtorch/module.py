@@ -47,6 +47,7 @@ class Module(Layer):
     (`input_grad=True` asks for it, and then `backward` returns it).
     """
 
+    _described: bool | None = None  # whether the class has a forward of its own, once `__init__` ran
     _graph: Graph | None = None  # the traced forward, and the attributes that it was traced with
     _traced: list[Any] = []
     _tracing = False
@@ -70,8 +71,7 @@ class Module(Layer):
 
         The graph is traced at the first use, and again at the first use after another layer was assigned.
         """
-        own = vars(self)
-        if "_memory" not in own:
+        if self._described is None:
             raise TypeError(f"{type(self).__name__}.__init__ must begin with super().__init__()")
         if not self._described:
             return self.net
@@ -145,7 +145,8 @@ class Module(Layer):
     # ------------------------------------------------------------------ the verbs, handed on
 
     def __call__(self, x: Value, *more: Value) -> Value:
-        return super().__call__(x, *more) if "forward" in vars(self) else self.core()(x, *more)
+        called = super().__call__ if "forward" in self.__dict__ else self.core()
+        return called(x, *more) if more else called(x)
 
     def forward(self, x: Value) -> Value:
         return self.net.forward(x)

@@ -73,9 +73,10 @@ class Linear(Layer):
 
     def rows(self, x: Array) -> Array:
         """(..., D) as (N, D)."""
-        if not x.ndim or x.shape[-1] != self.in_dim:
-            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {x.shape}")
-        return x if x.ndim == 2 else x.reshape(-1, self.in_dim)
+        shape = x.shape
+        if not shape or shape[-1] != self.in_dim:
+            raise ShapeMismatchError(self, f"expected input of shape (..., {self.in_dim}), got {shape}")
+        return x if len(shape) == 2 else x.reshape(-1, self.in_dim)
 
     @accelerated
     def forward(self, x: Array) -> Array:
@@ -84,7 +85,7 @@ class Linear(Layer):
         y = rows.dot(self.weight.value.T)
         if self.bias is not None:
             y += self.bias.value
-        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.out_dim)
+        return y if rows is x else y.reshape(*x.shape[:-1], self.out_dim)
 
     @accelerated
     def backward(self, output_grad: Array) -> Array:

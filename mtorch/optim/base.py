@@ -130,8 +130,8 @@ class Optimizer:
 
     def rewrites(self) -> bool:
         """False when the direction is the gradient itself."""
-        chain = self.weight_decay, self.clip_norm is not None, self.clip_value is not None, self.scale
-        return self.has_rule or any(chain)
+        clips = self.clip_value is not None or self.clip_norm is not None
+        return self.has_rule or clips or bool(self.weight_decay or self.scale)
 
     @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the states renewed
     def _direct(self) -> None:

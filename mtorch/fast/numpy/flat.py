@@ -4,11 +4,12 @@ In a small net a step is a dozen calls of NumPy on a few numbers each; this halv
 """
 
 import inspect
+from math import inf
 
 import numpy
 
 from mtorch.accelerate import replace
-from mtorch.arrays import ACCIDENTS, Array, constant
+from mtorch.arrays import ACCIDENTS, Array
 from mtorch.checks import check_rate
 from mtorch.layer import Layer
 from mtorch.layers.linear import Linear
@@ -53,11 +54,11 @@ def step(layer: Linear, lr: float) -> None:
             and weight.has_grad and bias.has_grad and weight.trainable and bias.trainable
             and weight.direction is bias.direction is None
         ):  # fmt: skip
-            if lr.__class__ is not float or not 0 <= lr < numpy.inf:
+            if lr.__class__ is not float or not 0 <= lr < inf:
                 check_rate(layer, lr)
             values, grads = flat.values, flat.grads
             try:
-                grads *= constant(numpy, lr, values.dtype)
+                grads *= numpy.array(lr, values.dtype)
             except ACCIDENTS:
                 pass
             try:
