@@ -195,6 +195,12 @@ def test_without_reduction_backward_takes_the_cotangent_of_the_value():
         CrossEntropyLoss(lambda grad: grad)(PREDICTION, LABELS).backward(1.0)
 
 
+def test_the_value_of_an_outcome_is_scaled_and_its_gradient_is_not():
+    grad = numpy.full(2, 4.0)
+    loss = MSELoss().outcome(numpy, numpy.float64(3), grad, factor=0.5)
+    assert loss.value == 1.5 and loss.grad is grad
+
+
 def test_the_repr_of_losses_names_what_is_set():
     assert repr(SquareLoss(transform=True)) == "SquareLoss(transform=True)"
     assert repr(HuberLoss(delta=2, reduction="sum")) == "HuberLoss(delta=2, reduction='sum')"

@@ -43,6 +43,14 @@ def test_rms_norm_gives_rows_of_unit_mean_square():
     assert layers.RMSNorm(2)(numpy.zeros((1, 2), "float32")).tolist() == [[0, 0]]
 
 
+@pytest.mark.parametrize("kind, shape", [("BatchNorm1d", (2, 3, 5)), ("BatchNorm2d", (2, 3, 4, 5))])
+def test_the_unbiased_variance_counts_every_value_of_a_channel(kind, shape):
+    layer, x = getattr(layers, kind)(3, momentum=0.25, dtype=D), random(*shape)
+    layer(x)
+    var = x.var(axis=(0, *range(2, x.ndim)), ddof=1)
+    assert layer.running_var.value == pytest.approx(0.75 + 0.25 * var, rel=1e-12)
+
+
 def test_running_statistics_move_by_momentum_to_the_batch_with_the_unbiased_variance():
     layer, x = layers.BatchNorm1d(3, momentum=0.25, dtype=D), 2 + random(5, 3)
     layer(x)
