@@ -82,7 +82,7 @@ def _cast_leaf(layer: "Layer", x: Any, kind: str) -> Any:
 
 def checked_forward(layer: "Layer", x: Value) -> Value:
     """layer.forward(x). When it raises, nothing is remembered at or below the layer, and buffers are as before."""
-    below = layer.buffers_below if layer.has_tape else layer.buffers()
+    below = layer.buffers_below if layer.has_tape else layer.buffers().values()
     buffers = [(buffer, buffer.value) for buffer in below] if below and not in_predict() else ()
     try:
         if x.__class__ in NO_ARRAY and layer.array_only:

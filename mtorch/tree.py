@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy
 
 from mtorch import arrays
+from mtorch.arrays import Array
 from mtorch.checks import check_flag
+from mtorch.errors import ShapeMismatchError
 from mtorch.parameter import Buffer, Parameter
 
 if TYPE_CHECKING:
@@ -47,15 +49,48 @@ class Tree:
 
     def parameters(self) -> dict[str, Parameter]:
         """Dotted names of all parameters below; a shared one appears once, under its first name."""
-        found: dict[int, tuple[str, Parameter]] = {}
+        return self._named(Parameter)
+
+    def buffers(self) -> dict[str, Buffer]:
+        """Dotted names of all buffers below; a shared one appears once, under its first name."""
+        return self._named(Buffer)
+
+    def _named(self, kind: Any) -> dict[str, Any]:
+        found: dict[int, tuple[str, Any]] = {}
         for prefix, layer in self.walk():
-            for name, parameter in layer.own(Parameter):
-                found.setdefault(id(parameter), (prefix + name, parameter))
+            for name, item in layer.own(kind):
+                found.setdefault(id(item), (prefix + name, item))
         return dict(found.values())
 
-    def buffers(self) -> tuple[Buffer, ...]:
-        """All buffers below."""
-        return tuple({id(buffer): buffer for _, layer in self.walk() for _, buffer in layer.own(Buffer)}.values())
+    # ------------------------------------------------------------------ one vector, for optimizers of other libraries
+
+    def to_vector(self) -> Array:
+        """The values of all trainable parameters one after the other, as a new vector."""
+        return self._vector([p.value for p in self._trainable()])
+
+    def gradient_vector(self) -> Array:
+        """The gradients of all trainable parameters, in the order of `to_vector`; zeros where there is none."""
+        return self._vector([p.grad for p in self._trainable()])
+
+    def from_vector(self, vector: Any) -> None:
+        """Gives the trainable parameters the values of a vector that is laid out as `to_vector` returns it."""
+        parameters = self._trainable()
+        size = sum(p.value.size for p in parameters)
+        vector = arrays.as_float(self.xp, self.dtype, vector, self)
+        if vector.shape != (size,):
+            raise ShapeMismatchError(self, f"expected a vector of {size} entries, got shape {vector.shape}")
+        start = 0
+        for p in parameters:
+            p.value[...] = vector[start : start + p.value.size].reshape(p.value.shape)
+            start += p.value.size
+
+    def _trainable(self) -> list[Parameter]:
+        return [p for p in self.parameters().values() if p.trainable]
+
+    def _vector(self, parts: list[Array]) -> Array:
+        return self.xp.concatenate([self.xp.zeros(0, self.dtype), *(part.reshape(-1) for part in parts)])
+
+    # ------------------------------------------------------------------ state dicts
 
     def _state(self) -> dict[str, Parameter | Buffer]:
         """What a state dict holds: parameters and persistent buffers by dotted name."""
@@ -71,8 +106,12 @@ class Tree:
         arrays.raise_deferred()
         return {name: numpy.array(arrays.as_numpy(item.value)) for name, item in self._state().items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over all values, cast to this layer's dtypes; a ValueError lists every name or shape that differs."""
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> dict[str, list[str]]:
+        """Takes over all values, cast to this layer's dtypes; a ValueError lists every name or shape that differs.
+
+        strict=False: takes over what fits, and returns the rest: {"missing": names, "unexpected": names, "wrong shape":
+        sentences}.
+        """
         own = self._state()
         if not isinstance(state, Mapping):
             raise TypeError(f"{self!r} expected a state dict of arrays by name, got {state!r}")
@@ -83,16 +122,19 @@ class Tree:
             if name in given and given[name].shape != own[name].value.shape
         ]
         missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
-        if missing or unexpected or shapes:
-            parts = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
-            text = "; ".join(f"{label}: {', '.join(map(str, names))}" for label, names in parts if names)
+        misfits = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
+        if check_flag(self, "strict", strict) and any(misfits.values()):
+            text = "; ".join(f"{label}: {', '.join(map(str, names))}" for label, names in misfits.items() if names)
             raise ValueError(f"{self!r} cannot load this state dict: {text}")
         for name, item in own.items():
+            if name not in given or given[name].shape != item.value.shape:
+                continue
             value = self.xp.asarray(given[name].astype(item.value.dtype))
             if isinstance(item, Parameter):
                 item.value[...] = value
             else:
                 item.value = value
+        return misfits
 
     def random_state(self) -> dict[str, int]:
         """What a random layer needs to go on drawing where it is; part of a checkpoint, not of `state_dict`."""

@@ -106,7 +106,11 @@ def _from_folder(root: Path) -> DigitData:
 
 
 def _existing(name: str, folder: Path) -> list[Path]:
-    return [path for path in (folder / name, folder / f"{name}.gz") if path.exists()]
+    """The file under every name that unpackers give it: `train-images.idx3-ubyte`, also in a folder of that name."""
+    names = name, name.replace("-idx", ".idx")
+    files = [f"{each}{ending}" for each in names for ending in ("", ".gz")]
+    paths = [folder / file for file in files] + [folder / each / file for each in names for file in files]
+    return [path for path in paths if path.is_file()]
 
 
 def _names(names: Iterable[str]) -> str:

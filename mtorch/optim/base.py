@@ -10,7 +10,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
-from mtorch.checks import check_number
+from mtorch.checks import check_flag, check_number
 from mtorch.layer import Layer
 from mtorch.optim.clip import clip
 from mtorch.optim.state import State, of_this_format, read_state
@@ -30,7 +30,12 @@ class Optimizer:
     Then `module.step(lr)` does value := value - lr * d.
 
     lr: a number >= 0, or a schedule: the k-th `step()` uses `lr(k - 1)`.
-    scale: factors on the rate by dotted-name pattern, such as {"0.*": 0.1}; the last pattern that matches decides.
+    weight_decay: one number, or numbers by dotted-name pattern, such as {"*": 0.01, "*.bias": 0}; the last pattern that
+    matches decides, and a parameter that none matches has no decay.
+    scale: factors on the rate by dotted-name pattern, such as {"0.*": 0.1}, in the same way.
+    error_if_nonfinite: whether a gradient with NaN or infinity is a FloatingPointError that names its parameters and
+    leaves everything as it is; on a GPU every step then waits for the device.
+    last_norm: the norm over all gradients that the last step with `clip_norm` measured, before it clipped them.
 
     The learning rate never enters the state, which is keyed by dotted parameter name. A parameter without a gradient
     keeps its state and its own step count.
@@ -56,10 +61,11 @@ class Optimizer:
         module: Layer,
         lr: Rate,
         *,
-        weight_decay: float = 0,
+        weight_decay: float | dict[str, float] = 0,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         scale: dict[str, float] | None = None,
+        error_if_nonfinite: bool = False,
         **unknown: Any,
     ):
         name = type(self).__name__
@@ -69,25 +75,33 @@ class Optimizer:
             raise TypeError(f"{name} has no option {', '.join(unknown)}: there are {', '.join(known)}")
         if not isinstance(module, Layer):
             raise TypeError(f"{name} expected a module or layer, got {module!r}")
-        if not isinstance(scale, dict | None) or not all(isinstance(pattern, str) for pattern in scale or ()):
-            wanted = 'name patterns with factors such as {"0.*": 0.1}'
-            raise TypeError(f"{name} expected scale to be {wanted}, got {scale!r}")
         self.module, self.lr, self.steps = module, lr, 0
         self.smallest = max(float(numpy.nextafter(0, 1, dtype=module.dtype)), 5e-324)  # number above 0 in that dtype
         self.rate  # noqa: B018  a bad rate is refused here already
-        self.weight_decay = self.number("weight_decay", weight_decay)
+        read = self.patterns if isinstance(weight_decay, dict) else self.number
+        self.weight_decay: Any = read("weight_decay", weight_decay)
         self.clip_norm = None if clip_norm is None else self.number("clip_norm", clip_norm)
         self.clip_value = None if clip_value is None else self.number("clip_value", clip_value)
-        self.scale = {pattern: self.number(f"scale[{pattern!r}]", factor) for pattern, factor in (scale or {}).items()}
-        for pattern in self.scale:
-            if not any(fnmatchcase(path, pattern) for path in self.named):
-                wanted = f"scale to name parameters, but none fits {pattern!r}: there are {', '.join(self.named)}"
-                raise ValueError(f"{name} expected {wanted}")
+        self.scale = self.patterns("scale", {} if scale is None else scale)
+        self.error_if_nonfinite = check_flag(name, "error_if_nonfinite", error_if_nonfinite)
+        self._norm: Any = None
         self.state: dict[str, State] = {}
 
     def number(self, option: str, number: Any, below: float = math.inf, least: float = 0) -> float:
         """The option as a float; TypeError when it is not a number, ValueError outside [least, below)."""
         return check_number(type(self).__name__, option, number, least=least, below=below)
+
+    def patterns(self, option: str, numbers: Any) -> dict[str, float]:
+        """The option as numbers by dotted-name pattern; an error where one is none, or fits no parameter."""
+        name = type(self).__name__
+        if not isinstance(numbers, dict) or not all(isinstance(pattern, str) for pattern in numbers):
+            wanted = 'name patterns with numbers such as {"0.*": 0.1}'
+            raise TypeError(f"{name} expected {option} to be {wanted}, got {numbers!r}")
+        for pattern in numbers:
+            if not any(fnmatchcase(path, pattern) for path in self.named):
+                wanted = f"{option} to name parameters, but none fits {pattern!r}: there are {', '.join(self.named)}"
+                raise ValueError(f"{name} expected {wanted}")
+        return {pattern: self.number(f"{option}[{pattern!r}]", number) for pattern, number in numbers.items()}
 
     @property
     def rate(self) -> float:
@@ -115,8 +129,17 @@ class Optimizer:
     @property
     def factors(self) -> dict[str, float]:
         """What `scale` multiplies the rate with, by the dotted name of each parameter that a pattern fits."""
-        named, scale = self.named if self.scale else {}, self.scale.items()
-        return {path: factor for pattern, factor in scale for path in named if fnmatchcase(path, pattern)}
+        return self.matched(self.scale)
+
+    def matched(self, patterns: dict[str, float]) -> dict[str, float]:
+        """The number of each parameter that a pattern fits, by dotted name."""
+        named = self.named if patterns else {}
+        return {path: number for pattern, number in patterns.items() for path in named if fnmatchcase(path, pattern)}
+
+    @property
+    def last_norm(self) -> float | None:
+        """The norm over all gradients that the last step with `clip_norm` measured; None before the first."""
+        return None if self._norm is None else float(self._norm)
 
     # ------------------------------------------------------------------ the step
 
@@ -131,30 +154,41 @@ class Optimizer:
     def rewrites(self) -> bool:
         """False when the direction is the gradient itself."""
         clips = self.clip_value is not None or self.clip_norm is not None
-        return self.has_rule or clips or bool(self.weight_decay or self.scale)
+        return self.has_rule or clips or self.error_if_nonfinite or bool(self.weight_decay or self.scale)
 
     @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the states renewed
     def _direct(self) -> None:
         """Sets the direction of each trainable parameter that has a gradient."""
         live = {path: p for path, p in self.named.items() if p.has_grad and p.trainable}
         factors, xp = self.factors, self.module.xp
+        decay = self.weight_decay
+        decays = self.matched(decay) if isinstance(decay, dict) else dict.fromkeys(live, decay)
+        if self.error_if_nonfinite:
+            self._refuse_nonfinite(xp, live)
         grads = [p.grad for p in live.values()]
         if self.clip_value is not None or self.clip_norm is not None:
-            grads = clip(xp, grads, self.clip_value, self.clip_norm)
+            grads, self._norm = clip(xp, grads, self.clip_value, self.clip_norm)
         found = []
         for (path, p), g in zip(live.items(), grads, strict=True):
-            if self.weight_decay and not self.decoupled:
-                g = g + self.weight_decay * p.value
+            decay = decays.get(path, 0)
+            if decay and not self.decoupled:
+                g = g + decay * p.value
             _, steps, state = self._state_of(path, p)
             d = self.rule(xp, g, state, steps + 1)
             if getattr(d, "shape", None) != p.value.shape:
                 raise ValueError(f"{self!r}.rule must return a direction of shape {p.value.shape}, got {d!r}")
-            if self.weight_decay and self.decoupled:
-                d = d + self.weight_decay * p.value
+            if decay and self.decoupled:
+                d = d + decay * p.value
             self.state[path] = State(p, steps + 1, state)
             found.append(factors[path] * d if path in factors else d)
         for p, d in zip(live.values(), found, strict=True):
             p.direction = d
+
+    def _refuse_nonfinite(self, xp: ModuleType, live: dict[str, Parameter]) -> None:
+        wrong = [path for path, p in live.items() if not xp.isfinite(p.grad).all()]
+        if wrong:
+            names = ", ".join(wrong)
+            raise FloatingPointError(f"{self!r} expected finite gradients, got NaN or infinity in {names}")
 
     def rule(self, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
         """The direction at a parameter's step t, counted from 1. It renews the arrays of `state` and only reads g."""

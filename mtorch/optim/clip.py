@@ -7,17 +7,22 @@ import numpy
 from mtorch.arrays import Array
 
 
-def clip(xp: ModuleType, grads: list[Array], bound: float | None, norm: float | None) -> list[Array]:
+def clip(
+    xp: ModuleType, grads: list[Array], bound: float | None, norm: float | None
+) -> tuple[list[Array], Array | None]:
     """g := min(max(g, -bound), bound), then g := g * min(1, norm / (|g| + 1e-6)) with the norm |g| over all of them.
+
+    Returns the gradients, and |g| where it was measured.
 
     Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", 2013, arXiv:1211.5063.
     """
     if bound is not None:
         grads = [xp.clip(g, -bound, bound) for g in grads]
-    if norm is not None and any(g.size for g in grads):
-        factor = xp.minimum(norm / (global_norm(xp, grads) + 1e-6), 1.0)
-        grads = [g * factor.astype(g.dtype) for g in grads]
-    return grads
+    if norm is None or not any(g.size for g in grads):
+        return grads, None
+    measured = global_norm(xp, grads)
+    factor = xp.minimum(norm / (measured + 1e-6), 1.0)
+    return [g * factor.astype(g.dtype) for g in grads], measured
 
 
 def global_norm(xp: ModuleType, grads: list[Array]) -> Array:

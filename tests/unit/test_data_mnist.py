@@ -73,6 +73,16 @@ def test_what_is_neither_name_nor_folder_is_refused(wrong):
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["raw", "gz"])
+@pytest.mark.parametrize("form", ["{dotted}", "{dashed}/{dashed}", "{dashed}/{dotted}", "{dotted}/{dotted}"])
+def test_the_files_have_every_name_that_unpackers_write(tmp_path, contents, packed, form):
+    for name, content in contents.items():
+        path = tmp_path / (form.format(dashed=name, dotted=name.replace("-idx", ".idx")) + (".gz" if packed else ""))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(content) if packed else content)
+    assert is_fake_mnist(mnist(tmp_path))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["raw", "gz"])
 @pytest.mark.parametrize("inside", [".", "mnist"])
 def test_a_folder_holds_the_files_itself_or_in_a_folder_mnist(tmp_path, contents, packed, inside):
     fill(tmp_path / "data" / inside, contents, packed)

@@ -286,6 +286,48 @@ def test_scale_scales_decoupled_decay_as_well():
     numpy.testing.assert_allclose(moved, [1 - 0.1 * 0.1 * 0.5], rtol=1e-15)
 
 
+@pytest.mark.parametrize("cls", [SGD, AdamW])
+def test_weight_decay_by_name_decays_what_its_last_pattern_says_and_nothing_else(cls):
+    module, plain = small(), small()
+    before = copies(module)
+    train(module, cls(module, 0.1, weight_decay={"*": 0.5, "*.bias": 0, "2.*": 0.25}))
+    train(plain, cls(plain, 0.1, weight_decay=0))
+    after, moved = module.state_dict(), plain.state_dict()
+    for name, decay in {"0.weight": 0.5, "0.bias": 0.0, "2.weight": 0.25, "2.bias": 0.25}.items():
+        wanted = moved[name] - 0.1 * decay * before[name]
+        numpy.testing.assert_allclose(after[name], wanted, rtol=1e-12, atol=1e-12)
+    module = small()
+    SGD(module, 0.1, weight_decay={"0.weight": 0.5}).step()  # without gradients nothing decays
+    assert not changed(module, before)
+
+
+def test_the_norm_that_clipping_measured_is_told():
+    module = Values(a=[0.0], b=[0.0])
+    optimizer = SGD(module, lr=1.0, clip_norm=1.0)
+    assert optimizer.last_norm is None
+    module.a.accumulate(numpy.array([3.0]))
+    module.b.accumulate(numpy.array([-4.0]))
+    optimizer.step()
+    assert optimizer.last_norm == pytest.approx(5, rel=1e-12) and isinstance(optimizer.last_norm, float)
+
+
+@every_optimizer
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_gradients_that_are_not_finite_are_refused_where_one_asks_for_it(cls, options, bad):
+    module = Values(a=[1.0, 2.0], b=[3.0])
+    optimizer = cls(module, **options, error_if_nonfinite=True)
+    module.a.accumulate(numpy.array([1.0, bad]))
+    module.b.accumulate(numpy.array([1.0]))
+    before, steps = copies(module), optimizer.state_dict()
+    with pytest.raises(FloatingPointError, match=f"^{cls.__name__}.* expected finite gradients, .* in a$"):
+        optimizer.step()
+    assert not changed(module, before) and optimizer.state_dict() == steps
+    optimizer.zero_grad()
+    module.b.accumulate(numpy.array([1.0]))
+    optimizer.step()
+    assert changed(module, before) == {"b"}
+
+
 def test_buffers_do_not_decay():
     class WithBuffer(Values):
         def __init__(self):
@@ -480,6 +522,10 @@ def test_the_state_of_another_optimizer_is_refused():
         ({"weight_decay": -1e-9}, ValueError),
         ({"weight_decay": math.nan}, ValueError),
         ({"weight_decay": "a"}, TypeError),
+        ({"weight_decay": {"w": -1}}, ValueError),
+        ({"weight_decay": {1: 0.5}}, TypeError),
+        ({"weight_decay": {"nothing.*": 0.1}}, ValueError),
+        ({"error_if_nonfinite": 1}, TypeError),
         ({"clip_norm": -1}, ValueError),
         ({"clip_norm": math.nan}, ValueError),
         ({"clip_value": -1}, ValueError),
