@@ -78,6 +78,15 @@ def check_axis(who: object, axis: Any) -> int:
     return check_integer(who, "axis", axis)
 
 
+def axis_or_dim(who: object, axis: Any, dim: Any) -> int:
+    """The axis, which torch calls dim, as an int; the last one where neither is given."""
+    if axis is not None and dim is not None:
+        raise TypeError(f"{who} expected dim or axis, two names of one thing, got both: {dim!r} and {axis!r}")
+    if dim is not None:
+        return check_integer(who, "dim", dim)
+    return -1 if axis is None else check_axis(who, axis)
+
+
 def check_axes(who: object, axis: Any) -> Axes:
     """The axis, the tuple of different axes, or None for all of them."""
     if axis is None:

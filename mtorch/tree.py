@@ -11,13 +11,14 @@ from mtorch import arrays
 from mtorch.arrays import Array
 from mtorch.checks import check_flag
 from mtorch.errors import ShapeMismatchError
+from mtorch.keywords import Keywords
 from mtorch.parameter import Buffer, Parameter
 
 if TYPE_CHECKING:
     from mtorch.layer import Layer
 
 
-class Tree:
+class Tree(Keywords):
     """What every `Layer` is besides a function: a node that has parameters, buffers and layers as attributes."""
 
     xp: ModuleType

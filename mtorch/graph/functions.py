@@ -63,8 +63,6 @@ abs = _of_one(layers.Abs, "|x|.")
 negative = _of_one(layers.Negative, "-x.")
 relu = _of_one(layers.ReLU, "max(x, 0).")
 silu = _of_one(layers.SiLU, "x sigmoid(x).")
-softplus = _of_one(layers.Softplus, "log(1 + e^x).")
-hardtanh = _of_one(layers.Hardtanh, "x within [-1, 1], else the nearer bound.")
 sigmoid = _of_one(layers.Sigmoid, "1 / (1 + e^-x).")
 tanh = _of_one(layers.Tanh, "The hyperbolic tangent.")
 flatten = _of_one(layers.Flatten, "Each sample as one row.")
@@ -110,27 +108,37 @@ def transpose(x: Any, axes: tuple[int, ...]) -> Value:
 
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Value:
     """x where it is positive, else negative_slope x."""
-    return _apply(layers.LeakyReLU, x, negative_slope=negative_slope)
+    return _apply(layers.LeakyReLU, x, negative_slope)
 
 
 def elu(x: Any, alpha: float = 1.0) -> Value:
     """x where it is positive, else alpha (e^x - 1)."""
-    return _apply(layers.ELU, x, alpha=alpha)
+    return _apply(layers.ELU, x, alpha)
 
 
 def gelu(x: Any, approximate: str = "none") -> Value:
     """x Phi(x) with the normal distribution Phi."""
-    return _apply(layers.GELU, x, approximate=approximate)
+    return _apply(layers.GELU, x, approximate)
 
 
-def softmax(x: Any, axis: int = -1) -> Value:
-    """Positive entries that sum to 1 along an axis."""
-    return _apply(layers.Softmax, x, axis=axis)
+def softplus(x: Any, beta: float = 1.0, threshold: float | None = None) -> Value:
+    """log(1 + e^(beta x)) / beta; x where beta x is above a threshold that was given."""
+    return _apply(layers.Softplus, x, beta, threshold)
 
 
-def log_softmax(x: Any, axis: int = -1) -> Value:
+def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Value:
+    """x within [min_val, max_val], else the nearer bound."""
+    return _apply(layers.Hardtanh, x, min_val, max_val)
+
+
+def softmax(x: Any, axis: int = -1, *, dim: int | None = None) -> Value:
+    """Positive entries that sum to 1 along an axis, which torch calls dim."""
+    return _apply(layers.Softmax, x, axis if dim is None else dim)
+
+
+def log_softmax(x: Any, axis: int = -1, *, dim: int | None = None) -> Value:
     """The logarithm of softmax."""
-    return _apply(layers.LogSoftmax, x, axis=axis)
+    return _apply(layers.LogSoftmax, x, axis if dim is None else dim)
 
 
 _BUILTINS = {"abs", "max", "min", "sum"}

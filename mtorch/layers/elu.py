@@ -27,16 +27,8 @@ class ELU(Activation):
     arXiv:1511.07289.
     """
 
-    def __init__(
-        self,
-        dim: int | None = None,
-        *,
-        alpha: float = 1.0,
-        xp: ModuleType = numpy,
-        dtype: Any = "float32",
-        rng: Any = None,
-    ):
-        super().__init__(dim, xp=xp, dtype=dtype)
+    def __init__(self, alpha: float = 1.0, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
+        super().__init__(xp=xp, dtype=dtype)
         self.alpha = check_number("ELU", "alpha", alpha, least=0)
 
     def forward(self, x: Array) -> Array:
@@ -52,9 +44,9 @@ class ELU(Activation):
         return as_array(self.xp, g * (y > 0) + g * left * (y <= 0))
 
     def details(self) -> str:
-        return ", ".join(filter(None, [super().details(), f"alpha={self.alpha:g}"]))
+        return f"alpha={self.alpha:g}"
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         for alpha in (1.0, 0.5, 2.0, 0.0):
-            yield cls(3, alpha=alpha, xp=xp, dtype=dtype), (4, 3)
+            yield cls(alpha, xp=xp, dtype=dtype), (4, 3)

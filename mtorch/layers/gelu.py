@@ -30,16 +30,8 @@ class GELU(Activation):
     Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415.
     """
 
-    def __init__(
-        self,
-        dim: int | None = None,
-        *,
-        approximate: str = "none",
-        xp: ModuleType = numpy,
-        dtype: Any = "float32",
-        rng: Any = None,
-    ):
-        super().__init__(dim, xp=xp, dtype=dtype)
+    def __init__(self, approximate: str = "none", *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
+        super().__init__(xp=xp, dtype=dtype)
         if approximate not in ("none", "tanh"):
             raise ValueError(f"GELU expected approximate to be 'none' or 'tanh', got {approximate!r}")
         self.approximate = approximate
@@ -64,10 +56,9 @@ class GELU(Activation):
         return as_array(self.xp, g * (Phi + x * phi))
 
     def details(self) -> str:
-        option = "" if self.approximate == "none" else f"approximate={self.approximate!r}"
-        return ", ".join(filter(None, [super().details(), option]))
+        return "" if self.approximate == "none" else f"approximate={self.approximate!r}"
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         yield cls(xp=xp, dtype=dtype), (4, 3)
-        yield cls(3, approximate="tanh", xp=xp, dtype=dtype), (2, 5, 3)
+        yield cls("tanh", xp=xp, dtype=dtype), (2, 5, 3)

@@ -25,15 +25,9 @@ class LeakyReLU(Activation):
     """
 
     def __init__(
-        self,
-        dim: int | None = None,
-        *,
-        negative_slope: float = 0.01,
-        xp: ModuleType = numpy,
-        dtype: Any = "float32",
-        rng: Any = None,
+        self, negative_slope: float = 0.01, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
     ):
-        super().__init__(dim, xp=xp, dtype=dtype)
+        super().__init__(xp=xp, dtype=dtype)
         self.negative_slope = check_number("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, x: Array) -> Array:
@@ -51,10 +45,10 @@ class LeakyReLU(Activation):
         return as_array(self.xp, g * right + self.negative_slope * (g * ~right))
 
     def details(self) -> str:
-        return ", ".join(filter(None, [super().details(), f"negative_slope={self.negative_slope:g}"]))
+        return f"negative_slope={self.negative_slope:g}"
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         yield cls(xp=xp, dtype=dtype), (4, 3)
         for slope in (0.3, 0.0, 2.5, -0.5):
-            yield cls(3, negative_slope=slope, xp=xp, dtype=dtype), (2, 1, 3)
+            yield cls(slope, xp=xp, dtype=dtype), (2, 1, 3)

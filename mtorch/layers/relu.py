@@ -7,13 +7,13 @@ from typing import Any
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array, constant
 from mtorch.layer import Layer
-from mtorch.layers.activation import Activation
+from mtorch.layers.activation import SizedActivation
 
 
-class ReLU(Activation):
+class ReLU(SizedActivation):
     """y = max(x, 0), elementwise.
 
-    Shapes: any -> the same.  Remembers y.
+    Shapes: any -> the same; with `dim`, (..., dim).  Remembers y.
 
     Backward: dy/dx is 1 where x is positive and 0 elsewhere: dx = output_grad * [y > 0]; 0 at the
     kink. As y is never negative, [y > 0] is its sign.
@@ -23,6 +23,8 @@ class ReLU(Activation):
 
     @accelerated
     def forward(self, x: Array) -> Array:
+        if self.dim is not None:
+            self.check_size(x)
         y = self.xp.maximum(x, constant(self.xp, 0.0, x.dtype))
         self.remember(y)
         return y

@@ -5,6 +5,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import numpy
+
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array, Value
 from mtorch.layer import Layer
@@ -50,9 +52,23 @@ class RNN(RecurrentLayer):
     gates = 1
 
     def __init__(
-        self, in_dim: int, out_dim: int, num_layers: int = 1, nonlinearity: str = "tanh", *options: Any, **more: Any
+        self,
+        in_dim: int,
+        out_dim: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0,
+        bidirectional: bool = False,
+        return_state: bool = False,
+        *,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
     ):
-        super().__init__(in_dim, out_dim, num_layers, *options, **more)
+        more = (bias, batch_first, dropout, bidirectional, return_state)
+        super().__init__(in_dim, out_dim, num_layers, *more, xp=xp, dtype=dtype, rng=rng)
         self.nonlinearity = check_nonlinearity("RNN", nonlinearity)
 
     @accelerated
@@ -101,8 +117,18 @@ class RNNCell(Cell):
 
     gates = 1
 
-    def __init__(self, in_dim: int, out_dim: int, bias: bool = True, nonlinearity: str = "tanh", **more: Any):
-        super().__init__(in_dim, out_dim, bias, **more)
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
+    ):
+        super().__init__(in_dim, out_dim, bias, xp=xp, dtype=dtype, rng=rng)
         self.nonlinearity = check_nonlinearity("RNNCell", nonlinearity)
 
     def forward(self, value: Value) -> Value:

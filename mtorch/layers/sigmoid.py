@@ -1,19 +1,21 @@
 """The logistic function."""
 
 from mtorch.arrays import Array, constant
-from mtorch.layers.activation import Activation
+from mtorch.layers.activation import SizedActivation
 from mtorch.math.logistic import sigmoid
 
 
-class Sigmoid(Activation):
+class Sigmoid(SizedActivation):
     """y = 1 / (1 + exp(-x)), elementwise, without overflow for any x.
 
-    Shapes: any -> the same.  Remembers y.
+    Shapes: any -> the same; with `dim`, (..., dim).  Remembers y.
 
     Backward: dy/dx = exp(-x) / (1 + exp(-x))^2 = y (1 - y), so dx = output_grad * y (1 - y).
     """
 
     def forward(self, x: Array) -> Array:
+        if self.dim is not None:
+            self.check_size(x)
         y = sigmoid(self.xp, x)
         self.remember(y)
         return y

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, quiet
-from mtorch.checks import check_axis
+from mtorch.checks import axis_or_dim
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
@@ -17,10 +17,16 @@ class _AlongAxis(Activation):
     """The base of Softmax and LogSoftmax: the axis along which they normalise."""
 
     def __init__(
-        self, dim: int | None = None, *, axis: int = -1, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
+        self,
+        dim: int | None = None,
+        *,
+        axis: int | None = None,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
     ):
-        super().__init__(dim, xp=xp, dtype=dtype)
-        self.axis = check_axis(type(self).__name__, axis)
+        super().__init__(xp=xp, dtype=dtype)
+        self.axis = axis_or_dim(type(self).__name__, axis, dim)
 
     @quiet
     def shifted(self, x: Array) -> Array:
@@ -38,21 +44,21 @@ class _AlongAxis(Activation):
         return x.sum(axis=self.axis, keepdims=True)
 
     def details(self) -> str:
-        return ", ".join(filter(None, [super().details(), f"axis={self.axis}"]))
+        return f"dim={self.axis}"
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         if cls is not _AlongAxis:
             yield cls(xp=xp, dtype=dtype), (4, 5)
-            yield cls(3, xp=xp, dtype=dtype), (2, 4, 3)
-            yield cls(axis=1, xp=xp, dtype=dtype), (2, 4, 3)
+            yield cls(1, xp=xp, dtype=dtype), (2, 4, 3)
+            yield cls(-3, xp=xp, dtype=dtype), (2, 4, 3)
             yield cls(axis=0, xp=xp, dtype=dtype), (5,)
 
 
 class Softmax(_AlongAxis):
     """y_k = exp(x_k) / sum_j exp(x_j) along one axis.
 
-    Shapes: any -> the same.  Remembers y.
+    Shapes: any -> the same; the axis is dim (or, by another name, axis), else the last one.  Remembers y.
 
     Backward: dy_k/dx_j = y_k ([j = k] - y_j), so with g = output_grad  dx_j = y_j (g_j - sum_k g_k y_k).
 
@@ -74,7 +80,7 @@ class Softmax(_AlongAxis):
 class LogSoftmax(_AlongAxis):
     """y_k = x_k - log(sum_j exp(x_j)) along one axis.
 
-    Shapes: any -> the same.  Remembers y.
+    Shapes: any -> the same; the axis is dim (or, by another name, axis), else the last one.  Remembers y.
 
     Backward: dy_k/dx_j = [j = k] - exp(y_j), so with g = output_grad  dx_j = g_j - exp(y_j) sum_k g_k.
     """

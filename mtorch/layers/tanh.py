@@ -1,18 +1,20 @@
 """The hyperbolic tangent."""
 
 from mtorch.arrays import Array, as_array
-from mtorch.layers.activation import Activation
+from mtorch.layers.activation import SizedActivation
 
 
-class Tanh(Activation):
+class Tanh(SizedActivation):
     """y = tanh(x), elementwise.
 
-    Shapes: any -> the same.  Remembers y.
+    Shapes: any -> the same; with `dim`, (..., dim).  Remembers y.
 
     Backward: dy/dx = 1 - tanh(x)^2, so dx = output_grad * (1 - y^2).
     """
 
     def forward(self, x: Array) -> Array:
+        if self.dim is not None:
+            self.check_size(x)
         y = self.xp.tanh(x)
         self.remember(y)
         return y

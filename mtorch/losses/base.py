@@ -9,6 +9,7 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Array
 from mtorch.errors import BackwardError, ShapeMismatchError
+from mtorch.keywords import Keywords
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -66,7 +67,7 @@ class Loss:
         return f"Loss({self.value})"
 
 
-class LossFunction:
+class LossFunction(Keywords):
     """Base of all losses: `loss_func = SquareLoss(module)`, then `loss = loss_func(prediction, target)`.
 
     backward_func: a module, or the function that `loss.backward()` calls with the gradient.

@@ -1,6 +1,7 @@
 """Activations: golden numbers (mpmath, 40 digits), extremes, kinks and refused arguments."""
 
 import math
+import re
 
 import numpy
 import pytest
@@ -316,11 +317,18 @@ def test_small_exponentials_are_not_lost_in_float32():
     [
         (lambda: layers.LeakyReLU(negative_slope=math.nan), ValueError, "LeakyReLU expected a finite negative_slope"),
         (lambda: layers.LeakyReLU(negative_slope="1"), TypeError, "LeakyReLU expected a number as negative_slope"),
-        (lambda: layers.LeakyReLU(0.2), TypeError, "LeakyReLU expected an integer dim"),
         (lambda: layers.ELU(alpha=-1), ValueError, "ELU expected alpha >= 0, got -1"),
         (lambda: layers.ELU(alpha=math.inf), ValueError, "ELU expected alpha >= 0, got inf"),
         (lambda: layers.GELU(approximate="erf"), ValueError, "GELU expected approximate to be 'none' or 'tanh'"),
+        (lambda: layers.GELU(3), ValueError, "GELU expected approximate to be 'none' or 'tanh', got 3"),
+        (lambda: layers.Softplus(0), ValueError, "Softplus expected beta > 0, got 0"),
+        (lambda: layers.Softplus(1, "20"), TypeError, "Softplus expected a number as threshold, got '20'"),
+        (lambda: layers.Hardtanh(1, 1), ValueError, "Hardtanh expected max_val > 1, got 1"),
+        (lambda: layers.ReLU(True), TypeError, "ReLU expected an integer dim, got True"),
         (lambda: layers.Softmax(axis=1.0), TypeError, "Softmax expected an integer axis, got 1.0"),
+        (lambda: layers.Softmax(1.0), TypeError, "Softmax expected an integer dim, got 1.0"),
+        (lambda: layers.Softmax(1, axis=0), TypeError, "Softmax expected dim or axis, .* got both: 1 and 0"),
+        (lambda: layers.LogSoftmax(3)(numpy.zeros((2, 3))), ShapeMismatchError, r"along axis 3, got shape \(2, 3\)"),
         (lambda: layers.Softmax(axis=2)(numpy.zeros((2, 3))), ShapeMismatchError, r"along axis 2, got shape \(2, 3\)"),
         (lambda: layers.LogSoftmax()(numpy.zeros((2, 0))), ShapeMismatchError, r"along axis -1, got shape \(2, 0\)"),
         (lambda: layers.Softmax()(1.0), ShapeMismatchError, r"along axis -1, got shape \(\)"),
@@ -332,11 +340,81 @@ def test_bad_arguments_name_the_layer_and_the_argument(make, error, text):
 
 
 def test_the_repr_shows_options():
-    shown = [layers.LeakyReLU(4), layers.ELU(), layers.GELU(), layers.GELU(approximate="tanh"), layers.Softmax(10)]
-    assert [repr(layer) for layer in shown] == [
-        "LeakyReLU(4, negative_slope=0.01)", "ELU(alpha=1)", "GELU()", "GELU(approximate='tanh')",
-        "Softmax(10, axis=-1)",
+    shown = [
+        layers.LeakyReLU(4), layers.ELU(), layers.GELU(), layers.GELU("tanh"), layers.Softmax(), layers.ReLU(7),
+        layers.Softplus(), layers.Softplus(2, 20), layers.Hardtanh(), layers.Hardtanh(0, 6),
     ]  # fmt: skip
+    assert [repr(layer) for layer in shown] == [
+        "LeakyReLU(negative_slope=4)", "ELU(alpha=1)", "GELU()", "GELU(approximate='tanh')", "Softmax(dim=-1)",
+        "ReLU(7)", "Softplus()", "Softplus(beta=2, threshold=20)", "Hardtanh()", "Hardtanh(min_val=0, max_val=6)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", [{"dim": 1}, {"axis": 1}, {"dim": -2}], ids=str)
+@pytest.mark.parametrize("cls", [layers.Softmax, layers.LogSoftmax])
+def test_the_dim_of_a_softmax_is_an_axis(cls, ids):
+    x, g = numpy.random.default_rng(0).standard_normal((2, 2, 4, 3))
+    layer, last = cls(**ids, dtype=D), cls(dtype=D)
+    y, dx = layer(x), layer.backward(g)
+    turned = last(x.swapaxes(1, 2)), last.backward(g.swapaxes(1, 2))
+    assert y == pytest.approx(turned[0].swapaxes(1, 2), rel=1e-14)
+    assert dx == pytest.approx(turned[1].swapaxes(1, 2), rel=1e-12)
+    function = mtorch.softmax if cls is layers.Softmax else mtorch.log_softmax
+    assert (function(x, 1) == y).all() and (function(x, dim=1) == y).all() and (function(x, axis=1) == y).all()
+
+
+SIZED = [layers.ReLU, layers.Relu, layers.Sigmoid, layers.Tanh]
+PLACES = {
+    "alone": lambda layer: layer,
+    "alone in predict": lambda layer: layer.predict,
+    "behind a layer of unknown size": lambda layer: Sequential(layers.Identity(), layer),
+    "first in a chain": lambda layer: Sequential(layer, layers.Tanh()),
+    "in a branch": lambda layer: mtorch.Residual(layer),
+    "in a graph": lambda layer: mtorch.Graph.of(layer(mtorch.Input("x"))),
+}
+
+
+@pytest.mark.parametrize("rows", [2, 2000], ids=["small", "large"])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("cls", SIZED)
+def test_a_size_that_is_given_is_checked_in_every_call(cls, place, rows):
+    layer = cls(7)
+    run = PLACES[place](layer)
+    assert run(numpy.zeros((rows, 7))).shape == (rows, 7)
+    layer.forget()
+    for shape in ((rows, 8), (rows, 7, 1), ()):
+        with pytest.raises(ShapeMismatchError, match=re.escape(f"{layer!r} expected input of shape (..., 7)")):
+            run(numpy.zeros(shape))
+        with mtorch.fast.disabled(), pytest.raises(ShapeMismatchError, match=r"\.\.\., 7"):
+            run(numpy.zeros(shape))
+    with pytest.raises(mtorch.BackwardError):
+        layer.backward(numpy.zeros((rows, 8)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+@pytest.mark.parametrize("beta", [1e-3, 0.5, 3.0, 1e4])
+def test_a_steep_or_flat_softplus_does_not_overflow(beta, dtype):
+    big = 6e4 if dtype == "float16" else 1e37
+    x = numpy.array([0.0, 1.0, -1.0, big, -big], dtype)
+    with numpy.errstate(over="raise", divide="raise", invalid="raise"):
+        y, dy = value_and_slope(layers.Softplus(beta, dtype=dtype), x)
+    z = beta * x.astype(D)
+    assert y.dtype == dy.dtype == numpy.dtype(dtype)
+    assert y.astype(D) == pytest.approx(numpy.logaddexp(0, z) / beta, rel=2e-3)
+    assert dy.astype(D) == pytest.approx(sigmoid(numpy, z), rel=2e-3)
+
+
+def test_a_threshold_makes_softplus_the_identity_beyond_it():
+    x = numpy.array([9.9, 10.1, 30.0, -30.0])
+    y, dy = value_and_slope(layers.Softplus(2, 20, dtype=D), x)
+    exact, slope = value_and_slope(layers.Softplus(2, dtype=D), x)
+    assert y.tolist() == [exact[0], 10.1, 30.0, exact[3]] and dy.tolist() == [slope[0], 1, 1, slope[3]]
+    assert (exact > x).tolist() == [True, True, False, True]
+
+
+def test_a_hard_tanh_has_the_bounds_that_are_given():
+    y, dy = value_and_slope(layers.Hardtanh(0, 6), numpy.array([-1.0, 0.0, 0.5, 6.0, 7.0]))
+    assert y.tolist() == [0, 0, 0.5, 6, 6] and dy.tolist() == [0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("cls", ALL)
