@@ -65,7 +65,6 @@ relu = _of_one(layers.ReLU, "max(x, 0).")
 silu = _of_one(layers.SiLU, "x sigmoid(x).")
 sigmoid = _of_one(layers.Sigmoid, "1 / (1 + e^-x).")
 tanh = _of_one(layers.Tanh, "The hyperbolic tangent.")
-flatten = _of_one(layers.Flatten, "Each sample as one row.")
 
 sum = _over_axes(layers.Sum, "The sum over all axes, or over those given.")
 mean = _over_axes(layers.Mean, "The mean over all axes, or over those given.")
@@ -99,6 +98,11 @@ def split(x: Any, sections: int, axis: int) -> Value:
 def reshape(x: Any, shape: int | tuple[int, ...]) -> Value:
     """The entries of each sample in another shape; the batch axis stays."""
     return _apply(layers.Reshape, x, shape)
+
+
+def flatten(x: Any, start_dim: int = 1, end_dim: int = -1) -> Value:
+    """Each sample as one row; the axes from start_dim to end_dim, both included, as one."""
+    return _apply(layers.Flatten, x, start_dim, end_dim)
 
 
 def transpose(x: Any, axes: tuple[int, ...]) -> Value:

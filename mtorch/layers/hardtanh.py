@@ -33,7 +33,7 @@ class Hardtanh(Activation):
     ):
         super().__init__(xp=xp, dtype=dtype)
         self.min_val = check_number("Hardtanh", "min_val", min_val)
-        self.max_val = check_number("Hardtanh", "max_val", max_val, above=self.min_val)
+        self.max_val = check_number("Hardtanh", "max_val", max_val, least=self.min_val)
 
     def forward(self, x: Array) -> Array:
         y = self.xp.clip(x, self.min_val, self.max_val)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.checks import check_size
+from mtorch.checks import check_integer, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 
@@ -62,7 +62,7 @@ class Reshape(Layer):
 
 
 class Flatten(Layer):
-    """Each sample as one row.
+    """Each sample as one row; the axes from start_dim to end_dim, both included, as one.
 
     Shapes: (N, ...) -> (N, D).  Backward: the same entries in the shape they came in.
     """
@@ -70,20 +70,34 @@ class Flatten(Layer):
     moves_data = True
     array_only = True
 
-    def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
+    def __init__(
+        self, start_dim: int = 1, end_dim: int = -1, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
+    ):
         super().__init__(xp=xp, dtype=dtype)
+        self.start_dim = check_integer("Flatten", "start_dim", start_dim)
+        self.end_dim = check_integer("Flatten", "end_dim", end_dim)
 
     def forward(self, x: Array) -> Array:
-        if x.ndim == 0:
-            raise ShapeMismatchError(self, "expected input of shape (N, ...), got ()")
+        start, end = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
+        rows = start == x.ndim == end + 1 > 0  # a sample is a number
+        if not (rows or 0 <= start <= end < x.ndim):
+            usual = (self.start_dim, self.end_dim) == (1, -1)
+            wanted = "input of shape (N, ...), got" if usual else "input with these axes, in this order, got shape"
+            raise ShapeMismatchError(self, f"expected {wanted} {x.shape}")
         self.remember(x.shape)
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+        return x.reshape(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :])
 
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         return g.reshape(self.recall())
 
+    def details(self) -> str:
+        usual = (self.start_dim, self.end_dim) == (1, -1)
+        return "" if usual else f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         yield cls(xp=xp, dtype=dtype), (2, 3, 4)
         yield cls(xp=xp, dtype=dtype), (3,)
+        yield cls(0, -2, xp=xp, dtype=dtype), (2, 3, 4)
+        yield cls(-2, xp=xp, dtype=dtype), (2, 3, 2, 2)

@@ -18,7 +18,7 @@ class SGD(Optimizer):
     Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and momentum in deep learning", 2013.
     """
 
-    def __init__(self, module: Layer, lr: Rate, *, momentum: float = 0, nesterov: bool = False, **options: Any):
+    def __init__(self, module: Layer, lr: Rate = 1e-3, *, momentum: float = 0, nesterov: bool = False, **options: Any):
         super().__init__(module, lr, **options)
         self.momentum = self.number("momentum", momentum, below=1)
         self.nesterov = check_flag("SGD", "nesterov", nesterov)

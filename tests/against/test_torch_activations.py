@@ -18,11 +18,15 @@ PAIRS = [
     (layers.GELU, {"approximate": "tanh"}, torch.nn.GELU("tanh")),
     (layers.SiLU, {}, torch.nn.SiLU()),
     (layers.Softplus, {}, torch.nn.Softplus(threshold=1000)),  # torch turns linear at 20, 2e-9 off
+    (layers.Softplus, {"beta": 2.5, "threshold": 20}, torch.nn.Softplus(2.5)),
     (layers.Hardtanh, {}, torch.nn.Hardtanh()),
+    (layers.Hardtanh, {"min_val": -0.1, "max_val": 2.5}, torch.nn.Hardtanh(-0.1, 2.5)),
     (layers.Sigmoid, {}, torch.nn.Sigmoid()),
     (layers.Tanh, {}, torch.nn.Tanh()),
     (layers.Softmax, {}, torch.nn.Softmax(-1)),
     (layers.Softmax, {"axis": 1}, torch.nn.Softmax(1)),
+    (layers.Softmax, {"dim": 1}, torch.nn.Softmax(dim=1)),
+    (layers.LogSoftmax, {"dim": 1}, torch.nn.LogSoftmax(dim=1)),
     (layers.LogSoftmax, {}, torch.nn.LogSoftmax(-1)),
     (layers.LogSoftmax, {"axis": 0}, torch.nn.LogSoftmax(0)),
 ]

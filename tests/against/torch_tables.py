@@ -301,15 +301,12 @@ def instance_norm(
     return pair
 
 
-def activation(cls, **bounds):
-    """One of the elementwise layers; a keyword of `bounds` must have that value."""
+def activation(cls):
+    """One of the elementwise layers."""
 
     def pair(x, *arguments, **options):
-        for name, fixed in bounds.items():
-            if options.pop(name, fixed) != fixed:
-                raise Unsupported(f"{name} other than {fixed}: ours has no such option")
         options.pop("inplace", None)
-        return Pair(cls(**options, **DOUBLE), x)
+        return Pair(cls(*arguments, **options, **DOUBLE), x)
 
     return pair
 
@@ -320,7 +317,8 @@ FUNCTIONS |= {
     "nn.functional.elu": activation(layers.ELU),
     "nn.functional.gelu": activation(layers.GELU),
     "nn.functional.silu": activation(layers.SiLU),
-    "nn.functional.hardtanh": activation(layers.Hardtanh, min_val=-1, max_val=1),
+    "nn.functional.hardtanh": activation(layers.Hardtanh),
+    "nn.functional.softplus": activation(layers.Softplus),
     "sigmoid": activation(layers.Sigmoid),
     "tanh": activation(layers.Tanh),
     "abs": activation(layers.Abs),
@@ -336,7 +334,7 @@ def along(cls):
     def pair(x, dim, dtype=None, **options):
         if x.ndim == 0 or x.shape[dim] == 0:
             raise Unsupported("nothing along the axis: an error here")
-        return Pair(cls(axis=dim, **DOUBLE), x)
+        return Pair(cls(dim, **DOUBLE), x)
 
     return pair
 
@@ -436,9 +434,9 @@ def chunk(x, chunks, dim=0):
 
 @function_of("flatten")
 def flatten(x, start_dim=0, end_dim=-1):
-    if start_dim != 1 or end_dim % max(x.ndim, 1) != x.ndim - 1:
-        raise Unsupported("other axes than all but the first")
-    return Pair(layers.Flatten(**DOUBLE), x)
+    if x.ndim == 0:
+        raise Unsupported("no axis: an error here")
+    return Pair(layers.Flatten(start_dim, end_dim, **DOUBLE), x)
 
 
 @function_of("reshape")
@@ -587,9 +585,7 @@ def module_activation(m, x):
         "Hardtanh": ["min_val", "max_val"],
     }  # fmt: skip
     name = type(m).__name__
-    bounds = {"Softplus": {"beta": 1, "threshold": 20}, "Hardtanh": {"min_val": -1, "max_val": 1}}.get(name, {})
-    options = {option: getattr(m, option) for option in names.get(name, [])}
-    return activation(getattr(layers, name), **bounds)(x, **options)
+    return activation(getattr(layers, name))(x, **{option: getattr(m, option) for option in names.get(name, [])})
 
 
 @module_of("Softmax", "LogSoftmax")

@@ -323,7 +323,7 @@ def test_small_exponentials_are_not_lost_in_float32():
         (lambda: layers.GELU(3), ValueError, "GELU expected approximate to be 'none' or 'tanh', got 3"),
         (lambda: layers.Softplus(0), ValueError, "Softplus expected beta > 0, got 0"),
         (lambda: layers.Softplus(1, "20"), TypeError, "Softplus expected a number as threshold, got '20'"),
-        (lambda: layers.Hardtanh(1, 1), ValueError, "Hardtanh expected max_val > 1, got 1"),
+        (lambda: layers.Hardtanh(1, 0), ValueError, "Hardtanh expected max_val >= 1, got 0"),
         (lambda: layers.ReLU(True), TypeError, "ReLU expected an integer dim, got True"),
         (lambda: layers.Softmax(axis=1.0), TypeError, "Softmax expected an integer axis, got 1.0"),
         (lambda: layers.Softmax(1.0), TypeError, "Softmax expected an integer dim, got 1.0"),
