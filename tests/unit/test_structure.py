@@ -14,7 +14,7 @@ import mtorch
 ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "accelerate"}
+LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate"}
 LOW = LOWEST | {"math", "tree", "layer", "guards", "container"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
@@ -24,6 +24,7 @@ NETS = MIDDLE | {"graph", "module"}
 ALLOWED = {
     "errors": set(),
     "checks": set(),
+    "keywords": set(),
     "accelerate": set(),
     "initializers": {"checks"},
     "arrays": {"checks", "errors"},
