@@ -3,11 +3,11 @@
 The section "What differs from torch" of the README lists the differences; its table is read here, and a row too few or
 too many is an error. A row has classes, what torch has, what mtorch has, and the reason. Names on both sides are one
 argument under two names; with `=` they are defaults; a name on one side is an argument that the other has not. An
-ordinal (`coe` third) is the position of an argument that stands elsewhere in torch, or nowhere.
+ordinal (`coe` third) is the position of an argument that stands elsewhere in torch, or nowhere; "by keyword" marks one
+that has a position in torch only.
 """
 
 import inspect
-import itertools
 import re
 from pathlib import Path
 from typing import get_overloads
@@ -26,13 +26,14 @@ torch = pytest.importorskip("torch")
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
+BY_KEYWORD = "by keyword"
 OTHER_NAMES = {"MultiHeadAttention": "MultiheadAttention"}
 GROUPS = {
     "every layer": (layers, torch.nn, Layer), "every loss": (losses, torch.nn, LossFunction),
     "every optimizer": (optim, torch.optim, optim.Optimizer),
     "every schedule": (schedules, torch.optim.lr_scheduler, schedules.Schedule),
 }  # fmt: skip
-BY_KEYWORD = ("every loss", "every optimizer")  # what follows the first argument, and lr
+KEYWORDS_ONLY = ("every loss", "every optimizer")  # in what follows the first argument, and lr
 
 
 def pairs():
@@ -56,7 +57,7 @@ def rows():
     section = README.partition("## What differs from torch")[2].partition("\n## ")[0]
     for line in re.findall(r"^\|(.*)\|$", section, re.M)[2:]:
         classes, theirs, ours, _ = (cell.strip() for cell in line.split("|"))
-        item = re.compile(rf"`([^`]+)`((?: (?:{'|'.join(ORDINALS)}))?)")
+        item = re.compile(rf"`([^`]+)`((?: (?:{'|'.join([*ORDINALS, BY_KEYWORD])}))?)")
         yield (
             [classes] if classes.startswith("every") else re.findall(r"`(\w+)`", classes),
             *(["".join(found) for found in item.findall(cell)] for cell in (theirs, ours)),
@@ -67,11 +68,10 @@ def listed():
     """{class or group: [(torch's, ours)]}, "" for what one of them has not."""
     found = {}
     for classes, theirs, ours in rows():
-        if theirs and ours and len(ours) == 1 and "=" not in ours[0]:
-            ours = ours * len(theirs) if ours[0].split()[-1] not in ORDINALS else ours
-        both = itertools.zip_longest(theirs, ours, fillvalue="")
-        ordinal = any(name.split()[-1] in ORDINALS for name in ours)
-        items = [(t, "") for t in theirs] + [("", o) for o in ours] if ordinal and theirs else list(both)
+        if any(" " in name for name in ours) or not theirs or not ours:
+            items = [(name, "") for name in theirs] + [("", name) for name in ours]
+        else:
+            items = [*zip(theirs, ours * len(theirs) if len(ours) == 1 else ours, strict=True)]
         for name in classes:
             found.setdefault(name, []).extend(items)
     return found
@@ -119,9 +119,9 @@ def differences(group, cls, twin):
             found.append(("", f"{name} {ORDINALS[i]}"))
             extra += name not in names
     found += [("", name) for name in ours if name not in names and name not in placed]
-    if group not in BY_KEYWORD:
-        lost = [name for name in their_places if name and name not in placed and name not in ("xp", "dtype")]
-        assert not lost, f"{cls.__name__} takes {', '.join(lost)} by position in torch"
+    if group not in KEYWORDS_ONLY:
+        lost = (name for name in their_places if name and name not in placed and name not in ("xp", "dtype"))
+        found += [("", f"{name} {BY_KEYWORD}") for name in lost]
     return found
 
 
@@ -157,17 +157,18 @@ def test_a_name_of_torchs_is_answered_with_ours():
 
 def test_what_differs_is_found():
     class Theirs:
-        def __init__(self, a, b=1, c=2.0, device=None):
+        def __init__(self, a, b=1, c=2.0, e=5, device=None):
             pass
 
     class Ours(Layer):
-        def __init__(self, first, a, c=3, *, xp=None, d=4):
+        def __init__(self, first, a, c=3, *, xp=None, d=4, e=5):
             pass
 
     Ours.__init__.__module__ = "mtorch.ours"
     found = differences("every layer", Ours, Theirs)
     assert found == [
         ("b", ""), ("c=2.0", "c=3"), ("device", "xp"), ("", "first first"), ("", "c third"), ("", "d"),
+        ("", "e by keyword"),
     ]  # fmt: skip
 
 
@@ -393,6 +394,7 @@ def test_every_option_that_both_have_is_compared(name):
     other = renamed(group, cls)
     shared = {each.name for each in torch_parameters(twin) if each.name in ours or other.get(each.name) in ours}
     required = {each.name for each in torch_parameters(twin) if each.default is each.empty}
+    assert name in covered(), f"{name} needs a line in LAYERS, LOSSES, OPTIMIZERS or SCHEDULES of this file"
     compared = covered()[name] | required | set(other) | {"dtype", "lr"}
     assert not shared - compared, f"no case gives {shared - compared} of {name} another value than its default"
 
