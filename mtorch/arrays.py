@@ -17,6 +17,7 @@ import numpy
 Array = Any  # numpy.ndarray, cupy.ndarray, or the strict fake's array
 Value = Any  # Array | tuple[Value, ...]
 
+FLOAT32 = numpy.dtype("float32")
 BLOCK = 16384  # elements that several passes can share while they stay in cache
 ACCIDENTS = (FloatingPointError, RuntimeWarning)  # what NumPy raises where its warnings are errors
 
@@ -28,20 +29,37 @@ def is_numpy(xp: ModuleType) -> bool:
     return xp is numpy
 
 
-def is_array(x: object) -> bool:
-    """True for an array of any array module."""
-    return isinstance(x, numpy.ndarray) or array_module(x) is not None
+def is_array(x: object, who: object = None) -> bool:
+    """True for an array of any array module. TypeError for a masked array."""
+    return array_module(x, who) is not None
 
 
-def array_module(x: object) -> ModuleType | None:
-    """The module an array belongs to (None for what is no array)."""
+def array_module(x: object, who: object = None) -> ModuleType | None:
+    """The module an array belongs to (None for what is no array). TypeError for a masked array."""
     if x.__class__ is numpy.ndarray:
         return numpy
     if isinstance(x, numpy.ndarray | numpy.generic):
+        refuse_masked(x, who)
         return numpy
     kind = type(x)
     module = sys.modules.get("cupy" if kind.__module__.startswith("cupy") else kind.__module__)
     return module if getattr(module, "ndarray", None) is kind else None
+
+
+def refuse_masked(x: object, who: object) -> None:
+    """TypeError for a masked array, also one in a list: its mask would be lost without a word."""
+    masked: Any = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is None:  # nobody has imported numpy.ma
+        return
+    if isinstance(x, masked):
+        text = "expected an array without a mask, got a masked array: fill it first, a.filled(0)"
+        if hasattr(who, "ignore_index"):
+            text += ", or labels with a.filled(-100) and ignore_index=-100"
+        raise TypeError(text if who is None else f"{who if isinstance(who, str) else repr(who)} {text}")
+    if isinstance(x, list | tuple):
+        for part in x:
+            if isinstance(part, list | tuple | masked):
+                refuse_masked(part, who)
 
 
 def module_named(name: str) -> ModuleType:
@@ -68,7 +86,8 @@ def float_dtype(xp: ModuleType, dtype: Any) -> numpy.dtype:
 
 
 def host_array(x: object, who: object) -> numpy.ndarray:
-    """Array data given as a list, a number or an array, as a NumPy array of numbers."""
+    """Array data given as a list, a number or an array, as a NumPy array of numbers, of no subclass."""
+    refuse_masked(x, who)
     try:
         array = as_numpy(x)
     except ValueError as error:
@@ -80,7 +99,7 @@ def host_array(x: object, who: object) -> numpy.ndarray:
 
 def as_numeric(xp: ModuleType, x: Any, who: object) -> Array:
     """`x` as a numeric array of `xp`, its kind kept; TypeError when it lives on another array module."""
-    home = array_module(x)
+    home = array_module(x, who)
     if home is xp and x.__class__ is xp.ndarray:
         if x.dtype.kind not in "fiub":
             raise TypeError(f"{who!r} expected real numbers, got an array of dtype {x.dtype}")
@@ -99,13 +118,23 @@ def as_float(xp: ModuleType, dtype: numpy.dtype, x: object, who: object) -> Arra
 
 def as_ids(xp: ModuleType, x: Any, who: object, what: str = "integer ids") -> Array:
     """`x` as integers of any width on `xp`. Host integers are the one kind of host array that a device accepts."""
-    home = array_module(x)
+    home = array_module(x, who)
     array = x if home is xp and x.__class__ is xp.ndarray else None
     if array is None:
         array = host_array(x, who) if home in (None, numpy) else as_numeric(xp, x, who)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{who!r} expected {what}, got dtype {array.dtype}")
     return array if home is xp else xp.asarray(array)
+
+
+def wide(dtype: numpy.dtype) -> numpy.dtype:
+    """The dtype in which sums and statistics are made: float32 for float16, any other one itself."""
+    return FLOAT32 if dtype.char == "e" else dtype
+
+
+def widened(x: Array) -> Array:
+    """x, as float32 where it is float16."""
+    return x.astype(FLOAT32) if x.dtype.char == "e" else x
 
 
 def map_value(function: Callable[[Array], Any], value: Value) -> Value:
@@ -146,6 +175,11 @@ def constant(xp: ModuleType | None, number: float, dtype: numpy.dtype) -> Any:
     return numpy.array(number, dtype) if xp is numpy else number
 
 
+def may_be_true(xp: ModuleType, mask: Array) -> bool:
+    """Whether any entry is true; on a device True at once, for the answer would take waiting."""
+    return not is_numpy(xp) or bool(mask.any())
+
+
 def as_array(xp: ModuleType, x: Any) -> Array:
     """The result as an array: NumPy gives a scalar where no axis is left."""
     return x if x.ndim else xp.asarray(x)
@@ -157,12 +191,15 @@ def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
         return grad
     lead = grad.ndim - len(shape)
     axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and grad.shape[lead + i] != 1)
-    return grad.sum(axis=axes, keepdims=True).reshape(shape)
+    return widened(grad).sum(axis=axes, keepdims=True).reshape(shape).astype(grad.dtype, copy=False)
 
 
 def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> None:
     """target[index] += values with repeated indices accumulating."""
-    xp.add.at(target, index, values)
+    total = widened(target)
+    xp.add.at(total, index, values)
+    if total is not target:
+        target[...] = total
 
 
 _faults: dict[str, Array] = {}

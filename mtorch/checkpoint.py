@@ -222,9 +222,15 @@ def _read_safetensors(path: Path, file: BinaryIO) -> tuple[str | None, dict[str,
     library = _safetensors()
     data = file.read()
     try:
-        entries = library.load(data)
         size = int.from_bytes(data[:8], "little")
         header = json.load(io.BytesIO(data[8 : 8 + size]))
+        brief = [name for name, entry in header.items() if name != "__metadata__" and entry["dtype"] == "BF16"]
+        if brief:  # NumPy has no bfloat16, which is the upper half of a float32: read as uint16
+            text = json.dumps(header | {name: header[name] | {"dtype": "U16"} for name in brief}).encode()
+            data = len(text).to_bytes(8, "little") + text + data[8 + size :]
+        entries = library.load(data)
+        for name in brief:
+            entries[name] = (entries[name].astype("uint32") << 16).view("float32")
     except Exception as error:  # the library raises its own class, numpy's and Rust's panics
         raise ValueError(f"{path.name} is damaged or no checkpoint: {error}") from error
     return header.get("__metadata__", {}).get(RESERVED), entries
@@ -292,7 +298,7 @@ def _without_arrays(item: Any, entries: dict[str, numpy.ndarray], name: str) -> 
         item = item.item() if item.dtype.itemsize <= 8 else numpy.asarray(item)
     if item is None or isinstance(item, bool | int | float | str):
         return item
-    if not arrays.is_array(item) or item.dtype.hasobject:
+    if not arrays.is_array(item, name) or item.dtype.hasobject:
         raise TypeError(f"{name} can hold numbers, strings and arrays, got {type(item).__name__}")
     key = f"{RESERVED}.{sum(entry.startswith(RESERVED) for entry in entries)}"
     entries[key] = arrays.as_numpy(item)

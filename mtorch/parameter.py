@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import ACCIDENTS, Array, array_module, constant, is_array
+from mtorch.arrays import ACCIDENTS, Array, array_module, as_numeric, constant, is_array
 from mtorch.checks import check_flag, check_rate
 from mtorch.errors import ShapeMismatchError
 
@@ -23,10 +23,10 @@ class Parameter:
     __slots__ = ("value", "trainable", "has_grad", "direction", "_grad")
 
     def __init__(self, value: Array, *, trainable: bool = True):
-        if not (is_array(value) and value.dtype.kind == "f"):
+        if not (is_array(value, "Parameter") and value.dtype.kind == "f"):
             got = f"dtype {value.dtype}" if is_array(value) else repr(value)
             raise TypeError(f"Parameter expected an array of floats, got {got}")
-        self.value = value.copy()
+        self.value = as_numeric(array_module(value), value, "Parameter").copy()  # no subclass such as numpy.matrix
         self.trainable, self.has_grad = check_flag("Parameter", "trainable", trainable), False
         self.direction: Array | None = None
         self._grad: Array | None = None

@@ -68,6 +68,7 @@ def _rows(array: Array, index: Any) -> Array:
 
 
 def _as_samples(x: Any, position: int) -> Array:
+    arrays.refuse_masked(x, f"ArrayDataset argument {position}")
     if arrays.array_module(x) in (None, numpy):
         try:
             x = numpy.asarray(x)

@@ -24,7 +24,7 @@ class Constant:
     """A number or an array among the operands of a node."""
 
     def __init__(self, value: Any):
-        self.value = value if arrays.array_module(value) else arrays.host_array(value, self)
+        self.value = value if arrays.array_module(value, self) else arrays.host_array(value, self)
 
     def __repr__(self) -> str:
         return "A constant of Graph"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, widened
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.geometry import Sizes, check_image, check_sizes
@@ -40,18 +40,19 @@ class AdaptiveAvgPool2d(Layer):
             raise ShapeMismatchError(self, f"expected an image of at least 1 x 1, got input of shape {x.shape}")
         self.remember(size)
         y = self.xp.empty_like(x, shape=(n, c, *self.output_size))
+        x = widened(x)
         for (i, rows), (j, columns) in self._bins(size):
             y[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
         return y
 
     def backward(self, output_grad: Array) -> Array:
-        g = self.cast_grad(output_grad)
+        g = widened(self.cast_grad(output_grad))
         size = self.recall()
         dx = self.xp.zeros_like(g, shape=(*g.shape[:2], *size))
         for (i, rows), (j, columns) in self._bins(size):
             entries = (rows.stop - rows.start) * (columns.stop - columns.start)
             dx[:, :, rows, columns] += g[:, :, i, j, None, None] / entries
-        return dx
+        return dx.astype(self.dtype, copy=False)
 
     def _bins(self, size: Pair) -> Iterator[tuple[tuple[int, slice], tuple[int, slice]]]:
         """(i, its rows), (j, its columns) for every bin."""

@@ -168,20 +168,20 @@ class _Choice(Operator):
 
 
 class Maximum(_Choice):
-    """y = max(a, b), entry by entry.  Backward: da = g [a >= b],  db = g [a < b]: a tie goes to a."""
+    """y = max(a, b), entry by entry.  Backward: da = g [a >= b],  db = g [a < b]: a tie goes to a. NaN wins."""
 
     def result(self, a: Array, b: Array) -> Array:
         return self.xp.maximum(a, b)
 
     def takes_a(self, a: Array, b: Array) -> Array:
-        return a >= b
+        return (a >= b) | (a != a)
 
 
 class Minimum(_Choice):
-    """y = min(a, b), entry by entry.  Backward: da = g [a <= b],  db = g [a > b]: a tie goes to a."""
+    """y = min(a, b), entry by entry.  Backward: da = g [a <= b],  db = g [a > b]: a tie goes to a. NaN wins."""
 
     def result(self, a: Array, b: Array) -> Array:
         return self.xp.minimum(a, b)
 
     def takes_a(self, a: Array, b: Array) -> Array:
-        return a <= b
+        return (a <= b) | (a != a)

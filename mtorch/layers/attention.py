@@ -8,7 +8,7 @@ import numpy
 
 from mtorch import arrays, initializers
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array, Value, flat_rows
+from mtorch.arrays import Array, Value, flat_rows, widened
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
@@ -85,11 +85,11 @@ class MultiHeadAttention(Container):
     def forward(self, x: Value) -> Array:
         xp, scale, tape = self.xp, self.head_dim**-0.5, Tape(self)
         sources, mask = self.sources(x)
-        q, k, v = (self.heads(y) for y in self._projected(sources))
+        q, k, v = (self.heads(widened(y)) for y in self._projected(sources))
         p = self.softmax(xp.matmul(q * scale, k.swapaxes(-1, -2)), self.mask_bias(mask, q, k))
         dropped = tape.call(self.dropout, p)
         c = xp.matmul(dropped, v)
-        y = tape.call(self.out_proj, self.joined(c))
+        y = tape.call(self.out_proj, self.joined(c).astype(self.dtype, copy=False))
         self.remember(x, tape, q, k, v, p, dropped)
         return self.returns(y)
 
@@ -123,18 +123,18 @@ class MultiHeadAttention(Container):
     ) -> list[Array]:
         """The gradients of the projected rows; adds those of the parameters."""
         xp, scale = self.xp, self.head_dim**-0.5
-        dc = self.heads(tape.pull(g))
+        dc = widened(self.heads(tape.pull(g)))
         dv = xp.matmul(dropped.swapaxes(-1, -2), dc)  # in forward this was c = dropped v
         dp = tape.pull(xp.matmul(dc, v.swapaxes(-1, -2)))
         dz = p * (dp - (p * dp).sum(axis=-1, keepdims=True))  # in forward this was P = softmax(Z)
         dq = xp.matmul(dz, k) * scale  # in forward this was Z = q k^T / sqrt(d) + mask
         dk = xp.matmul(dz.swapaxes(-1, -2), q) * scale
-        grads = [self.joined(each) for each in (dq, dk, dv)]
+        grads = [self.joined(each).astype(self.dtype, copy=False) for each in (dq, dk, dv)]
         rows = [flat_rows(dy) for dy in grads]  # in forward this was y = x W^T + b
         dw = [xp.matmul(dy.T, flat_rows(x)) for dy, x in zip(rows, sources, strict=True)]
         self.in_proj_weight.accumulate(xp.concatenate(dw))
         if self.in_proj_bias is not None:
-            self.in_proj_bias.accumulate(xp.concatenate([dy.sum(axis=0) for dy in rows]))
+            self.in_proj_bias.accumulate(xp.concatenate([widened(dy).sum(axis=0) for dy in rows]))
         return grads
 
     def softmax(self, scores: Array, bias: Array | None) -> Array:
@@ -179,7 +179,7 @@ class MultiHeadAttention(Container):
         if mask.dtype.kind == "b":
             mask = self.xp.where(mask, self.xp.asarray(low, q.dtype), self.xp.asarray(0, q.dtype))
         elif mask.dtype.kind == "f":
-            mask = self.xp.maximum(mask, low).astype(q.dtype)
+            mask = self.xp.maximum(widened(mask), low).astype(q.dtype)
         else:
             raise TypeError(f"{self!r} expected a mask of booleans or floats, got dtype {mask.dtype}")
         if mask.shape == (n * heads, length, size):

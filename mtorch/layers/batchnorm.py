@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array, quiet
+from mtorch.arrays import Array, quiet, widened
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -54,30 +54,32 @@ class BatchNorm(Layer):
     @quiet
     def forward(self, x: Array) -> Array:
         self.check_shape(x)
+        x = widened(x)
         if self.training:
             n, axes = self.values_per_channel(x), (0, *range(2, x.ndim))
             rough = x.mean(axis=axes, keepdims=True)  # a long sum loses digits: the mean of x - rough has them
             z, correction, var, inv = standardise(self.xp, x - rough, axes, self.eps)
             self.track((rough + correction).reshape(-1), var.reshape(-1), n)
         else:
-            mean, var = per_channel(self.running_mean.value, x.ndim), per_channel(self.running_var.value, x.ndim)
+            mean, var = (per_channel(widened(v.value), x.ndim) for v in (self.running_mean, self.running_var))
             inv = 1 / self.xp.sqrt(var + self.eps)
             z = (x - mean) * inv
         self.remember(z, inv, self.training)
-        if self.weight is None or self.bias is None:
-            return z
-        return z * per_channel(self.weight.value, x.ndim) + per_channel(self.bias.value, x.ndim)
+        if self.weight is not None and self.bias is not None:
+            z = z * per_channel(self.weight.value, x.ndim) + per_channel(self.bias.value, x.ndim)
+        return z.astype(self.dtype, copy=False)
 
     @accelerated
     def backward(self, output_grad: Array) -> Array:
-        g = self.cast_grad(output_grad)
+        g = widened(self.cast_grad(output_grad))
         z, inv, batch_statistics = self.recall()
         axes, h = (0, *range(2, g.ndim)), g
         if self.weight is not None and self.bias is not None:
             self.weight.accumulate((g * z).sum(axis=axes))
             self.bias.accumulate(g.sum(axis=axes))
             h = g * per_channel(self.weight.value, g.ndim)
-        return standardise_grad(h, z, inv, axes) if batch_statistics else h * inv
+        dx = standardise_grad(h, z, inv, axes) if batch_statistics else h * inv
+        return dx.astype(self.dtype, copy=False)
 
     def check_shape(self, x: Array) -> None:
         if x.ndim not in self.ranks or x.shape[1] != self.num_features:
@@ -93,8 +95,9 @@ class BatchNorm(Layer):
     def track(self, mean: Array, var: Array, n: int) -> None:
         """running = (1 - momentum) * running + momentum * new, the variance as the unbiased one of n values."""
         m = self.momentum
-        self.running_mean.value = (1 - m) * self.running_mean.value + m * mean
-        self.running_var.value = (1 - m) * self.running_var.value + m * n / (n - 1) * var
+        running_mean, running_var = widened(self.running_mean.value), widened(self.running_var.value)
+        self.running_mean.value = ((1 - m) * running_mean + m * mean).astype(self.dtype, copy=False)
+        self.running_var.value = ((1 - m) * running_var + m * n / (n - 1) * var).astype(self.dtype, copy=False)
         self.num_batches_tracked.value = self.xp.asarray(self.num_batches_tracked.value + 1)
 
     def details(self) -> str:

@@ -42,7 +42,8 @@ class ConstantOperand(Layer):
             raise ValueError("ConstantOperand expected one constant, left or right")
         super().__init__(xp=xp or operator.xp, dtype=dtype or operator.dtype)
         given = right if left is None else left
-        given = given if arrays.array_module(given) else arrays.host_array(given, "ConstantOperand")
+        if arrays.array_module(given, "ConstantOperand") in (None, numpy):
+            given = arrays.host_array(given, "ConstantOperand")
         self.operator, self.on_left = operator, left is not None
         self.given = given.copy()
         self.constant = Buffer(self.given, persistent=False)

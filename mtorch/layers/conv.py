@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array
+from mtorch.arrays import Array, widened
 from mtorch.layer import Layer
 from mtorch.layers.convolution import Convolution, convolve, convolve_input_grad, convolve_weight_grad
 from mtorch.layers.geometry import as_image, check_fits, check_image, like_input
@@ -40,7 +40,7 @@ class Conv(Convolution):
         dw = convolve_weight_grad(self.xp, image, g, self.window, self.groups)
         self.weight.accumulate(like_input(dw, self.rank))
         if self.bias is not None:
-            self.bias.accumulate(g.sum(axis=(0, 2, 3)))
+            self.bias.accumulate(widened(g).sum(axis=(0, 2, 3)))
 
     def check_input(self, x: Array) -> Array:
         """x as an image; ShapeMismatchError where channels or sizes do not fit."""

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array
+from mtorch.arrays import Array, widened
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.convolution import Convolution, convolve, convolve_input_grad, convolve_weight_grad
@@ -55,7 +55,7 @@ class ConvTranspose2d(Convolution):
     def _parameter_grads(self, x: Array, g: Array) -> None:
         self.weight.accumulate(convolve_weight_grad(self.xp, g, x, self.window, self.groups))
         if self.bias is not None:
-            self.bias.accumulate(g.sum(axis=(0, 2, 3)))
+            self.bias.accumulate(widened(g).sum(axis=(0, 2, 3)))
 
     def out_size(self, x: Array) -> Pair:
         """(OH, OW); ShapeMismatchError for other channels and where the padding leaves nothing."""

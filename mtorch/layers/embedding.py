@@ -57,7 +57,7 @@ class Embedding(Layer):
         return {-1: self.embedding_dim}
 
     def cast_input(self, x: Any) -> Array:
-        if arrays.array_module(x) in (None, numpy) and not isinstance(x, tuple):
+        if arrays.array_module(x, self) in (None, numpy) and not isinstance(x, tuple):
             x = arrays.as_ids(numpy, x, self)
             self._check_host(x)
         return x if isinstance(x, tuple) else arrays.as_ids(self.xp, x, self)

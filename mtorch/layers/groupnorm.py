@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, widened
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -62,12 +62,12 @@ class GroupNorm(Layer):
         z, _, _, inv = standardise(self.xp, groups, (2,), self.eps)
         self.remember(z, inv)
         z = z.reshape(x.shape)
-        if self.weight is None or self.bias is None:
-            return z
-        return z * per_channel(self.weight.value, x.ndim) + per_channel(self.bias.value, x.ndim)
+        if self.weight is not None and self.bias is not None:
+            z = z * per_channel(self.weight.value, x.ndim) + per_channel(self.bias.value, x.ndim)
+        return z.astype(self.dtype, copy=False)
 
     def backward(self, output_grad: Array) -> Array:
-        g = self.cast_grad(output_grad)
+        g = widened(self.cast_grad(output_grad))
         z, inv = self.recall()
         h = g
         if self.weight is not None and self.bias is not None:
@@ -75,7 +75,7 @@ class GroupNorm(Layer):
             self.weight.accumulate((g * z.reshape(g.shape)).sum(axis=axes))
             self.bias.accumulate(g.sum(axis=axes))
             h = g * per_channel(self.weight.value, g.ndim)
-        return standardise_grad(h.reshape(z.shape), z, inv, (2,)).reshape(g.shape)
+        return standardise_grad(h.reshape(z.shape), z, inv, (2,)).reshape(g.shape).astype(self.dtype, copy=False)
 
     def details(self) -> str:
         return f"{self.num_groups}, {self.num_channels}" + ("" if self.weight is not None else ", affine=False")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array
+from mtorch.arrays import Array, widened
 from mtorch.checks import check_flag, check_number
 from mtorch.layer import Layer
 from mtorch.layers.row_norm import RowNorm
@@ -51,11 +51,12 @@ class LayerNorm(RowNorm):
         z, _, _, inv = standardise(self.xp, x, self.axes, self.eps)
         self.remember(z, inv)
         y = z if self.weight is None else z * self.weight.value
-        return y if self.bias is None else y + self.bias.value
+        y = y if self.bias is None else y + self.bias.value
+        return y.astype(self.dtype, copy=False)
 
     @accelerated
     def backward(self, output_grad: Array) -> Array:
-        g = self.cast_grad(output_grad)
+        g = widened(self.cast_grad(output_grad))
         z, inv = self.recall()
         leading = tuple(range(g.ndim - len(self.shape)))
         if self.weight is not None:
@@ -63,7 +64,7 @@ class LayerNorm(RowNorm):
         if self.bias is not None:
             self.bias.accumulate(g.sum(axis=leading))
         h = g if self.weight is None else g * self.weight.value
-        return standardise_grad(h, z, inv, self.axes)
+        return standardise_grad(h, z, inv, self.axes).astype(self.dtype, copy=False)
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

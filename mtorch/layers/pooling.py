@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array
+from mtorch.arrays import Array, may_be_true, wide, widened
 from mtorch.layer import Layer
 from mtorch.layers.geometry import (
     Sizes,
@@ -34,15 +34,21 @@ def max_pool(xp: ModuleType, x: Array, window: Window) -> Array:
 def max_pool_grad(xp: ModuleType, x: Array, y: Array, dy: Array, window: Window) -> Array:
     """x (N, C, H, W), y and dy (N, C, OH, OW) -> dx: each dy goes to the first entry of its window that is not below y.
 
-    That is the largest one. Where y is NaN, it is the first one.
+    That is the largest one. Where y is NaN, it is the last NaN, as in torch.
     """
-    dx = xp.zeros_like(x)
-    unclaimed = xp.ones_like(y, dtype=bool)  # windows whose winner is still to come
+    dx = xp.zeros_like(x, dtype=wide(x.dtype))
+    nan = y != y
+    unclaimed = ~nan  # windows whose winner is still to come
     for out, seen in positions(window, x.shape[2:]):
         wins = unclaimed[:, :, *out] & ~(x[:, :, *seen] < y[:, :, *out])
         dx[:, :, *seen] += dy[:, :, *out] * wins
-        unclaimed[:, :, *out] &= ~wins
-    return dx
+        unclaimed[:, :, *out] ^= wins
+    if may_be_true(xp, nan):
+        for out, seen in reversed(list(positions(window, x.shape[2:]))):
+            wins = nan[:, :, *out] & (x[:, :, *seen] != x[:, :, *seen])
+            dx[:, :, *seen] += dy[:, :, *out] * wins
+            nan[:, :, *out] ^= wins
+    return dx.astype(x.dtype, copy=False)
 
 
 def window_sums(xp: ModuleType, x: Array, window: Window, axis: int) -> Array:
@@ -129,15 +135,16 @@ class AvgPool(_Pool):
     def forward(self, x: Array) -> Array:
         image = self.check_input(x)
         self.remember(image.shape[2:])
-        sums = window_sums(self.xp, window_sums(self.xp, image, self.window, axis=2), self.window, axis=3)
-        return like_input(sums / math.prod(self.window.kernel), self.rank)
+        sums = window_sums(self.xp, window_sums(self.xp, widened(image), self.window, axis=2), self.window, axis=3)
+        return like_input((sums / math.prod(self.window.kernel)).astype(self.dtype, copy=False), self.rank)
 
     def backward(self, output_grad: Array) -> Array:
         g = as_image(self.cast_grad(output_grad))
         h, w = self.recall()
-        share = g / math.prod(self.window.kernel)
+        share = widened(g) / math.prod(self.window.kernel)
         columns = window_sums_grad(self.xp, share, w, self.window, axis=3)
-        return like_input(window_sums_grad(self.xp, columns, h, self.window, axis=2), self.rank)
+        dx = window_sums_grad(self.xp, columns, h, self.window, axis=2)
+        return like_input(dx.astype(self.dtype, copy=False), self.rank)
 
 
 class MaxPool2d(MaxPool):
@@ -146,7 +153,8 @@ class MaxPool2d(MaxPool):
     Shapes: (N, C, H, W) -> (N, C, OH, OW), OH = (H + 2p - KH) // s + 1.  Remembers x and y.
 
     Backward: y is a copy of one entry, so the whole of its gradient goes there; of equal ones the first in reading
-    order wins. Where windows overlap, an entry that won several times gets the sum.
+    order wins. NaN wins over every number, and of several the last, as in torch. Where windows overlap, an entry that
+    won several times gets the sum.
     """
 
     @classmethod

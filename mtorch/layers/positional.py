@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch import initializers
-from mtorch.arrays import Array
+from mtorch.arrays import Array, widened
 from mtorch.checks import check_flag, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -69,7 +69,7 @@ class PositionalEmbedding(Layer):
         self.recall()
         if isinstance(self.weight, Parameter):
             dw = self.weight.grad
-            dw[: len(g)] += g.sum(axis=1)
+            dw[: len(g)] += widened(g).sum(axis=1)
             self.weight.has_grad = True
         return g  # in forward this was y_t = x_t + W_t
 

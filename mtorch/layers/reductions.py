@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, as_array
+from mtorch.arrays import Array, as_array, widened
 from mtorch.checks import Axes, check_axes, check_flag
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -73,7 +73,8 @@ class Sum(Reduction):
     def forward(self, x: Array) -> Array:
         axes = self.axes(x)
         self.remember(x.shape, axes)
-        return as_array(self.xp, x.sum(axis=axes, keepdims=self.keepdims))
+        y = widened(x).sum(axis=axes, keepdims=self.keepdims)
+        return as_array(self.xp, y.astype(x.dtype, copy=False))
 
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
@@ -89,12 +90,14 @@ class Mean(Reduction):
         if x.size == 0 and math.prod(x.shape[i] for i in axes) == 0:
             raise ShapeMismatchError(self, f"expected entries to average, got shape {x.shape}")
         self.remember(x.shape, axes)
-        return as_array(self.xp, x.mean(axis=axes, keepdims=self.keepdims))
+        y = widened(x).mean(axis=axes, keepdims=self.keepdims)
+        return as_array(self.xp, y.astype(x.dtype, copy=False))
 
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         shape, axes = self.recall()
-        return self.repeated(g / math.prod(shape[i] for i in axes), shape, axes)
+        share = widened(g) / math.prod(shape[i] for i in axes)
+        return self.repeated(share.astype(g.dtype, copy=False), shape, axes)
 
 
 class _Extremum(Reduction):

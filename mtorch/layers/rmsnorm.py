@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, quiet
+from mtorch.arrays import Array, quiet, widened
 from mtorch.checks import check_number
 from mtorch.layer import Layer
 from mtorch.layers.row_norm import RowNorm
@@ -45,20 +45,22 @@ class RMSNorm(RowNorm):
     def forward(self, x: Array) -> Array:
         self.check_shape(x)
         eps = float(self.xp.finfo(x.dtype).eps) if self.eps is None else self.eps
+        x = widened(x)
         inv = 1 / self.xp.sqrt((x * x).mean(axis=self.axes, keepdims=True) + eps)
         z = x * inv
         self.remember(z, inv)
-        return z if self.weight is None else z * self.weight.value
+        y = z if self.weight is None else z * self.weight.value
+        return y.astype(self.dtype, copy=False)
 
     def backward(self, output_grad: Array) -> Array:
-        g = self.cast_grad(output_grad)
+        g = widened(self.cast_grad(output_grad))
         z, inv = self.recall()
         h = g
         if self.weight is not None:
             self.weight.accumulate((g * z).sum(axis=tuple(range(g.ndim - len(self.shape)))))
             h = g * self.weight.value
         mean_hz = (h * z).mean(axis=self.axes, keepdims=True)
-        return (h - z * mean_hz) * inv
+        return ((h - z * mean_hz) * inv).astype(self.dtype, copy=False)
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

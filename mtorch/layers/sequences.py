@@ -50,7 +50,7 @@ def check_lengths(layer: "RecurrentLayer", lengths: Array, steps: int, batch: in
 
 def as_lengths(layer: "RecurrentLayer", lengths: object, x: Array) -> Array:
     """Integer lengths on the layer's array module; those on the host are checked before they move."""
-    if arrays.array_module(lengths) in (None, numpy):
+    if arrays.array_module(lengths, layer) in (None, numpy):
         lengths = arrays.host_array(lengths, layer)
         check_lengths(layer, lengths, *time_major(layer, x).shape[:2])
     return arrays.as_ids(layer.xp, lengths, layer, "integer lengths")

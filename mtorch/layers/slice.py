@@ -33,7 +33,7 @@ def _read_entry(entry: Any) -> Entry:
             raise TypeError(f"Slice expected integers in a slice, got {entry!r}") from None
     if isinstance(entry, int | numpy.integer) and not isinstance(entry, bool):
         return int(entry)
-    if isinstance(entry, list) or arrays.array_module(entry):
+    if isinstance(entry, list) or arrays.array_module(entry, "Slice"):
         found = arrays.host_array(entry, "Slice").copy()
         if found.size == 0:
             found = found.astype("int64")

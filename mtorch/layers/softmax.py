@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Array, quiet
+from mtorch.arrays import Array, quiet, widened
 from mtorch.checks import axis_or_dim
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -37,6 +37,7 @@ class _AlongAxis(Activation):
         if not -x.ndim <= self.axis < x.ndim or x.shape[self.axis] == 0:
             text = f"expected input with entries along axis {self.axis}, got shape {x.shape}"
             raise ShapeMismatchError(self, text)
+        x = widened(x)
         return x - x.max(axis=self.axis, keepdims=True)
 
     def sum(self, x: Array) -> Array:
@@ -69,12 +70,12 @@ class Softmax(_AlongAxis):
         e = self.xp.exp(self.shifted(x))
         y = e / self.sum(e)
         self.remember(y)
-        return y
+        return y.astype(self.dtype, copy=False)
 
     def backward(self, output_grad: Array) -> Array:
-        g = self.cast_grad(output_grad)
+        g = widened(self.cast_grad(output_grad))
         y = self.recall()
-        return y * (g - self.sum(g * y))
+        return (y * (g - self.sum(g * y))).astype(self.dtype, copy=False)
 
 
 class LogSoftmax(_AlongAxis):
@@ -89,9 +90,9 @@ class LogSoftmax(_AlongAxis):
         z = self.shifted(x)
         y = z - self.xp.log(self.sum(self.xp.exp(z)))
         self.remember(y)
-        return y
+        return y.astype(self.dtype, copy=False)
 
     def backward(self, output_grad: Array) -> Array:
-        g = self.cast_grad(output_grad)
+        g = widened(self.cast_grad(output_grad))
         y = self.recall()
-        return g - self.xp.exp(y) * self.sum(g)
+        return (g - self.xp.exp(y) * self.sum(g)).astype(self.dtype, copy=False)

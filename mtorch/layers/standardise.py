@@ -3,7 +3,7 @@
 from types import ModuleType
 from typing import Any
 
-from mtorch.arrays import Array, quiet
+from mtorch.arrays import Array, quiet, widened
 from mtorch.layer import Layer
 
 
@@ -13,7 +13,9 @@ def standardise(xp: ModuleType, x: Array, axes: tuple[int, ...], eps: float) -> 
 
     Returns z, mean, var and inv; the last three keep the axes with size 1. The variance is the mean of squared
     differences, which loses nothing when the mean is large. Where squares overflow, var is inf, and inv and z are 0.
+    All four of a float16 x are float32.
     """
+    x = widened(x)
     mean = x.mean(axis=axes, keepdims=True)
     d = x - mean
     var = (d * d).mean(axis=axes, keepdims=True)
@@ -27,6 +29,7 @@ def standardise_grad(h: Array, z: Array, inv: Array, axes: tuple[int, ...]) -> A
     In forward this was z = (x - mean) inv. Every x changes mean and var as well: the first takes the mean out of h, the
     second the component along z.
     """
+    h = widened(h)
     mean_h = h.mean(axis=axes, keepdims=True)
     mean_hz = (h * z).mean(axis=axes, keepdims=True)
     return (h - mean_h - z * mean_hz) * inv

@@ -111,7 +111,7 @@ class LossFunction(Keywords):
     def _as_float(self, prediction: Any) -> Array:
         if isinstance(prediction, tuple):
             raise TypeError(f"{self!r} expected one array as prediction, got a tuple of {len(prediction)}")
-        x = arrays.as_numeric(arrays.array_module(prediction) or numpy, prediction, self)
+        x = arrays.as_numeric(arrays.array_module(prediction, self) or numpy, prediction, self)
         return x.astype(x.dtype.newbyteorder("=") if x.dtype.char in "fdg" else numpy.float32, copy=False)
 
     def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:

@@ -15,7 +15,7 @@ class BCEWithLogitsLoss(LossFunction):
     Shapes: prediction, logits, and target of one shape, any.
 
     As log s(x) = -log(1 + exp(-x)) and log(1 - s(x)) = log s(x) - x, L = ([x > 0] - t) x + log(1 + exp(-|x|)), which
-    no x overflows.
+    no x overflows. An infinite x that agrees with its target has L = 0, one that does not has L = inf.
 
     Backward: dL/dx = s(x) - t.
     """
@@ -23,8 +23,9 @@ class BCEWithLogitsLoss(LossFunction):
     @quiet
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         x, t = prediction, target
-        terms = ((x > 0) - t) * x + xp.log1p(xp.exp(-xp.abs(x)))
-        return terms, sigmoid(xp, x) - t
+        linear = xp.asarray(((x > 0) - t) * x)
+        xp.copyto(linear, 0, where=linear != linear)  # 0 times infinity; the other term has the NaN of x
+        return linear + xp.log1p(xp.exp(-xp.abs(x))), sigmoid(xp, x) - t
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[LossFunction, Any]]:

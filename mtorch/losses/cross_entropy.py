@@ -41,7 +41,7 @@ class CrossEntropyLoss(LabelLoss):
         self.label_smoothing = label_smoothing
 
     def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
-        target = target if arrays.is_array(target) else arrays.host_array(target, self)
+        target = target if arrays.is_array(target, self) else arrays.host_array(target, self)
         if target.dtype.kind != "f" or target.shape != prediction.shape:
             return super().cast_target(xp, prediction, target)
         if self.ignore_index is not None and self.ignore_index >= 0:

@@ -21,8 +21,9 @@ def as_labels(loss: object, xp: ModuleType, prediction: Array, target: Any, igno
     within the range, and the next read on the host raises.
     """
     lead, classes = prediction.shape[:-1], prediction.shape[-1]
-    home: Any = numpy if target.__class__ is numpy.ndarray else arrays.array_module(target)
-    labels = arrays.host_array(target, loss) if home is None else target
+    labels, home = target, numpy if target.__class__ is numpy.ndarray else arrays.array_module(target, loss)
+    if target.__class__ is not numpy.ndarray and home in (None, numpy):
+        labels = arrays.host_array(target, loss)
     dtype = labels.dtype
     if dtype.kind not in "iu":
         raise TypeError(f"{loss!r} expected integer labels, got dtype {dtype}")

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array
+from mtorch.arrays import Array, wide
 
 Pair = tuple[int, int]
 Area = tuple[slice, slice]  # rows and columns of an image
@@ -77,7 +77,7 @@ def windows_out(xp: ModuleType, x: Array, window: Window) -> Array:
 
 def windows_back(xp: ModuleType, columns: Array, size: Pair, window: Window) -> Array:
     """(C, KH KW, OH, OW, N) -> (N, C, H, W): the sum of everything that was copied from each element."""
-    image = xp.zeros((columns.shape[0], *size, columns.shape[-1]), dtype=columns.dtype)
+    image = xp.zeros((columns.shape[0], *size, columns.shape[-1]), dtype=wide(columns.dtype))
     for k, (out, seen) in enumerate(positions(window, size)):
         image[:, *seen] += columns[:, k, *out]  # in windows_out this was columns[:, k, *out] = image[:, *seen]
-    return image.transpose(3, 0, 1, 2)
+    return image.transpose(3, 0, 1, 2).astype(columns.dtype, copy=False)

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import numpy
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, widened
 
 
 def clip(
@@ -22,7 +22,7 @@ def clip(
         return grads, None
     measured = global_norm(xp, grads)
     factor = xp.minimum(norm / (measured + 1e-6), 1.0)
-    return [g * factor.astype(g.dtype) for g in grads], measured
+    return [(widened(g) * factor).astype(g.dtype, copy=False) for g in grads], measured
 
 
 def global_norm(xp: ModuleType, grads: list[Array]) -> Array:
@@ -30,6 +30,5 @@ def global_norm(xp: ModuleType, grads: list[Array]) -> Array:
     info = numpy.finfo(grads[0].dtype)
     largest = xp.stack([xp.maximum(g.max(), -g.min()) for g in grads if g.size]).max()
     largest = xp.clip(largest, info.tiny, info.max)
-    wide = numpy.promote_types(grads[0].dtype, "float32")
-    scaled = [(g / largest).reshape(-1).astype(wide, copy=False) for g in grads]
+    scaled = [(widened(g) / largest).reshape(-1) for g in grads]
     return largest * xp.sqrt(sum(z.dot(z) for z in scaled))

@@ -1,5 +1,6 @@
 """Convolution and pooling against PyTorch: values and every gradient over a grid of options."""
 
+import contextlib
 import itertools
 
 import numpy
@@ -31,6 +32,20 @@ def compare(ours, theirs, x, tolerance, order=None):
         assert got.shape == expected.shape and got.dtype == x.dtype, name
         error = abs(got - expected).max(initial=0) / max(1, abs(expected).max(initial=0))
         assert error <= tolerance, f"{name} differs by {error:.2g}: {ours!r}"
+
+
+@pytest.mark.parametrize("sizes", [(2,), (3, 1), (3, 2, 1), ((2, 3), (1, 2), (0, 1))])
+@pytest.mark.parametrize("reference", [False, True])
+def test_nan_in_max_pooling_is_torchs(sizes, reference):
+    x = numpy.random.default_rng(5).choice([numpy.nan, numpy.inf, 0.0, 1.0, 2.0], (3, 2, 8, 7))
+    leaf = torch.tensor(x, requires_grad=True)
+    want = torch.nn.MaxPool2d(*sizes)(leaf)
+    g = numpy.random.default_rng(1).integers(1, 9, tuple(want.shape)).astype("float64")
+    want.backward(torch.from_numpy(g))
+    pool = layers.MaxPool2d(*sizes, dtype="float64")
+    with fast.disabled() if reference else contextlib.nullcontext():
+        numpy.testing.assert_array_equal(pool(x), want.detach().numpy())
+        numpy.testing.assert_array_equal(pool.backward(g), leaf.grad.numpy())
 
 
 def draw(*shape, dtype="float64"):

@@ -20,6 +20,18 @@ def positive(*shape):
     return rng.uniform(0.4, 2.0, shape)
 
 
+@pytest.mark.parametrize("kind", ["max", "min"])
+def test_nan_is_the_extremum_of_a_row_as_in_torch(kind):
+    x = numpy.array([[1.0, numpy.nan, 3.0, numpy.nan], [2.0, 0.0, 2.0, 1.0], [numpy.nan] * 4])
+    leaf = torch.tensor(x, requires_grad=True)
+    values = getattr(leaf, kind)(dim=1).values
+    values.backward(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    layer = getattr(layers, kind.title())(1, dtype="float64")
+    numpy.testing.assert_array_equal(layer(x), values.detach().numpy())
+    mine, theirs = layer.backward(numpy.array([1.0, 2.0, 3.0])), leaf.grad.numpy()
+    numpy.testing.assert_array_equal(mine[[0, 2]], theirs[[0, 2]])  # a tie of numbers is torch's own choice
+
+
 CASES = {
     "add": (layers.Add, lambda t: t[0] + t[1], (signed(2, 3, 1), signed(4))),
     "subtract": (layers.Subtract, lambda t: t[0] - t[1], (signed(3), signed(2, 1, 3))),

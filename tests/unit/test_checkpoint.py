@@ -87,6 +87,28 @@ def test_wide_types_keep_every_bit(tmp_path, dtype):
     same(module.state_dict(), twin.state_dict())
 
 
+def test_bfloat16_of_other_programs_is_read_as_float32(tmp_path):
+    """Every bit pattern of that type is the upper half of a float32."""
+    pytest.importorskip("safetensors")
+    weight, bias = numpy.array([[1.5, -2.0, 3.0e38]], "float32"), numpy.array([0.25], "float32")
+    brief = (weight.view("uint32") >> 16).astype("<u2")
+    header = {
+        "__metadata__": {"dtype": "BF16"},
+        "weight": {"dtype": "BF16", "shape": [1, 3], "data_offsets": [0, 6]},
+        "bias": {"dtype": "F32", "shape": [1], "data_offsets": [6, 10]},
+    }
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + brief.tobytes() + bias.tobytes()
+    (tmp_path / "theirs.safetensors").write_bytes(content)
+    layer = layers.Linear(3, 1, rng=0)
+    assert mtorch.load(tmp_path / "theirs.safetensors", layer) == {}
+    assert layer.weight.value.tolist() == (brief.astype("uint32") << 16).view("float32").tolist()
+    assert layer.weight.value == pytest.approx(weight, rel=2**-8) and layer.bias.value.tolist() == [0.25]
+    (tmp_path / "theirs.safetensors").write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="theirs.safetensors is damaged"):
+        mtorch.load(tmp_path / "theirs.safetensors", layer)
+
+
 def test_a_checkpoint_is_a_plain_npz_and_a_plain_npz_is_a_checkpoint(tmp_path):
     module, twin = net(), net(seed=1)
     mtorch.save(tmp_path / "ours.npz", module)

@@ -250,6 +250,35 @@ def test_nan_goes_through_max_pooling():
                 assert pool.backward(numpy.ones_like(y)).sum() == y.size
 
 
+@pytest.mark.parametrize("xp", [numpy, strict])
+@pytest.mark.parametrize("kernel, stride, padding", [(2, 2, 0), (3, 2, 1), (3, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("batch_last", [False, True])
+def test_nan_wins_its_window_and_gets_the_gradient(kernel, stride, padding, batch_last, xp):
+    """Whatever else is there, infinity too; of several NaN the last one, as in torch."""
+    draw = numpy.random.default_rng(3)
+    x = draw.choice([numpy.nan, -numpy.inf, numpy.inf, -1.0, 0.0, 2.0, 3.0], (4, 3, 7, 6))
+    window = Window((kernel, kernel), (stride, stride), (padding, padding))
+    shape = (4, 3, *window.out_size((7, 6)))
+    dy = draw.integers(1, 9, shape).astype("float64")
+    best, expected = numpy.full(shape, numpy.nan), numpy.zeros_like(x)
+    for n, c, i, j in numpy.ndindex(shape):
+        rows, columns = (range(max(0, at * stride - padding), at * stride - padding + kernel) for at in (i, j))
+        seen = [(u, v) for u in rows for v in columns if u < 7 and v < 6]
+        nans = [at for at in seen if math.isnan(x[n, c, *at])]
+        at = nans[-1] if nans else max(seen, key=lambda at: x[n, c, *at])
+        best[n, c, i, j] = x[n, c, *at]
+        expected[n, c, *at] += dy[n, c, i, j]
+    if batch_last:
+        x = numpy.ascontiguousarray(x.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2)
+    pool = layers.MaxPool2d(kernel, stride, padding, xp=xp, dtype="float64")
+    for switch in (contextlib.nullcontext, fast.disabled):
+        with switch():
+            y, dx = forward_and_backward(pool, xp.asarray(x), xp.asarray(dy))
+            numpy.testing.assert_array_equal(as_numpy(y), best)
+            numpy.testing.assert_array_equal(as_numpy(pool.predict(xp.asarray(x))), best)
+            numpy.testing.assert_array_equal(as_numpy(dx), expected)
+
+
 def test_max_pooling_windows_may_have_more_entries_than_a_byte_can_number():
     x = rng.standard_normal((2, 1, 20, 20))
     pool = layers.MaxPool2d((20, 17), 1, dtype="float64")

@@ -18,6 +18,7 @@ from mtorch import (
     NLLLoss,
     ShapeMismatchError,
     SquareLoss,
+    arrays,
     layers,
 )
 from mtorch.testing import strict
@@ -438,6 +439,44 @@ def test_a_row_that_has_no_softmax_gives_nan_in_its_own_row_and_no_warning(row):
         loss = CrossEntropyLoss()(numpy.array([row, [0.0, 0.0, 0.0]]), target)
         assert math.isnan(loss.value)
         assert numpy.isnan(loss.grad[0]).all() and numpy.isfinite(loss.grad[1]).all()
+
+
+@pytest.mark.parametrize("xp", [numpy, strict])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_an_infinite_logit_that_agrees_with_its_target_costs_nothing(xp, reduction):
+    x, t = [math.inf, -math.inf, math.inf], [1.0, 0.0, 1.0]
+    loss = BCEWithLogitsLoss(reduction=reduction)(xp.asarray(x), xp.asarray(t))
+    assert numpy.all(loss.value == 0)
+    assert arrays.as_numpy(loss.grad).tolist() == [0, 0, 0]
+
+
+def test_an_infinite_logit_that_disagrees_costs_infinity():
+    x, t = numpy.array([math.inf, -math.inf, math.inf, -math.inf, math.nan]), numpy.array([0.0, 1.0, 0.25, 0.25, 0.0])
+    loss = BCEWithLogitsLoss(reduction="none")(x, t)
+    assert loss.value[:4].tolist() == [math.inf] * 4 and math.isnan(loss.value[4])
+    assert loss.grad[:4].tolist() == [1, -1, 0.75, -0.25] and math.isnan(loss.grad[4])
+    single = BCEWithLogitsLoss()(numpy.array(math.inf), numpy.array(1.0))
+    assert single.value == 0 and single.grad == 0
+
+
+def test_classes_masked_by_minus_infinity_cost_nothing_where_they_are_not_asked_for():
+    """In every loss of logits: such a class has probability 0, so that the others share 1."""
+    x, rest = numpy.array([[1.0, -math.inf, 3.0]]), numpy.array([[1.0, 3.0]])
+    want = CrossEntropyLoss()(rest, [1])
+    log_softmax = layers.LogSoftmax(dtype="float64")
+    for loss in (
+        CrossEntropyLoss()(x, [2]),
+        CrossEntropyLoss(weight=[1.0, 2.0, 1.0])(x, [2]),
+        CrossEntropyLoss()(x, numpy.array([[0.0, 0.0, 1.0]])),
+    ):
+        assert loss.value == pytest.approx(want.value, rel=1e-12)
+        assert loss.grad[0, [0, 2]] == pytest.approx(want.grad[0], rel=1e-12) and loss.grad[0, 1] == 0
+    loss = NLLLoss()(log_softmax(x), [2])
+    assert loss.value == pytest.approx(want.value, rel=1e-12)
+    grad = log_softmax.backward(loss.grad)
+    assert grad[0, [0, 2]] == pytest.approx(want.grad[0], rel=1e-12) and grad[0, 1] == 0
+    assert CrossEntropyLoss()(x, [1]).value == math.inf
+    assert NLLLoss()(log_softmax.predict(x), [1]).value == math.inf
 
 
 def test_logits_whose_difference_overflows_are_a_certain_choice():

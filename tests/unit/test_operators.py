@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mtorch
-from mtorch import Graph, Input, Sequential, ShapeMismatchError, layers
+from mtorch import Graph, Input, Sequential, ShapeMismatchError, arrays, layers
 from mtorch.testing import strict
 
 rng = numpy.random.default_rng(0)
@@ -171,6 +171,35 @@ def test_the_first_of_equal_entries_takes_the_whole_gradient():
     assert_array_equal(through(layers.Max(0, dtype="float64"), x)[1], [[0, 1, 1], [1, 0, 0]])
     assert_array_equal(through(layers.Min(1, dtype="float64"), x)[1], [[1, 0, 0], [0, 1, 0]])
     assert_array_equal(through(layers.Min((1, 0), dtype="float64"), x)[1], [[1, 0, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize("kind", [layers.Max, layers.Min])
+@pytest.mark.parametrize("xp", [numpy, strict])
+def test_nan_is_the_extremum_and_gets_the_gradient(kind, xp):
+    x = xp.asarray([[1.0, numpy.nan, 3.0, numpy.nan], [numpy.inf, -numpy.inf, 0.0, 1.0]])
+    layer = kind(1, xp=xp, dtype="float64")
+    y = arrays.as_numpy(layer(x))
+    assert numpy.isnan(y[0]) and y[1] == (numpy.inf if kind is layers.Max else -numpy.inf)
+    dx = arrays.as_numpy(layer.backward(xp.asarray([5.0, 7.0])))
+    assert_array_equal(dx, [[0, 5, 0, 0], [7, 0, 0, 0] if kind is layers.Max else [0, 7, 0, 0]])
+
+
+@pytest.mark.parametrize("kind", [layers.Maximum, layers.Minimum])
+@pytest.mark.parametrize("xp", [numpy, strict])
+def test_nan_wins_over_the_other_operand_and_gets_the_gradient(kind, xp):
+    a = xp.asarray([numpy.nan, 1.0, numpy.nan, numpy.nan, numpy.inf])
+    b = xp.asarray([1.0, numpy.nan, numpy.nan, -numpy.inf, numpy.nan])
+    layer = kind(xp=xp, dtype="float64")
+    assert numpy.isnan(arrays.as_numpy(layer((a, b)))).all()
+    da, db = layer.backward(xp.ones(5, dtype="float64"))
+    assert_array_equal(arrays.as_numpy(da), [1, 0, 1, 1, 0])
+    assert_array_equal(arrays.as_numpy(db), [0, 1, 0, 0, 1])
+    constant = layers.ConstantOperand(kind(dtype="float64"), right=2.0)
+    constant(numpy.array([numpy.nan, 2.0]))
+    assert_array_equal(constant.backward(numpy.ones(2)), [1, 1])
+    constant = layers.ConstantOperand(kind(dtype="float64"), left=numpy.nan)
+    constant(numpy.array([1.0]))
+    assert_array_equal(constant.backward(numpy.ones(1)), [0])
 
 
 def test_reductions_refuse_axes_that_are_none_or_are_not_there():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from mtorch.accelerate import replace
-from mtorch.arrays import Array, Value, flat_rows, ones
+from mtorch.arrays import Array, Value, flat_rows, ones, widened
 from mtorch.container import Tape
 from mtorch.fast.threads import product
 from mtorch.layers.attention import MultiHeadAttention, forbidden
@@ -24,7 +24,7 @@ def forward(layer: MultiHeadAttention, x: Value) -> tuple[Array, Any]:
     dropped = tape.call(layer.dropout, p)
     context = numpy.empty(sources[0].shape, p.dtype)
     numpy.matmul(dropped, v, out=layer.heads(context))
-    y = tape.call(layer.out_proj, context)
+    y = tape.call(layer.out_proj, context.astype(layer.dtype, copy=False))
     return layer.returns(y), (x, tape, q, k, v, p, dropped)
 
 
@@ -51,7 +51,7 @@ def projected(layer: MultiHeadAttention, sources: tuple[Array, ...]) -> list[Arr
         rows = product(flat_rows(source), w[i * step : (i + 1) * step].T)
         if b is not None:
             rows += b.value[i * step : (i + 1) * step]
-        rows = rows.reshape(source.shape[:2] + (step,))
+        rows = widened(rows).reshape(source.shape[:2] + (step,))
         parts += [rows[..., j : j + e] for j in range(0, step, e)]
     return [layer.heads(part) for part in parts]
 
@@ -61,7 +61,7 @@ def _projected_grads(
 ) -> tuple[Array, ...]:
     """Adds the gradients of the input projection; returns those of its results, as rows, one array a source."""
     sources, e = x[:3] if isinstance(x, tuple) else (x,), layer.embed_dim
-    dc = layer.heads(tape.pull(g))
+    dc = layer.heads(widened(tape.pull(g)))
     dp = tape.pull(pairs(dc, v))
     if len(sources) == 1:
         found = numpy.empty((*x.shape[:2], 3 * e), p.dtype)
@@ -74,6 +74,7 @@ def _projected_grads(
     ds = softmax_grad(p, dp)
     numpy.matmul(ds, k, out=dq)
     numpy.matmul(ds.swapaxes(-1, -2), q, out=dk)
+    grads = tuple(g.astype(layer.dtype, copy=False) for g in grads)
     factors = [(g.T, flat_rows(x)) for g, x in zip(grads, sources, strict=True)]
     layer.in_proj_weight.accumulate_result(stacked, product, factors)
     if layer.in_proj_bias is not None:

@@ -12,40 +12,42 @@ from typing import Any
 import numpy
 
 from mtorch.accelerate import replace
-from mtorch.arrays import BLOCK, Array, ones, quiet
+from mtorch.arrays import BLOCK, Array, ones, quiet, widened
 from mtorch.fast.numpy.rows import row_sums
 from mtorch.layers.batchnorm import BatchNorm
 
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
 
+@quiet
 def forward(layer: BatchNorm, x: Array) -> tuple[Array, Any]:
     layer.check_shape(x)
     order = memory_order(x)
-    channels = as_channels(x, order)
+    channels = as_channels(widened(x), order)
     weight, bias = _affine(layer)
     if layer.training:
         n = layer.values_per_channel(x)
         y, d, mean, var, inv = normalise(channels, layer.eps, weight, bias)
         layer.track(mean, var, n)
     else:
-        mean, inv = layer.running_mean.value, 1 / numpy.sqrt(layer.running_var.value + layer.eps)
+        mean, var = widened(layer.running_mean.value), widened(layer.running_var.value)
+        inv = 1 / numpy.sqrt(var + layer.eps)
         d = channels - mean[:, None]
         y = d * spread(inv if weight is None else inv * weight, d)
         if bias is not None:
             y += spread(bias, d)
-    return from_channels(y, x.shape, order), (d, inv, order, layer.training)
+    return from_channels(y.astype(layer.dtype, copy=False), x.shape, order), (d, inv, order, layer.training)
 
 
 def backward(layer: BatchNorm, memory: Any, output_grad: Array) -> Array:
     d, inv, order, batch_statistics = memory
     weight, bias = layer.weight, layer.bias
-    g = as_channels(output_grad, order)
+    g = as_channels(widened(output_grad), order)
     dx, dweight, dbias = normalise_grad(g, d, inv, None if weight is None else weight.value, batch_statistics)
     if weight is not None and bias is not None:
         weight.accumulate(dweight)
         bias.accumulate(dbias)
-    return from_channels(dx, output_grad.shape, order)
+    return from_channels(dx.astype(layer.dtype, copy=False), output_grad.shape, order)
 
 
 def _affine(layer: BatchNorm) -> tuple[Array | None, Array | None]:
@@ -81,7 +83,6 @@ def from_channels(x: Array, shape: tuple[int, ...], order: tuple[int, ...]) -> A
 # ---------------------------------------------------------------------- the passes
 
 
-@quiet
 def normalise(
     x: Array, eps: float, weight: Array | None, bias: Array | None
 ) -> tuple[Array, Array, Array, Array, Array]:

@@ -15,7 +15,7 @@ import numpy
 from numpy.lib.stride_tricks import as_strided
 
 from mtorch.accelerate import replace
-from mtorch.arrays import Array
+from mtorch.arrays import Array, widened
 from mtorch.fast.threads import in_threads
 from mtorch.layers import convolution as reference
 from mtorch.layers.conv import Conv
@@ -90,19 +90,21 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
 def convolve_weight_grad(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """x (N, C, H, W), dy (N, O, OH, OW) -> dweight (O, C / G, KH, KW)."""
     if _rows_pay(window, dy.shape[0] * dy.shape[3]):
-        return _rows_weight_grad(x, dy, window, groups)
+        return _rows_weight_grad(widened(x), widened(dy), window, groups)
     return reference.convolve_weight_grad(numpy, x, dy, window, groups)
 
 
 def convolve_input_grad(dy: Array, weight: Array, size: Pair, window: Window, groups: int) -> Array:
     """dy (N, O, OH, OW), weight (O, C / G, KH, KW), size (H, W) -> dx (N, C, H, W)."""
     if _rows_pay(window, dy.shape[0] * dy.shape[3]):
-        return _rows_input_grad(dy, weight, size, window, groups)
+        dx = _rows_input_grad(widened(dy), widened(weight), size, window, groups)
+        return dx.astype(dy.dtype, copy=False)
     return reference.convolve_input_grad(numpy, dy, weight, size, window, groups)
 
 
 def channel_sum(dy: Array) -> Array:
     """dy (N, O, OH, OW) -> (O,), the gradient of a bias."""
+    dy = widened(dy)
     rows = dy.transpose(2, 1, 3, 0)
     if not rows.flags.c_contiguous or not rows.size:
         return dy.sum(axis=(0, 2, 3))

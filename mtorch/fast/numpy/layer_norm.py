@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from mtorch.accelerate import replace
-from mtorch.arrays import Array, ones, quiet
+from mtorch.arrays import Array, ones, quiet, widened
 from mtorch.fast.numpy.rows import row_dots, row_squares, row_sums
 from mtorch.layers.layernorm import LayerNorm
 from mtorch.parameter import Parameter
@@ -23,7 +23,7 @@ def layer_norm(layer: LayerNorm, x: Array) -> tuple[Array, Any]:
     y = z.copy() if weight is None else z * weight
     if bias is not None:
         y += bias
-    return y.reshape(x.shape), (z, inv)
+    return y.reshape(x.shape).astype(layer.dtype, copy=False), (z, inv)
 
 
 def layer_norm_grad(layer: LayerNorm, memory: Any, output_grad: Array) -> Array:
@@ -40,11 +40,11 @@ def layer_norm_grad(layer: LayerNorm, memory: Any, output_grad: Array) -> Array:
     dx -= mean_h
     dx -= numpy.multiply(z, mean_hz, out=gz)
     dx *= inv
-    return dx.reshape(output_grad.shape)
+    return dx.reshape(output_grad.shape).astype(layer.dtype, copy=False)
 
 
 def _rows(layer: LayerNorm, x: Array) -> Array:
-    return x.reshape(math.prod(x.shape[: x.ndim - len(layer.shape)]), math.prod(layer.shape))
+    return widened(x).reshape(math.prod(x.shape[: x.ndim - len(layer.shape)]), math.prod(layer.shape))
 
 
 def _vector(parameter: Parameter | None) -> Array | None:

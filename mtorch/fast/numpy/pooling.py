@@ -66,6 +66,9 @@ def _max_of_fours(x):
         top, bottom = best[:, :, 0::2], best[:, :, 1::2]
         numpy.maximum(top, bottom, out=y[:, :, rows])
         lower = numpy.greater(bottom, top)
+        if numpy.isnan(y[:, :, rows].max(initial=0)):  # the last NaN wins
+            second |= numpy.isnan(right)
+            lower |= numpy.isnan(bottom)
         # winner = 2 * lower + second in the row that won
         won = second[:, :, 0::2] ^ second[:, :, 1::2]
         won &= lower
