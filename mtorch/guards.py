@@ -71,10 +71,7 @@ def _cast_leaf(layer: "Layer", x: Any, kind: str) -> Any:
     if kind == "ids":
         return arrays.as_ids(layer.xp, x, layer)
     if kind == "any":
-        if arrays.array_module(x, layer) in (
-            None,
-            numpy,
-        ):  # integers and masks of the host may move to the layer's device
+        if arrays.array_module(x, layer) in (None, numpy):  # integers and masks of the host may move to a device
             host = arrays.host_array(x, layer)
             x = host if host.dtype.kind == "f" else layer.xp.asarray(host)
         x = arrays.as_numeric(layer.xp, x, layer)

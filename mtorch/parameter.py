@@ -26,7 +26,8 @@ class Parameter:
         if not (is_array(value, "Parameter") and value.dtype.kind == "f"):
             got = f"dtype {value.dtype}" if is_array(value) else repr(value)
             raise TypeError(f"Parameter expected an array of floats, got {got}")
-        self.value = as_numeric(array_module(value), value, "Parameter").copy()  # no subclass such as numpy.matrix
+        home: Any = array_module(value)
+        self.value = as_numeric(home, value, "Parameter").copy()  # of no subclass such as numpy.matrix
         self.trainable, self.has_grad = check_flag("Parameter", "trainable", trainable), False
         self.direction: Array | None = None
         self._grad: Array | None = None

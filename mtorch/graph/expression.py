@@ -34,9 +34,8 @@ def _as_leaf(x: Any) -> Any:
 def _is_operand(x: Any) -> bool:
     if isinstance(x, bool):
         return False
-    return isinstance(x, Expression | Parameter | Buffer | int | float | list) or arrays.is_array(
-        x, "A constant of Graph"
-    )
+    leaf = isinstance(x, Expression | Parameter | Buffer | int | float | list)
+    return leaf or arrays.is_array(x, "A constant of Graph")
 
 
 def _combined(operator: type[Operator], a: Any, b: Any) -> "Expression":

@@ -1,4 +1,4 @@
-"""float16: sums and statistics are made in float32, so that results are those of float64 to within float16's rounding."""
+"""float16: sums and statistics are made in float32, so that results are float64's to within rounding."""
 
 import numpy
 import pytest
