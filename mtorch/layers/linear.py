@@ -8,7 +8,7 @@ import numpy
 
 from mtorch import initializers
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array, ones, refuse_masked
+from mtorch.arrays import Array, ones
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -55,7 +55,6 @@ class Linear(Layer):
         except TypeError as error:
             wanted = "a function of (rng, shape, fan_in, fan_out) as init, such as orthogonal()"
             raise TypeError(f"Linear expected {wanted}, got {init!r}: {error}") from error
-        refuse_masked(weight, "Linear init")
         if getattr(weight, "shape", ()) != (out_dim, in_dim) or weight.dtype.kind not in "fiu":
             got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
             raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")

@@ -72,7 +72,6 @@ PLACES = {  # what takes data, and whom the error names
         "MultiHeadAttention",
     ),
     "a parameter": (lambda: Parameter(FLOATS), "Parameter"),
-    "initial values": (lambda: layers.Linear(2, 2, init=lambda *_: numpy.ma.ones((2, 2))), "Linear init"),
     "a constant": (lambda: Graph.of(Input("x") * FLOATS), "constant of Graph"),
     "a constant on the left": (lambda: Graph.of(mtorch.add(FLOATS, Input("x"))), "constant of Graph"),
     "a constant operand": (lambda: layers.ConstantOperand(layers.Add(), right=FLOATS), "ConstantOperand"),
