@@ -229,6 +229,7 @@ def test_optimizers_train_the_rest_as_if_it_stood_alone(make):
         rest.backward_parameters(G)
         for optimizer in optimizers:
             optimizer.step()
+    assert optimizers[0].last_norm == optimizers[1].last_norm
     for name, value in rest.state_dict().items():
         numpy.testing.assert_array_equal(net.state_dict()[f"1.{name}"], value)
     assert optimizers[0].state_dict().get("0.weight.steps", 0) == 0
