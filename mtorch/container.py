@@ -156,6 +156,8 @@ class Container(Layer):
 
     def __init__(self, layers: tuple[Layer, ...]):
         self.with_parameters = trained = tuple(layer for layer in layers if layer.parameters())
+        # While the first parameter of a layer is trainable, so is the layer; `trains` asks them all.
+        self.first_parameters = tuple(next(iter(layer.parameters().values())) for layer in trained)
         first = (trained or layers)[0]
         for layer in trained:
             if layer.xp is not first.xp or layer.dtype != first.dtype:

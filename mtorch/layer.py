@@ -8,8 +8,8 @@ data, a tuple is structure.
 |---|---|
 | `layer(x)` | the call for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), raises TypeError if `x` is not numeric; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
 | `forward(x)` | the computation; containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. When a call raises, nothing is remembered anywhere below and buffers are unchanged. |
-| `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds each parameter's exact gradient and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered by one backward. Never writes into `output_grad`. |
-| `backward_parameters(output_grad)` | as backward, but the input gradient is not wanted: returns `None`. |
+| `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds the exact gradient of each trainable parameter and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered by one backward. Never writes into `output_grad`. |
+| `backward_parameters(output_grad)` | as backward, but the input gradient is not wanted: returns `None`. Without a trainable parameter below it computes nothing. |
 | `step(lr)` | adds `-lr * direction` to every trainable parameter, where the direction is the one that an optimizer set, else the gradient; then gradients count as zero. |
 | `zero_grad()` | discards gradients; the parameters stay as they are. |
 | `train()` / `eval()` | set the mode of the whole subtree; forward may read `self.training`. |
@@ -81,7 +81,15 @@ class Layer(Tree):
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
     def backward_parameters(self, output_grad: Value) -> None:
-        self.backward(output_grad)
+        if self.trains():
+            self.backward(output_grad)
+            return
+        self.cast_grad(output_grad)
+        below = [] if self.has_tape else [layer for _, layer in self.walk()]
+        if all(layer._memory is EMPTY for layer in below):
+            self.recall()
+        for layer in below:
+            layer._memory, layer._returned = EMPTY, None
 
     def step(self, lr: float) -> None:
         for item in vars(self).values():

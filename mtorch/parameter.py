@@ -16,11 +16,12 @@ class Parameter:
 
     `grad` has the shape and dtype of `value` and reads as zeros while `has_grad` is False. The first contribution after
     a step overwrites the array and later ones are added to it, so that no pass sets it to zero. An optimizer sets
-    `direction`, which the next step follows instead of the gradient. With `trainable = False` no step changes `value`.
-    Layers that share a weight share its Parameter.
+    `direction`, which the next step follows instead of the gradient. Layers that share a weight share its Parameter.
+
+    With `trainable = False` it is frozen: this drops its gradient, none is collected, and no step changes `value`.
     """
 
-    __slots__ = ("value", "trainable", "has_grad", "direction", "_grad")
+    __slots__ = ("value", "_trainable", "has_grad", "direction", "_grad")
 
     def __init__(self, value: Array, *, trainable: bool = True):
         if not (is_array(value, "Parameter") and value.dtype.kind == "f"):
@@ -28,9 +29,19 @@ class Parameter:
             raise TypeError(f"Parameter expected an array of floats, got {got}")
         home: Any = array_module(value)
         self.value = as_numeric(home, value, "Parameter").copy()  # of no subclass such as numpy.matrix
-        self.trainable, self.has_grad = check_flag("Parameter", "trainable", trainable), False
+        self._trainable, self.has_grad = check_flag("Parameter", "trainable", trainable), False
         self.direction: Array | None = None
         self._grad: Array | None = None
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        before, self._trainable = self._trainable, check_flag("Parameter", "trainable", trainable)
+        if not (before and self._trainable):
+            self.zero_grad()
 
     @property
     def grad(self) -> Array:
@@ -47,8 +58,15 @@ class Parameter:
         """Collects gradients, from zero, in that array; it has the shape and the dtype of the value."""
         self._grad, self.has_grad = grad, False
 
-    def accumulate(self, contribution: Array) -> None:
-        """grad += contribution, for an array that already exists (it is read, not kept). Nothing is broadcast."""
+    def accumulate(self, contribution: Array | Callable[[], Array]) -> None:
+        """grad += contribution: an array (it is read, not kept; nothing is broadcast), or a function that makes it.
+
+        For a frozen parameter this and the two methods below do nothing, and compute nothing.
+        """
+        if not self._trainable:
+            return
+        if callable(contribution):
+            contribution = contribution()
         if contribution.shape != self.value.shape:
             raise ShapeMismatchError(self, f"expected a gradient of its shape, got {contribution.shape}")
         if self.has_grad:
@@ -61,7 +79,7 @@ class Parameter:
         """grad += function(*args), for a function with `out=`: the first contribution is computed in place."""
         if self.has_grad:
             self._grad += function(*args)
-        else:
+        elif self._trainable:
             function(*args, out=self._grad if self._grad is not None else self._workspace())
             self.has_grad = True
 
@@ -69,7 +87,7 @@ class Parameter:
         """grad += a.dot(b), the first contribution computed in place."""
         if self.has_grad:
             self._grad += a.dot(b)
-        else:
+        elif self._trainable:
             a.dot(b, self._grad if self._grad is not None else self._workspace())
             self.has_grad = True
 
@@ -80,7 +98,7 @@ class Parameter:
         """
         if lr.__class__ is not float or not 0 <= lr < inf:
             check_rate(self, lr)
-        if self.has_grad and self.trainable:
+        if self.has_grad and self._trainable:
             value, grad = self.value, self._grad
             rate = constant(numpy if value.__class__ is numpy.ndarray else None, lr, value.dtype)
             if self.direction is not None:

@@ -29,8 +29,7 @@ class Sequential(Container):
             raise ValueError("Sequential needs at least one layer")
         self._layers = self.cores(given)
         super().__init__(self._layers)
-        trained = [i for i, layer in enumerate(self._layers) if layer in self.with_parameters]
-        self.first_trained = trained[0] if trained else len(self._layers) - 1
+        self.first_trained = next((i for i, layer in enumerate(self._layers) if layer in self.with_parameters), 0)
         self.moves_data = all(layer.moves_data for layer in self._layers)
         self.first_computing = next((layer for layer in self._layers if not layer.moves_data), self._layers[0])
         self.takes, self.parts = self.first_computing.takes, self._layers[-1].parts
@@ -67,9 +66,11 @@ class Sequential(Container):
 
     def backward_parameters(self, output_grad: Value) -> None:
         g = self.cast_grad(output_grad)
-        tape = self.recall()
-        g = tape.rewind(g, self.first_trained + 1)
-        if tape.calls and g is not None:
+        tape, first = self.recall(), self.first_trained
+        if not (self.first_parameters and self.first_parameters[0]._trainable):
+            first = next((i for i, layer in enumerate(self._layers) if layer.trains()), len(self._layers))
+        g = tape.rewind(g, first + 1)
+        if len(tape.calls) == first + 1 and g is not None:
             tape.pull_parameters(g)
 
     def step(self, lr: float) -> None:

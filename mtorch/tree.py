@@ -63,6 +63,10 @@ class Tree(Keywords):
                 found.setdefault(id(item), (prefix + name, item))
         return dict(found.values())
 
+    def trains(self) -> bool:
+        """Whether a parameter at or below this layer is trainable."""
+        return any(p.trainable for _, p in self.own(Parameter)) or any(layer.trains() for _, layer in self.children())
+
     # ------------------------------------------------------------------ one vector, for optimizers of other libraries
 
     def to_vector(self) -> Array:

@@ -74,7 +74,11 @@ class Graph(Container):
         self.parts = len(table.output) if isinstance(table.output, tuple) else None
         self._name()
         are_parameters = [isinstance(item, Parameter) for item in table.sources.values()]
-        self._schedule = Schedule(table, set(map(id, self.with_parameters)), are_parameters)
+        have_parameters = [layer in self.with_parameters for layer in table.layers]
+        self._schedule = schedule = Schedule(table)
+        self._all_train = [schedule.backward(wanted, have_parameters, are_parameters) for wanted in (False, True)]
+        parameters = tuple(item for item in table.sources.values() if isinstance(item, Parameter))
+        self._leading = self.first_parameters + parameters
         self.infer_shape({})
 
     @classmethod
@@ -211,11 +215,22 @@ class Graph(Container):
         return self.returns(schedule.result(values))
 
     def backward(self, output_grad: Value) -> Value:
-        grads = self._answer(output_grad, self._schedule.all_back)
+        grads = self._answer(output_grad, self._steps(True))
         return grads[0] if len(self.inputs) == 1 else tuple(grads[: len(self.inputs)])
 
     def backward_parameters(self, output_grad: Value) -> None:
-        self._answer(output_grad, self._schedule.parameters_back)
+        self._answer(output_grad, self._steps(False))
+
+    def _steps(self, input_grad: bool) -> list[Step]:
+        """What backward does, now that these parameters are trainable and those are frozen."""
+        for parameter in self._leading:
+            if not parameter._trainable:
+                break
+        else:
+            return self._all_train[input_grad]
+        trains = {id(layer) for layer in self.with_parameters if layer.trains()}
+        sources = [isinstance(item, Parameter) and item.trainable for item in self._sources]
+        return self._schedule.backward(input_grad, [id(layer) in trains for layer in self._table.layers], sources)
 
     def _answer(self, output_grad: Value, steps: list[Step]) -> list[Value]:
         """The gradients of the inputs, parameters and constants."""
@@ -236,7 +251,7 @@ class Graph(Container):
         sums.add_parts(self._schedule.output, output_grad)
         grads = sums.grads
         outlines: dict[int, Any] = {}  # slot -> outline of its tuple, where the gradient so far may have gaps
-        for slot, target, start, stop, is_get_item in steps:
+        for slot, target, start, stop, is_get_item, is_half_wanted in steps:
             grad, grads[slot] = grads[slot], None
             if grad is None or target == NOT_WANTED:
                 del calls[start:]
@@ -248,6 +263,9 @@ class Graph(Container):
             else:
                 if outlines and slot in outlines:
                     grad = completed(self.xp, grad, outlines.pop(slot))
+                if is_half_wanted:
+                    operator: Any = calls[start][0]
+                    calls[start] = operator, operator.memory_for(calls[start][1], target)
                 grad = tape.rewind(grad, stop)
                 if target == PARAMETERS:
                     tape.pull_parameters(grad)

@@ -1,14 +1,17 @@
 """The order in which a Graph runs its nodes: straight stretches become chains, and only their ends get a slot."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mtorch.graph.table import NodeTable, Template, gather, leaves, mapped
+from mtorch.layer import Layer
+from mtorch.layers.arithmetic import Operator
 from mtorch.layers.get_item import GetItem
 
 NOT_WANTED, PARAMETERS = -1, -2  # in place of a template: no gradient is wanted, or only that of the parameters
 
 
-Step = tuple[int, Template, int, int, bool]
+Step = tuple[int, Template, int, int, bool, bool]
 
 
 class Schedule:
@@ -16,12 +19,9 @@ class Schedule:
 
     A chain is a stretch of nodes in which each reads only the one before it, and no other node reads that one. A
     GetItem is a chain of its own, because its gradient is only a part of what it read.
-
-    trained: the ids of the layers that have parameters.
-    are_parameters: for each source of the table, whether it is a parameter.
     """
 
-    def __init__(self, table: NodeTable, trained: set[int], are_parameters: list[bool]):
+    def __init__(self, table: NodeTable):
         self.table, self.inputs = table, len(table.inputs)
         readers: dict[int, int] = {}
         for template in (*table.operands, table.output):
@@ -44,8 +44,7 @@ class Schedule:
         self.result = gather(self.output)
         chains = [tuple(table.layers[start:end]) for start, end in self.spans]
         self.steps = list(zip(chains, map(gather, self.operands), self._last_uses(), strict=True))
-        self.all_back = self._backward(trained, [True] * self.inputs + are_parameters)
-        self.parameters_back = self._backward(trained, [False] * self.inputs + are_parameters)
+        self._back: dict[tuple[bool, ...], list[Step]] = {}
 
     def _last_uses(self) -> list[tuple[int, ...]]:
         """For each chain the slots that nobody reads after it."""
@@ -59,12 +58,19 @@ class Schedule:
             found[chain].append(slot)
         return [tuple(slots) for slots in found]
 
-    def _backward(self, trained: set[int], wanted: list[bool]) -> list[Step]:
+    def backward(self, input_grad: bool, trained: Sequence[bool], sources: Sequence[bool]) -> list[Step]:
         """For each chain, the last one first: its slot, the template of slots that its input gradient is added to, its
-        first node, the node at which full backward calls end, and whether it is a GetItem.
+        first node, the node at which full backward calls end, whether it is a GetItem, and whether it begins with an
+        operator of which the gradient of one operand is not wanted.
 
-        wanted: for each slot before the first chain, whether its gradient is wanted.
+        trained: for each node, whether its layer is trainable. sources: for each source, whether it is.
         """
+        key = (input_grad, *trained, *sources)
+        if key not in self._back:
+            self._back[key] = self._backward(trained, [input_grad] * self.inputs + list(sources))
+        return self._back[key]
+
+    def _backward(self, trained: Sequence[bool], wanted: list[bool]) -> list[Step]:
         layers, steps = self.table.layers, []
         for (start, end), operand in zip(self.spans, self.operands, strict=True):
             target: Any = NOT_WANTED
@@ -72,10 +78,17 @@ class Schedule:
             if any(wanted[slot] for slot in leaves(operand)):
                 target = mapped(lambda slot: slot if wanted[slot] else None, operand)
             else:
-                found = [node for node in range(start, end) if id(layers[node]) in trained]
+                found = [node for node in range(start, end) if trained[node]]
                 if found:
                     target, stop = PARAMETERS, found[0] + 1
             is_get_item = layers[start].__class__ is GetItem and operand.__class__ is int
-            steps.append((len(wanted), target, start, stop, is_get_item))
+            is_half_wanted = _is_operator(layers[start]) and target.__class__ is tuple and None in target
+            steps.append((len(wanted), target, start, stop, is_get_item, is_half_wanted))
             wanted.append(target != NOT_WANTED)
         return steps[::-1]
+
+
+def _is_operator(layer: Layer) -> bool:
+    """Whether it is an operator that remembers and answers as all of them do."""
+    kind: Any = type(layer)
+    return isinstance(layer, Operator) and (kind.forward, kind.backward) == (Operator.forward, Operator.backward)

@@ -73,12 +73,17 @@ class Operator(Layer):
         self.remember(a.shape, b.shape, named(self.left_reads + self.right_reads, a, b, y))
         return y
 
-    def backward(self, output_grad: Array) -> tuple[Array, Array]:
+    def backward(self, output_grad: Array) -> tuple[Array | None, Array | None]:
         g = self.cast_grad(output_grad)
         a_shape, b_shape, known = self.recall()
-        da = unbroadcast(self.left(g, *known), a_shape)
-        db = unbroadcast(self.right(g, *known), b_shape)
-        return as_array(self.xp, da), as_array(self.xp, db)
+        da = None if a_shape is None else as_array(self.xp, unbroadcast(self.left(g, *known), a_shape))
+        db = None if b_shape is None else as_array(self.xp, unbroadcast(self.right(g, *known), b_shape))
+        return da, db
+
+    def memory_for(self, memory: tuple, wanted: tuple) -> tuple:
+        """The memory of a call, for a backward that computes no gradient of an operand where `wanted` has None."""
+        shapes = [None if each is None else shape for each, shape in zip(wanted, memory, strict=False)]
+        return *shapes, *memory[2:]
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:

@@ -108,7 +108,10 @@ class MultiHeadAttention(Container):
     def backward_parameters(self, output_grad: Array) -> None:
         g = self.cast_grad(output_grad)
         x, *memory = self.recall()
-        self._projected_grads(g, self.sources(x)[0], *memory)
+        if self.trains_projection():
+            self._projected_grads(g, self.sources(x)[0], *memory)
+        else:
+            memory[0].pull_parameters(g)
 
     def _projected(self, sources: tuple[Array, ...]) -> list[Array]:
         """The rows W_q query + b_q, W_k key + b_k and W_v value + b_v."""
@@ -131,11 +134,15 @@ class MultiHeadAttention(Container):
         dk = xp.matmul(dz.swapaxes(-1, -2), q) * scale
         grads = [self.joined(each).astype(self.dtype, copy=False) for each in (dq, dk, dv)]
         rows = [flat_rows(dy) for dy in grads]  # in forward this was y = x W^T + b
-        dw = [xp.matmul(dy.T, flat_rows(x)) for dy, x in zip(rows, sources, strict=True)]
-        self.in_proj_weight.accumulate(xp.concatenate(dw))
+        pairs = list(zip(rows, sources, strict=True))
+        self.in_proj_weight.accumulate(lambda: xp.concatenate([xp.matmul(dy.T, flat_rows(x)) for dy, x in pairs]))
         if self.in_proj_bias is not None:
-            self.in_proj_bias.accumulate(xp.concatenate([widened(dy).sum(axis=0) for dy in rows]))
+            self.in_proj_bias.accumulate(lambda: xp.concatenate([widened(dy).sum(axis=0) for dy in rows]))
         return grads
+
+    def trains_projection(self) -> bool:
+        """Whether W_q, W_k, W_v or their biases are trainable."""
+        return self.in_proj_weight.trainable or (self.in_proj_bias is not None and self.in_proj_bias.trainable)
 
     def softmax(self, scores: Array, bias: Array | None) -> Array:
         """P = softmax(scores + bias) over the keys. A query that may see no key has a row of 0."""

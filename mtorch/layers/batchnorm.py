@@ -75,8 +75,8 @@ class BatchNorm(Layer):
         z, inv, batch_statistics = self.recall()
         axes, h = (0, *range(2, g.ndim)), g
         if self.weight is not None and self.bias is not None:
-            self.weight.accumulate((g * z).sum(axis=axes))
-            self.bias.accumulate(g.sum(axis=axes))
+            self.weight.accumulate(lambda: (g * z).sum(axis=axes))
+            self.bias.accumulate(lambda: g.sum(axis=axes))
             h = g * per_channel(self.weight.value, g.ndim)
         dx = standardise_grad(h, z, inv, axes) if batch_statistics else h * inv
         return dx.astype(self.dtype, copy=False)

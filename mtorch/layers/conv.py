@@ -37,10 +37,11 @@ class Conv(Convolution):
         self._parameter_grads(self.recall(), g)
 
     def _parameter_grads(self, image: Array, g: Array) -> None:
-        dw = convolve_weight_grad(self.xp, image, g, self.window, self.groups)
-        self.weight.accumulate(like_input(dw, self.rank))
+        self.weight.accumulate(
+            lambda: like_input(convolve_weight_grad(self.xp, image, g, self.window, self.groups), self.rank)
+        )
         if self.bias is not None:
-            self.bias.accumulate(widened(g).sum(axis=(0, 2, 3)))
+            self.bias.accumulate(lambda: widened(g).sum(axis=(0, 2, 3)))
 
     def check_input(self, x: Array) -> Array:
         """x as an image; ShapeMismatchError where channels or sizes do not fit."""

@@ -53,9 +53,9 @@ class ConvTranspose2d(Convolution):
         self._parameter_grads(self.recall(), g)
 
     def _parameter_grads(self, x: Array, g: Array) -> None:
-        self.weight.accumulate(convolve_weight_grad(self.xp, g, x, self.window, self.groups))
+        self.weight.accumulate(lambda: convolve_weight_grad(self.xp, g, x, self.window, self.groups))
         if self.bias is not None:
-            self.bias.accumulate(widened(g).sum(axis=(0, 2, 3)))
+            self.bias.accumulate(lambda: widened(g).sum(axis=(0, 2, 3)))
 
     def out_size(self, x: Array) -> Pair:
         """(OH, OW); ShapeMismatchError for other channels and where the padding leaves nothing."""

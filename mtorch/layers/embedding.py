@@ -84,6 +84,8 @@ class Embedding(Layer):
     def backward(self, output_grad: Array) -> None:
         g = self.cast_grad(output_grad)
         ids = self.recall().ravel()
+        if not self.weight.trainable:
+            return
         g = g.reshape(len(ids), self.embedding_dim)
         if self.padding_idx is not None:
             g = self.xp.where((ids == self.padding_idx)[:, None], 0, g)

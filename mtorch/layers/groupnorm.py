@@ -72,8 +72,8 @@ class GroupNorm(Layer):
         h = g
         if self.weight is not None and self.bias is not None:
             axes = (0, *range(2, g.ndim))
-            self.weight.accumulate((g * z.reshape(g.shape)).sum(axis=axes))
-            self.bias.accumulate(g.sum(axis=axes))
+            self.weight.accumulate(lambda: (g * z.reshape(g.shape)).sum(axis=axes))
+            self.bias.accumulate(lambda: g.sum(axis=axes))
             h = g * per_channel(self.weight.value, g.ndim)
         return standardise_grad(h.reshape(z.shape), z, inv, (2,)).reshape(g.shape).astype(self.dtype, copy=False)
 

@@ -60,9 +60,9 @@ class LayerNorm(RowNorm):
         z, inv = self.recall()
         leading = tuple(range(g.ndim - len(self.shape)))
         if self.weight is not None:
-            self.weight.accumulate((g * z).sum(axis=leading))
+            self.weight.accumulate(lambda: (g * z).sum(axis=leading))
         if self.bias is not None:
-            self.bias.accumulate(g.sum(axis=leading))
+            self.bias.accumulate(lambda: g.sum(axis=leading))
         h = g if self.weight is None else g * self.weight.value
         return standardise_grad(h, z, inv, self.axes).astype(self.dtype, copy=False)
 

@@ -67,7 +67,7 @@ class PositionalEmbedding(Layer):
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)
         self.recall()
-        if isinstance(self.weight, Parameter):
+        if isinstance(self.weight, Parameter) and self.weight.trainable:
             dw = self.weight.grad
             dw[: len(g)] += widened(g).sum(axis=1)
             self.weight.has_grad = True

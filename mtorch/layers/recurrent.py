@@ -28,6 +28,7 @@ from mtorch.parameter import Parameter
 
 State = tuple[Array, ...]
 Weights = tuple[Array, ...]  # weight_ih, weight_hh, bias_ih, bias_hh; without biases None stands for them
+Wanted = tuple[bool, ...]  # of which of these the gradient is wanted
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 # ---------------------------------------------------------------------- one layer in one direction
@@ -64,8 +65,9 @@ def back_over_time(
     y_grad: Array,
     state_grad: State,
     input_grad: bool,
+    wanted: Wanted,
 ) -> tuple[Array | None, State, tuple]:
-    """The gradients of x (None unless wanted), of the first state, and of the weights."""
+    """The gradients of x (None unless wanted), of the first state, and of the weights that are wanted."""
     x, h_before, memories, padding, order = memory
     dy = y_grad if padding is None else xp.where(padding, 0, y_grad)
     dz: list[Any] = [None] * len(x)
@@ -77,7 +79,7 @@ def back_over_time(
             before = keep(xp, padding[t], state_grad, before)
         state_grad = before
     da, ds = both(rows(xp.stack(each)) for each in zip(*dz, strict=True))
-    grads = weight_grads(xp, rows(x), rows(xp.stack(h_before)), da, ds, bias=weights[2] is not None)
+    grads = weight_grads(xp, rows(x), rows(xp.stack(h_before)), da, ds, wanted)
     return da.dot(weights[0]).reshape(x.shape) if input_grad else None, state_grad, grads
 
 
@@ -92,10 +94,11 @@ def both(dz: Iterable[Array]) -> tuple[Array, Array]:
     return first, *(second or [first])
 
 
-def weight_grads(xp: ModuleType, x: Array, h: Array, da: Array, ds: Array, bias: bool) -> tuple[Array | None, ...]:
+def weight_grads(xp: ModuleType, x: Array, h: Array, da: Array, ds: Array, wanted: Wanted) -> tuple[Array | None, ...]:
     """The gradients of the weights from rows of x, h and the gradients of a = W_ih x + b_ih, s = W_hh h + b_hh."""
     ones = arrays.ones(xp, len(da), da.dtype)  # ones.dot(d) is the sum of the rows of d
-    return da.T.dot(x), ds.T.dot(h), ones.dot(da) if bias else None, ones.dot(ds) if bias else None
+    factors = (da.T, x), (ds.T, h), (ones, da), (ones, ds)
+    return tuple(a.dot(b) if each else None for each, (a, b) in zip(wanted, factors, strict=True))
 
 
 def affine(x: Array, weight: Array, bias: Array | None) -> Array:
@@ -133,10 +136,15 @@ def parameters_of(layer: Layer, suffix: str = "") -> tuple[list[Parameter | None
     return parameters, tuple(None if parameter is None else parameter.value for parameter in parameters)
 
 
+def wanted_of(parameters: list[Parameter | None]) -> Wanted:
+    """Which of them are there and trainable."""
+    return tuple(parameter is not None and parameter.trainable for parameter in parameters)
+
+
 def accumulate(parameters: list[Parameter | None], grads: tuple[Array | None, ...]) -> None:
     """Adds to every parameter its gradient."""
     for parameter, grad in zip(parameters, grads, strict=True):
-        if parameter is not None:
+        if parameter is not None and grad is not None:
             parameter.accumulate(grad)
 
 
@@ -191,7 +199,7 @@ class Cell(Layer):
         parameters, weights = parameters_of(self)
         dz, before = step_backward(self.xp, memory, (dh + dy, *others), weights[1])
         da, ds = both(dz)
-        accumulate(parameters, weight_grads(self.xp, x, h, da, ds, bias=weights[2] is not None))
+        accumulate(parameters, weight_grads(self.xp, x, h, da, ds, wanted_of(parameters)))
         return sequences.formed(before), da.dot(weights[0])
 
     def _checked(self, value: Value) -> tuple[Value, Array]:
@@ -314,27 +322,32 @@ class RecurrentLayer(Layer):
         return y, (memories, masks, len(x) if isinstance(x, tuple) else 1, state is not None, flat)
 
     def back_through_layers(self, memory: Any, output_grad: Value, back_over_time: Callable, input_grad: bool) -> Value:
-        """What backward returns; `back_over_time(xp, memory, weights, y_grad, state_grad, input_grad)` answers the
-        `over_time` of forward.
+        """What backward returns; `back_over_time(xp, memory, weights, y_grad, state_grad, input_grad, wanted)`
+        answers the `over_time` of forward. Without `input_grad` it ends at the first layer that has anything trainable.
         """
         xp = self.xp
         memories, masks, parts, state_given, flat = memory
+        wanted = [wanted_of(parameters_of(self, suffix)[0]) for suffix in self.suffixes]
+        if not (input_grad or any(map(any, wanted))):
+            return None
         state_grad, g = output_grad if self.return_state else (None, output_grad)
         g = g.transpose(1, 0, 2) if self.batch_first else g
         last, _ = sequences.stacked(self, state_grad, g.shape[1])
         starts: list[State] = [()] * len(memories)
         for cells in reversed(self._cells()):
-            dx = None
+            dx, below = None, input_grad or any(map(any, wanted[: cells[0]]))
             for i in cells:
+                if not (below or any(wanted[i])):
+                    continue
                 parameters, weights = parameters_of(self, self.suffixes[i])
                 dy = g[:, :, (i - cells[0]) * self.out_dim : (i - cells[0] + 1) * self.out_dim]
-                dlast, wanted = tuple(part[i] for part in last), input_grad or i >= self.directions
-                d, starts[i], grads = back_over_time(xp, memories[i], weights, dy, dlast, wanted)
+                dlast = tuple(part[i] for part in last)
+                d, starts[i], grads = back_over_time(xp, memories[i], weights, dy, dlast, below, wanted[i])
                 accumulate(parameters, grads)
                 dx = d if dx is None else dx + d
+            if not below:
+                return None
             g = self._dropped_out(dx, masks[cells[0] // self.directions - 1]) if cells[0] else dx
-        if not input_grad:
-            return None
         dx = g.transpose(1, 0, 2) if self.batch_first else g
         dstate = sequences.formed([xp.stack(each) for each in zip(*starts, strict=True)], flat) if state_given else None
         return dx if parts == 1 else (dstate, dx, None)[:parts]

@@ -57,7 +57,7 @@ class RMSNorm(RowNorm):
         z, inv = self.recall()
         h = g
         if self.weight is not None:
-            self.weight.accumulate((g * z).sum(axis=tuple(range(g.ndim - len(self.shape)))))
+            self.weight.accumulate(lambda: (g * z).sum(axis=tuple(range(g.ndim - len(self.shape)))))
             h = g * self.weight.value
         mean_hz = (h * z).mean(axis=self.axes, keepdims=True)
         return ((h - z * mean_hz) * inv).astype(self.dtype, copy=False)

@@ -93,6 +93,8 @@ class DataParallel(Container):
     def _backward(self, output_grad: Value, wanted: bool) -> Value:
         output_grad = self.cast_grad(output_grad)
         tape, request, bounds = self.recall()
+        if not (wanted or self.trains()):
+            return None
         pull = tape.pull if wanted else tape.pull_parameters
         if request is None:
             return pull(output_grad)

@@ -68,7 +68,8 @@ class Replicas:
 
     def backward(self, number: int, function: Callable[[], Value], shares: list[Value], wanted: bool) -> list[Value]:
         """[function(), the input gradient of the first share, ...]; adds the gradients of all ranks' parameters."""
-        own, *answers = self._run(function, [("backward", number, wanted, share) for share in shares])
+        trainable = [parameter.trainable for parameter in self.parameters]
+        own, *answers = self._run(function, [("backward", number, wanted, trainable, share) for share in shares])
         for grads, (has_grad, _) in zip(self.grads, answers, strict=False):
             for parameter, grad, given in zip(self.parameters, grads, has_grad, strict=True):
                 if given:
@@ -106,11 +107,14 @@ class Replicas:
         self.tapes[number] = tape = Tape(self.owner)
         return tape.call(self.net, x)
 
-    def _backward(self, rank: int, number: int, wanted: bool, output_grad: Value) -> tuple[list[bool], Value]:
+    def _backward(
+        self, rank: int, number: int, wanted: bool, trainable: list[bool], output_grad: Value
+    ) -> tuple[list[bool], Value]:
         tape = self.tapes.pop(number)
-        for parameter, grad in zip(self.parameters, self.grads[rank - 1], strict=True):
+        for parameter, grad, trains in zip(self.parameters, self.grads[rank - 1], trainable, strict=True):
             parameter.zero_grad()
             parameter.collect_in(grad)
+            parameter.trainable = trains
         dx = (tape.pull if wanted else tape.pull_parameters)(output_grad)
         return [parameter.has_grad for parameter in self.parameters], dx
 

@@ -55,14 +55,15 @@ def check_gradients(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> float:
-    """Checks the gradients of a layer (all inputs and parameters) or a loss (its prediction); returns the worst error.
+    """Checks the gradients of a layer (all inputs, all parameters that are not frozen) or a loss (its prediction).
 
     inputs: the input value, or a shape, a tuple of shapes, or a function of (xp, rng); for a loss the pair
         (prediction, target).
     dtype: "float64" (tolerance 1e-6) or "longdouble" (1e-10; NumPy only, 1e-8 where longdouble is double).
     tolerance: of max|analytic - numeric| / max(1, max|numeric|) over each array.
 
-    Works on a copy. Random layers are reseeded for every evaluation. GradientError names the worst entry.
+    Returns the worst error. Works on a copy, and reseeds random layers for every evaluation. GradientError names the
+    worst entry.
     """
     dtype = numpy.dtype(dtype)
     if dtype.kind != "f" or dtype.itemsize < 8:
@@ -203,7 +204,11 @@ class _LayerSubject(_Subject):
         grad = self.layer.backward(self.cotangent)
         if grad is None and any(x is not None and x.dtype.kind == "f" for _, x in _leaves(self.inputs, "")):
             raise GradientError(f"{self}: backward returned no input gradient")
-        parameters = {name: (p.value, p.grad.copy()) for name, p in self.layer.parameters().items()}
+        own = self.layer.parameters().items()
+        frozen = [name for name, p in own if not p.trainable and p.has_grad]
+        if frozen:
+            raise GradientError(f"{self}: a gradient was added for the frozen {', '.join(frozen)}")
+        parameters = {name: (p.value, p.grad.copy()) for name, p in own if p.trainable}
         for (path, x), (_, dx) in itertools.zip_longest(
             _leaves(self.inputs, "input"), _leaves(grad, "input"), fillvalue=("", None)
         ):

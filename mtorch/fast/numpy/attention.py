@@ -39,7 +39,10 @@ def backward(layer: MultiHeadAttention, memory: Any, output_grad: Array) -> Valu
 
 
 def backward_parameters(layer: MultiHeadAttention, memory: Any, output_grad: Array) -> None:
-    _projected_grads(layer, output_grad, *memory)
+    if layer.trains_projection():
+        _projected_grads(layer, output_grad, *memory)
+    else:
+        memory[1].pull_parameters(output_grad)
 
 
 def projected(layer: MultiHeadAttention, sources: tuple[Array, ...]) -> list[Array]:

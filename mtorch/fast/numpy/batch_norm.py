@@ -43,7 +43,8 @@ def backward(layer: BatchNorm, memory: Any, output_grad: Array) -> Array:
     d, inv, order, batch_statistics = memory
     weight, bias = layer.weight, layer.bias
     g = as_channels(widened(output_grad), order)
-    dx, dweight, dbias = normalise_grad(g, d, inv, None if weight is None else weight.value, batch_statistics)
+    sums = batch_statistics or layer.trains()
+    dx, dweight, dbias = normalise_grad(g, d, inv, None if weight is None else weight.value, batch_statistics, sums)
     if weight is not None and bias is not None:
         weight.accumulate(dweight)
         bias.accumulate(dbias)
@@ -109,20 +110,21 @@ def normalise(
 
 
 def normalise_grad(
-    g: Array, d: Array, inv: Array, weight: Array | None, batch_statistics: bool
+    g: Array, d: Array, inv: Array, weight: Array | None, batch_statistics: bool, sums: bool = True
 ) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias): dbias = sum(g), dweight = inv sum(g d), dx = weight inv (g - (dbias + inv d dweight) / n).
 
-    d is x - mean. Where the statistics are not those of the batch, dx = weight inv g.
+    d is x - mean. Where the statistics are not those of the batch, dx = weight inv g; without `sums` that is all.
     """
     n = g.shape[0] * g.shape[2]
     dx, dw, db = numpy.empty_like(g), numpy.empty_like(inv), numpy.empty_like(inv)
     for c in _channel_groups(g):
         gc, dc, dxc, pieces = g[:, c], d[:, c], dx[:, c], _pieces(g[:, c])
-        db[c], total = channel_sums(gc), 0
-        for p in pieces:
-            total = total + channel_products(gc[p], dc[p])
-        dw[c] = inv[c] * total
+        if sums:
+            db[c], total = channel_sums(gc), 0
+            for p in pieces:
+                total = total + channel_products(gc[p], dc[p])
+            dw[c] = inv[c] * total
         scale = spread(inv[c] if weight is None else inv[c] * weight[c], g)
         if batch_statistics:
             mean_g, slope = spread(db[c] / n, g), spread(inv[c] * dw[c] / n, g)

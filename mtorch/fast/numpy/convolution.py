@@ -68,10 +68,9 @@ def conv_transpose_parameter_grads(layer: ConvTranspose2d, x: Array, output_grad
 
 def _parameter_grads(layer: Convolution, image: Array, dy: Array, output_grad: Array) -> None:
     """image: what the windows slide over; dy: what stands at their positions. One of the two is the output gradient."""
-    dw = convolve_weight_grad(image, dy, layer.window, layer.groups)
-    layer.weight.accumulate(like_input(dw, layer.rank))
+    layer.weight.accumulate(lambda: like_input(convolve_weight_grad(image, dy, layer.window, layer.groups), layer.rank))
     if layer.bias is not None:
-        layer.bias.accumulate(channel_sum(output_grad))
+        layer.bias.accumulate(lambda: channel_sum(output_grad))
 
 
 # ---------------------------------------------------------------------- the three products

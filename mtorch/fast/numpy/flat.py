@@ -51,7 +51,7 @@ def step(layer: Linear, lr: float) -> None:
         parts = flat.parts
         if (
             weight.value is parts[0] and bias.value is parts[1] and weight._grad is parts[2] and bias._grad is parts[3]
-            and weight.has_grad and bias.has_grad and weight.trainable and bias.trainable
+            and weight.has_grad and bias.has_grad and weight._trainable and bias._trainable
             and weight.direction is bias.direction is None
         ):  # fmt: skip
             if lr.__class__ is not float or not 0 <= lr < inf:

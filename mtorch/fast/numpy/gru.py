@@ -9,7 +9,7 @@ from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
 from mtorch.fast.threads import product
 from mtorch.layers.gru import GRU
-from mtorch.layers.recurrent import State, Weights, rows
+from mtorch.layers.recurrent import State, Wanted, Weights, rows
 
 
 def over_time(
@@ -74,7 +74,7 @@ def over_time(
 
 
 def back_over_time(
-    memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool
+    memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool, wanted: Wanted
 ) -> tuple[Array | None, State, tuple]:
     """The gradients of a and q take the place of their factors."""
     padding, reverse, before, into_da, z_kept = memory
@@ -98,7 +98,7 @@ def back_over_time(
         times(into_h, w_hh, dh)
         add(dh, through, dh)
     da, bias, of_a = rows(da), weights[2] is not None, slice(3 * hidden)  # in the order n, r, z, q
-    dw_ih, dw_hh, db_ih, db_hh = recurrence.joined_grads(da[:, of_a], da[:, hidden:], before, hidden, bias)
+    dw_ih, dw_hh, db_ih, db_hh = recurrence.joined_grads(da[:, of_a], da[:, hidden:], before, hidden, bias, wanted)
     dw_ih, db_ih = (None if d is None else numpy.concatenate((d[hidden:], d[:hidden])) for d in (dw_ih, db_ih))
     dx = None
     if input_grad:

@@ -33,7 +33,7 @@ def layer_norm_grad(layer: LayerNorm, memory: Any, output_grad: Array) -> Array:
     (m, d), gz = g.shape, g * z
     one, w = ones(numpy, m, g.dtype), ones(numpy, d, g.dtype) if weight is None else weight
     for parameter, terms in ((layer.weight, gz), (layer.bias, g)):
-        if parameter is not None:
+        if parameter is not None and parameter.trainable:
             parameter.accumulate(one.dot(terms).reshape(layer.shape))
     mean_h, mean_hz = (row_dots(terms, w)[:, None] / d for terms in (g, gz))
     dx = g * w

@@ -9,7 +9,7 @@ from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
 from mtorch.fast.threads import product
 from mtorch.layers.lstm import LSTM
-from mtorch.layers.recurrent import State, Weights, rows
+from mtorch.layers.recurrent import State, Wanted, Weights, rows
 
 
 def over_time(
@@ -72,7 +72,7 @@ def over_time(
 
 
 def back_over_time(
-    memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool
+    memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool, wanted: Wanted
 ) -> tuple[Array | None, State, tuple]:
     """The gradients of z take the place of their factors."""
     padding, reverse, before, into_dz, kept = memory
@@ -109,7 +109,7 @@ def back_over_time(
             numpy.copyto(dh, through, where=~pad)
     dz = rows(dz)
     dx = product(dz, weights[0]).reshape(steps, batch, weights[0].shape[1]) if input_grad else None
-    return dx, (dh, dc), recurrence.joined_grads(dz, dz, before, hidden, weights[2] is not None)
+    return dx, (dh, dc), recurrence.joined_grads(dz, dz, before, hidden, weights[2] is not None, wanted)
 
 
 def _as_blocks(z: Array) -> Array:

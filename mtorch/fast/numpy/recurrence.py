@@ -3,7 +3,7 @@
 Each of them is a pair of functions for one layer and one direction, in the forms of `layers.recurrent`:
 
     over_time(x, state, weights, padding, reverse) -> y, last state, memory
-    back_over_time(memory, weights, y_grad, state_grad, input_grad) -> gradients of x or None, of state and weights
+    back_over_time(memory, weights, y_grad, state_grad, input_grad, wanted) -> gradients of x, of state and weights
 
 They compute what the references do with few calls, in place, with every operand of a step contiguous. All arrays stay
 in the order of time when the recurrence runs backwards: the states before and after each step are two views of one
@@ -21,7 +21,7 @@ import numpy
 from mtorch.accelerate import replace
 from mtorch.arrays import BLOCK, Array, Value
 from mtorch.fast import threads
-from mtorch.layers.recurrent import RecurrentLayer, State, Weights, rows
+from mtorch.layers.recurrent import RecurrentLayer, State, Wanted, Weights, rows
 
 WIDE = 256  # hidden entries from which on a step is so long that several threads can share the sequences
 SHARE = 16  # sequences of a thread, at least
@@ -85,10 +85,11 @@ def _back_in_shares(
     y_grad: Array,
     state_grad: State,
     input_grad: bool,
+    wanted: Wanted,
 ) -> tuple[Array | None, State, tuple]:
     """`back_over_time` for the shares that forward made."""
     if len(kept) == 1:
-        return back_over_time(kept[0][1], weights, y_grad, state_grad, input_grad)
+        return back_over_time(kept[0][1], weights, y_grad, state_grad, input_grad, wanted)
     size = *y_grad.shape[:2], weights[0].shape[1]
     dx = numpy.empty(size, y_grad.dtype) if input_grad else None
 
@@ -96,7 +97,7 @@ def _back_in_shares(
         found = []
         for share, own in kept[numbers.start : numbers.stop]:
             last = tuple(each[share] for each in state_grad)
-            d, first, grads = back_over_time(own, weights, y_grad[:, share], last, input_grad)
+            d, first, grads = back_over_time(own, weights, y_grad[:, share], last, input_grad, wanted)
             if dx is not None:
                 dx[:, share] = d
             found.append((first, grads))
@@ -183,20 +184,30 @@ def joined_weights(*parts: Array | None) -> Array:
     return numpy.concatenate(columns, axis=1, out=together)
 
 
-def joined_grads(into_x: Array, into_h: Array, before: Array, hidden: int, bias: bool) -> tuple[Any, ...]:
+def joined_grads(
+    into_x: Array, into_h: Array, before: Array, hidden: int, bias: bool, wanted: Wanted
+) -> tuple[Array | None, ...]:
     """What `weight_grads` gives, from the joined rows: in one product where into_x is into_h."""
+    w_ih, w_hh, b_ih, b_hh = wanted
 
     def product(g: Array, x: Array) -> Array:
         out = numpy.empty((g.shape[1], x.shape[1]), x.dtype)
         return threads.product(g.T, x, out) if threads.blas_is_held() else numpy.matmul(g.T, x, out)  # dot copies gaps
 
     before = rows(before)
-    if into_x is into_h:
+    if into_x is into_h and w_ih and w_hh:
         dw = product(into_h, before)
         dw_h, dw_x = dw[:, : hidden + bias], dw[:, hidden:]
     else:
-        dw_h, dw_x = product(into_h, before[:, : hidden + bias]), product(into_x, before[:, hidden:])
-    return dw_x[:, bias:], dw_h[:, :hidden], dw_x[:, 0] if bias else None, dw_h[:, hidden] if bias else None
+        of_h, of_x = slice(0 if w_hh else hidden, hidden + bias), slice(hidden, None if w_ih else hidden + bias)
+        dw_h = product(into_h, before[:, of_h]) if w_hh or b_hh else None
+        dw_x = product(into_x, before[:, of_x]) if w_ih or b_ih else None
+    return (
+        dw_x[:, bias:] if w_ih else None,
+        dw_h[:, :hidden] if w_hh else None,
+        dw_x[:, 0] if b_ih else None,
+        dw_h[:, -1] if b_hh else None,
+    )
 
 
 def right_factor(matrix: Array, rows: int, gaps: bool = False) -> tuple[Array, Callable[..., Any]]:

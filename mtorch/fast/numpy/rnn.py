@@ -9,7 +9,7 @@ from mtorch.arrays import Array, ones
 from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
 from mtorch.fast.threads import product
-from mtorch.layers.recurrent import State, Weights, rows
+from mtorch.layers.recurrent import State, Wanted, Weights, rows
 from mtorch.layers.rnn import RNN
 
 
@@ -37,14 +37,15 @@ def over_time(
 
 
 def back_over_time(
-    memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool
+    memory: Any, weights: Weights, y_grad: Array, state_grad: State, input_grad: bool, wanted: Wanted
 ) -> tuple[Array | None, State, tuple]:
     x, before, after, padding, reverse, nonlinearity = memory
     dy = without_padding(padding, y_grad)
     dz, dh = _back(dy, state_grad[0], weights[1], after, padding, reverse, nonlinearity)
-    db = numpy.matmul(ones(numpy, len(dz), dz.dtype), dz) if weights[2] is not None else None
+    dw_ih, dw_hh = (product(dz.T, rows(a)) if each else None for a, each in zip((x, before), wanted, strict=False))
+    db = numpy.matmul(ones(numpy, len(dz), dz.dtype), dz) if any(wanted[2:]) else None
     dx = product(dz, weights[0]).reshape(x.shape) if input_grad else None
-    return dx, (dh,), (product(dz.T, rows(x)), product(dz.T, rows(before)), db, db)
+    return dx, (dh,), (dw_ih, dw_hh, db, db)
 
 
 def _back(
