@@ -48,7 +48,9 @@ class States(guards.Pass):
         """The state that the layer begins its next call with; None if there is none."""
         name = self.names.get(id(layer))
         if name is None:
-            return None
+            if id(layer) in self.inner:
+                return None
+            raise TypeError(f"{layer!r} is no attribute of a layer below {self.net!r}, so that its state has no name")
         self.calls[name] += 1
         state = self.last.get(self._key(name))
         kind = layer.takes[0] if isinstance(layer.takes, tuple) else layer.takes
@@ -73,13 +75,13 @@ def predicted_on(net: "Layer", x: Value, state: Any) -> tuple[Value, Any]:
 
 def _travelling() -> States | None:
     """The states of the pass that this is within, if it has some."""
-    current = guards.current_pass() if guards.predicting else None
+    current = guards.current_pass()
     return current if isinstance(current, States) else None
 
 
 def states_travel(layer: "Layer") -> bool:
     """Whether the layer is called within `predict(x, state=...)`."""
-    states = _travelling()
+    states = _travelling() if guards.predicting else None
     return states is not None and id(layer) not in states.inner
 
 
@@ -98,7 +100,7 @@ class Stateful:
 
     def begin_with(self: Any, state: Value) -> Value:
         """The state to begin with: the one that travels, else the one given."""
-        states = _travelling()
+        states = _travelling() if guards.predicting else None
         found = None if states is None else states.begin(self)
         return state if found is None else found
 
@@ -139,12 +141,13 @@ class Recurrence(Stateful):
 
     @final_state.setter
     def final_state(self: Any, state: Value) -> None:
-        _of_thread.predicted.discard(self)
+        if _of_thread.predicted:
+            _of_thread.predicted.discard(self)
         self._final_state = state
 
     def end_with(self: Any, last: Value) -> None:
         """Makes it `final_state`; within predict nothing changes, and the state may travel."""
-        if guards.in_predict():
+        if guards.predicting and guards.in_predict():
             _of_thread.predicted.add(self)
             super().end_with(last)
         else:

@@ -494,7 +494,7 @@ def test_a_module_within_a_module_takes_ids_as_any_of_its_inputs_and_gives_the_p
     class Encoder(Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.gru = mtorch.layers.Embedding(5, 3, rng=0), mtorch.layers.GRU(3, 3, return_state=True, rng=1)
+            self.embed, self.gru = layers.Embedding(5, 3, rng=0), layers.GRU(3, 3, return_state=True, rng=1)
 
         def forward(self, ids):
             return self.gru(self.embed(ids))
@@ -502,7 +502,7 @@ def test_a_module_within_a_module_takes_ids_as_any_of_its_inputs_and_gives_the_p
     class Decoder(Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.gru = mtorch.layers.Embedding(5, 3, rng=2), mtorch.layers.GRU(3, 3, rng=3)
+            self.embed, self.gru = layers.Embedding(5, 3, rng=2), layers.GRU(3, 3, rng=3)
 
         def forward(self, first, ids):
             return self.gru((first, self.embed(ids)))

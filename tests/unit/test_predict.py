@@ -491,6 +491,19 @@ def test_a_net_without_a_way_to_go_on_says_so(net, why):
     assert net.training and not net.predicting
 
 
+def test_a_layer_that_the_net_does_not_know_cannot_lose_its_state_in_silence():
+    hidden = nn.GRU(3, 3)
+
+    class Hides(layers.Identity):
+        def forward(self, x):
+            return hidden.forward(x)
+
+    net, x = Sequential(nn.RNN(3, 3), Hides(dtype="float64")), normal(4, 2, 3)
+    assert net.predict(x).shape == x.shape
+    with pytest.raises(TypeError, match="no attribute of a layer below"):
+        net.predict(x, state=None)
+
+
 def test_a_wrong_state_is_an_error_that_names_the_layer_and_what_it_takes():
     net, x = Sequential(nn.RNN(3, 3), Residual(nn.LSTM(3, 3))), normal(4, 2, 3)
     _, state = net.predict(x, state=None)
