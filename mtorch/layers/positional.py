@@ -8,12 +8,12 @@ from typing import Any
 import numpy
 
 from mtorch import initializers
-from mtorch.arrays import Array
+from mtorch.arrays import Array, shape_value
 from mtorch.checks import check_flag, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.parameter import Buffer, Parameter
-from mtorch.states import Stateful
+from mtorch.states import Stateful, states_travel
 
 
 class PositionalEmbedding(Stateful, Layer):
@@ -61,15 +61,23 @@ class PositionalEmbedding(Stateful, Layer):
         return known | {-1: self.embed_dim}
 
     def forward(self, x: Array) -> Array:
-        before = self.begin_with(None)
-        start = 0 if before is None else len(before)
+        start = self._steps_before(x) if states_travel(self) else 0
         most = self.max_length - start
         if x.ndim != 3 or x.shape[2] != self.embed_dim or x.shape[0] > most:
             wanted = f"(T <= {most}, N, {self.embed_dim})" + f" after {start} steps" * (start > 0)
             raise ShapeMismatchError(self, f"expected input of shape {wanted}, got {x.shape}")
-        self.end_with(self.xp.zeros((start + len(x), x.shape[1], 0), self.dtype))
         self.remember()
         return x + self.weight.value[start : start + len(x), None]
+
+    def _steps_before(self, x: Array) -> int:
+        """How many steps were read before, as the state that travels says; it counts these, too."""
+        before = self.begin_with(None)
+        if before is not None and getattr(before, "shape", ())[1:] != (*x.shape[1:2], 0):
+            wanted = f"a state of shape (t, {', '.join(map(str, x.shape[1:2]))}, 0)"
+            raise ShapeMismatchError(self, f"expected {wanted}, got {shape_value(before)}")
+        start = 0 if before is None else len(before)
+        self.end_with(self.xp.zeros((start + len(x), *x.shape[1:2], 0), self.dtype))
+        return start
 
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)

@@ -515,9 +515,11 @@ def test_a_wrong_state_is_an_error_that_names_the_layer_and_what_it_takes():
     for name, wrong in (("0", state["0"][:, :1]), ("0", state["1.body"]), ("1.body", state["0"]), ("0", "text")):
         with pytest.raises((ShapeMismatchError, TypeError), match="RNN|LSTM"):
             net.predict(x, state=state | {name: wrong})
+    positions = nn.PositionalEmbedding(4, 3)
     with pytest.raises(ShapeMismatchError, match="after 4 steps"):
-        positions = nn.PositionalEmbedding(4, 3)
         by_steps(positions, numpy.split(normal(5, 2, 3), 5))
+    with pytest.raises(ShapeMismatchError, match=r"shape \(t, 2, 0\)"):
+        positions.predict(normal(1, 2, 3), state=normal(3, 2, 3))
     attention = nn.MultiHeadAttention(4, 2, causal=True)
     with pytest.raises(ShapeMismatchError, match="two arrays"):
         attention.predict(normal(1, 2, 4), state=(normal(3, 1, 4), normal(3, 1, 4)))
