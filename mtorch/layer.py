@@ -93,10 +93,10 @@ class Layer(Tree):
             parameter.zero_grad()
 
     def predict(self, x: Value, *more: Value, state: Any = EMPTY) -> Any:
-        """y, or (y, state) with `state=None` or a state: the next call with that state goes on where this one ended.
+        """y, or (y, state) with `state=None` or a state: a call with that state goes on where this one ended.
 
-        A state is a dict from the dotted names of the recurrent layers to what each takes as h0, or (h0, c0); one
-        that is not in it begins as without a state. The state of a net that is one recurrent layer is its own.
+        A state is a dict from the dotted names of the layers that have one (recurrent ones, causal attention) to what
+        each goes on with, as h or (h, c). A net that is one such layer has its state alone. See docs/sampling.md.
         """
         if more:
             x = (x, *more)
