@@ -76,7 +76,7 @@ def test_a_training_step_may_pass_while_a_predict_is_in_the_middle(inner):
     assert training[1] == expected_training[1]
 
 
-def test_running_statistics_are_those_of_training_alone_and_read_whole():
+def test_running_statistics_are_those_of_training_alone_whoever_predicts():
     net, twin = (Sequential(layers.BatchNorm1d(3), layers.Linear(3, 2, rng=0)) for _ in range(2))
     batches = [X + k for k in range(20)]
     possible = []
