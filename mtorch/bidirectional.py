@@ -8,6 +8,7 @@ from mtorch.arrays import Array, shape_value
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
+from mtorch.states import refuse_state
 
 
 class Bidirectional(Container):
@@ -32,6 +33,7 @@ class Bidirectional(Container):
         return {-1: a[-1] + b[-1]} if -1 in a and -1 in b else {}
 
     def forward(self, x: Array) -> Array:
+        refuse_state(self, "one layer reads the sequence from its end")
         if x.ndim < 2:
             raise ShapeMismatchError(self, f"expected input of shape (T, N, ...), got {x.shape}")
         tape = Tape(self)

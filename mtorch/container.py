@@ -45,13 +45,13 @@ class Tape:
                 x = layer.forward(x)
                 if x.__class__ is not array and x.__class__ in NO_VALUE:
                     guards.as_value(layer, x, layer.moves_data)
-                if composites and layer in composites:
+                if not keeps:
+                    calls.append((layer, EMPTY))
+                elif composites and layer in composites:
                     calls.append((layer, _take(layer)))
-                elif keeps:
+                else:
                     calls.append((layer, layer._memory))
                     layer._memory, layer._returned = EMPTY, None
-                else:
-                    calls.append((layer, EMPTY))
         except BaseException as error:
             self.undo()
             if keeps:
@@ -140,8 +140,7 @@ class _Memories:
 
 def _take(layer: Layer) -> _Memories:
     kept = [(each, each._memory, each._returned if each is not layer else None) for _, each in layer.walk()]
-    if not in_predict():
-        layer.forget()
+    layer.forget()
     return _Memories(kept)
 
 

@@ -4,7 +4,7 @@
 Within a chain a layer takes what its neighbour returned, so containers call `forward` and `backward` directly.
 """
 
-from threading import get_ident
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -32,12 +32,38 @@ NO_ARRAY = (tuple, type(None))
 NO_VALUE = frozenset({type(None), bool, int, float, str, list, dict})  # what a forward may return by mistake
 
 
-predicting: set[int] = set()  # the threads within `Layer.predict`, where layers are in eval mode and remember nothing
+class Pass:
+    """One call of `Layer.predict`: within it layers are in eval mode and remember nothing.
+
+    It belongs to the context of the call (`contextvars`), as `numpy.errstate` does: other threads do not see it, but
+    for those that a layer runs in a copy of its context.
+    """
+
+
+_pass: ContextVar[Pass | None] = ContextVar("pass", default=None)
+predicting: set[Pass] = set()  # those that run now, in all threads
+
+
+def current_pass() -> Pass | None:
+    """The call of `Layer.predict` that this is within."""
+    current = _pass.get()
+    return current if current in predicting else None
 
 
 def in_predict() -> bool:
-    """Whether this thread is within `Layer.predict`."""
-    return get_ident() in predicting
+    """Whether this is within `Layer.predict`."""
+    return _pass.get() in predicting
+
+
+def predicted(layer: "Layer", x: Value, new: Pass) -> Value:
+    """`checked_forward` within that pass."""
+    token = _pass.set(new)
+    try:
+        predicting.add(new)
+        return checked_forward(layer, x)
+    finally:
+        predicting.discard(new)
+        _pass.reset(token)
 
 
 class Traced:
@@ -82,8 +108,9 @@ def _cast_leaf(layer: "Layer", x: Any, kind: str) -> Any:
 
 def checked_forward(layer: "Layer", x: Value) -> Value:
     """layer.forward(x). When it raises, nothing is remembered at or below the layer, and buffers are as before."""
-    below = layer.buffers_below if layer.has_tape else layer.buffers().values()
-    buffers = [(buffer, buffer.value) for buffer in below] if below and not in_predict() else ()
+    keeps = not (predicting and in_predict())
+    below = layer.buffers_below if layer.has_tape or not keeps else layer.buffers().values()
+    buffers = [(buffer, buffer.value) for buffer in below] if below and keeps else ()
     try:
         if x.__class__ in NO_ARRAY and layer.array_only:
             refuse_value(layer, x)
@@ -94,7 +121,7 @@ def checked_forward(layer: "Layer", x: Value) -> Value:
     except BaseException:
         for buffer, value in buffers:
             buffer.value = value
-        if not in_predict():
+        if keeps:
             layer.forget()
         raise
 

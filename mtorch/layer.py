@@ -13,7 +13,7 @@ data, a tuple is structure.
 | `step(lr)` | adds `-lr * direction` to every trainable parameter, where the direction is the one that an optimizer set, else the gradient; then gradients count as zero. |
 | `zero_grad()` | discards gradients; the parameters stay as they are. |
 | `train()` / `eval()` | set the mode of the whole subtree; forward may read `self.training`. |
-| `predict(x)` | an eval-mode call that remembers nothing and changes nothing: modes and a pending backward stay as they were, and several threads may predict with one net. |
+| `predict(x)` | an eval-mode call that remembers nothing and changes nothing: modes and a pending backward stay as they were, and any number of threads may predict with one net, also beside one that trains it. `y, state = layer.predict(x, state=state)` goes on where the last call ended. |
 | `to(xp=None, dtype=None)` | a converted copy. Layers can be deep-copied and pickled. |
 | `parameters()` | `{dotted name: Parameter}`, a shared one once. |
 | `state_dict()` / `load_state_dict(d)` | dotted names to host copies of parameters and buffers, a shared one under every path; loading is strict and changes nothing when it fails. |
@@ -29,7 +29,6 @@ reference, so nobody may write into one between a forward and its backward.
 """  # noqa: E501
 
 from collections.abc import Iterator
-from threading import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -38,8 +37,9 @@ import numpy
 from mtorch import guards
 from mtorch.arrays import Value
 from mtorch.errors import BackwardError, ShapeMismatchError
-from mtorch.guards import EMPTY, in_predict, predicting
+from mtorch.guards import EMPTY, Pass, in_predict, predicting
 from mtorch.parameter import Buffer, Parameter
+from mtorch.states import predicted_on
 from mtorch.tree import Tree, home_of
 
 
@@ -100,19 +100,17 @@ class Layer(Tree):
         for parameter in self.parameters().values():
             parameter.zero_grad()
 
-    def predict(self, x: Value, *more: Value) -> Value:
+    def predict(self, x: Value, *more: Value, state: Any = EMPTY) -> Any:
+        """y, or (y, state) with `state=None` or a state: a call with that state goes on where this one ended.
+
+        A state is a dict from the dotted names of the layers that have one (recurrent ones, causal attention) to what
+        each goes on with, as h or (h, c). A net that is one such layer has its state alone. See docs/sampling.md.
+        """
         if more:
             x = (x, *more)
         if not self._fits(x):
             x = self.cast_input(x)
-        thread = get_ident()
-        if thread in predicting:
-            return guards.checked_forward(self, x)
-        predicting.add(thread)
-        try:
-            return guards.checked_forward(self, x)
-        finally:
-            predicting.discard(thread)
+        return guards.predicted(self, x, Pass()) if state is EMPTY else predicted_on(self, x, state)
 
     def cast_input(self, x: Value) -> Value:
         """What a call takes, as arrays on this layer's module: floats in this layer's dtype, and what `takes` says."""
@@ -134,7 +132,7 @@ class Layer(Tree):
 
     def remember(self, value: Any = (), *more: Any) -> None:
         """Keeps what backward will need, by reference; replaces what was there. Within predict it keeps nothing."""
-        if not (predicting and get_ident() in predicting):
+        if not (predicting and in_predict()):
             self._memory = (value, *more) if more else value
 
     def recall(self) -> Any:

@@ -63,6 +63,7 @@ class Module(Layer):
             self.net = net.core()
         self.input_grad = check_flag(name, "input_grad", input_grad)
         self._memory, self._returned, self._described = EMPTY, None, described
+        self._graph, self._traced, self._tracing = None, [], False
 
     # ------------------------------------------------------------------ the net
 
@@ -77,8 +78,7 @@ class Module(Layer):
             return self.net
         if self._graph is None or self._changed():
             with TRACING:  # of two threads that use the module first, one traces
-                if self._graph is None or self._changed():
-                    return self.retrace()
+                return self.retrace() if self._graph is None or self._changed() else self._graph
         return self._graph
 
     def retrace(self) -> Graph:
@@ -92,7 +92,7 @@ class Module(Layer):
         if self._graph is None:
             self._graph = graph
         else:
-            graph.training = self._graph.training
+            graph._training = self._graph._training  # not the mode of a predict that this may be within
             vars(self._graph).update(vars(graph))  # the same object, because containers may hold it
         return self._graph
 
@@ -161,8 +161,9 @@ class Module(Layer):
     def backward_parameters(self, output_grad: Value) -> None:
         self.core().backward_parameters(output_grad)
 
-    def predict(self, x: Value, *more: Value) -> Value:
-        return super().predict(x, *more) if "forward" in vars(self) else self.core().predict(x, *more)
+    def predict(self, x: Value, *more: Value, state: Any = EMPTY) -> Any:
+        predict = super().predict if "forward" in vars(self) else self.core().predict
+        return predict(x, *more, state=state)
 
     def cast_input(self, x: Value) -> Value:
         return self.core().cast_input(x)

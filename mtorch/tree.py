@@ -26,13 +26,13 @@ class Tree(Keywords):
 
     def own(self, kind: Any) -> Iterator[tuple[str, Any]]:
         """(name, attribute) for each attribute of that kind, in the order of assignment."""
-        return ((name, value) for name, value in vars(self).items() if isinstance(value, kind))
+        attributes = [*vars(self).items()]  # another thread may add one meanwhile
+        return ((name, value) for name, value in attributes if isinstance(value, kind))
 
     def children(self) -> Iterator[tuple[str, "Layer"]]:
         """(name, layer) for each layer directly below. Containers name theirs by position; "" adds nothing to paths."""
-        attributes: dict[str, Any] = vars(self)
         yield from self.own(Tree)
-        for name, value in attributes.items():
+        for name, value in self.own(list | dict):
             if value.__class__ in (list, dict) and any(isinstance(item, Tree | Parameter) for item in _items(value)):
                 wanted = "layers and parameters as attributes, or in a Sequential"
                 raise TypeError(

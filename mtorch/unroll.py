@@ -12,9 +12,10 @@ from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.recurrent import Cell
+from mtorch.states import Recurrence
 
 
-class Recurrent(Container):
+class Recurrent(Recurrence, Container):
     """s_{t+1}, y_t = cell((s_t, x_t)) for t = 0 ... T-1: any layer that takes (state, x) and returns (state, y).
 
     Shapes: x (T, N, ...) -> y (T, N, ...).  Takes x, where the cell has an `initial_state`, or (s_0, x). With a cell
@@ -38,6 +39,7 @@ class Recurrent(Container):
         state, x = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
         if isinstance(x, tuple) or x is None or x.ndim < 2 or not len(x):
             raise ShapeMismatchError(self, f"expected x (T, N, ...) or (state, x), got {arrays.shape_value(value)}")
+        state = self.begin_with(state)
         given, stacked = state is not None, _is_stacked(self.cell, state)
         state = _first(state) if stacked else state if given else self._zeros(x)
         start, tape, outputs = state, Tape(self), []
@@ -47,8 +49,7 @@ class Recurrent(Container):
                 raise ShapeMismatchError(self, f"expected (state, y) from the cell, got {arrays.shape_value(result)}")
             state, y = result
             outputs.append(y)
-        if not self.predicting:
-            self.final_state = _as_stack(state) if stacked else state
+        self.end_with(_as_stack(state) if stacked else state)
         self.remember(tape, start, x is not value, given, stacked)
         return self.returns(self.xp.stack(outputs))
 

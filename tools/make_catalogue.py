@@ -62,6 +62,9 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         "Graph, from a table, a formula or a Module's forward": ("Graph", "", "test_graph.py test_autodiff_examples.py"),
         "Batches and any leading axes": ("", "mtorch/layers/linear.py", "test_conformance.py"),
         "train, eval, predict": ("", "mtorch/layer.py", "test_conformance.py::test_predict_keeps_nothing_and_disturbs_nothing"),
+        "predict from any number of threads; a state that travels": (
+            "", "mtorch/states.py", "test_predict.py test_passes.py"
+        ),
         "Save, load, resume": ("", "mtorch/checkpoint.py", "test_checkpoint.py"),
         "Summary and parameter count": ("", "mtorch/insight/summary.py", "test_training.py"),
         "Typed errors with place, expected, got": ("", "mtorch/errors.py", "test_protocol.py"),

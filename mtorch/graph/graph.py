@@ -71,8 +71,12 @@ class Graph(Container):
         self._check_homes(tuple(layers.values()), xp, dtype)
         super().__init__(tuple(layers.values()))
         self.moves_data = all(layer.moves_data for layer in table.layers)
-        self.parts = len(table.output) if isinstance(table.output, tuple) else None
+        if isinstance(table.output, tuple):
+            self.parts = len(table.output)
+        elif table.output >= table.first:
+            self.parts = table.layers[table.output - table.first].parts
         self._name()
+        self.takes = self._readers.takes(len(self.inputs))
         are_parameters = [isinstance(item, Parameter) for item in table.sources.values()]
         have_parameters = [layer in self.with_parameters for layer in table.layers]
         self._schedule = schedule = Schedule(table)

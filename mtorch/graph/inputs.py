@@ -38,6 +38,12 @@ class Readers:
                         exact.add(len(origins))
             origins.append(origin)
 
+    def takes(self, count: int) -> Any:
+        """What a graph of that many inputs takes, as `Layer.takes` says it."""
+        readers = [self.by_path.get((i,)) for i in range(count)]
+        kinds = tuple("floats" if reader is None else _kind(reader) for reader in readers)
+        return kinds if count > 1 else kinds[0]
+
     def cast(self, graph: Layer, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
         """The inputs on the graph's array module, in the kinds and dtypes that its layers take."""
         return tuple(self._cast(graph, (i,), value) for i, value in enumerate(inputs))
@@ -62,11 +68,15 @@ class Readers:
 
 
 def _cast_for(graph: Layer, reader: Reader, value: Any) -> Value:
-    layer, place, complete = reader
-    if complete:
-        return layer.cast_input(value)
+    layer, _, complete = reader
+    return layer.cast_input(value) if complete else guards.cast(graph, value, _kind(reader))
+
+
+def _kind(reader: Reader) -> Any:
+    """What the layer takes there."""
+    layer, place, _ = reader
     takes = layer.takes
     for position in place:
         if isinstance(takes, tuple):
             takes = takes[position] if position < len(takes) else "floats"
-    return guards.cast(graph, value, takes)
+    return takes

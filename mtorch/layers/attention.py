@@ -16,10 +16,11 @@ from mtorch.guards import NO_ARRAY
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter
+from mtorch.states import Stateful, refuse_state, states_travel
 from mtorch.tree import home_of
 
 
-class MultiHeadAttention(Container):
+class MultiHeadAttention(Stateful, Container):
     """y = concat_h(P_h v_h) W_o^T + b_o with P_h = softmax(q_h k_h^T / sqrt(d) + mask), d = E / num_heads,
     q = query W_q^T + b_q,  k = key W_k^T + b_k,  v = value W_v^T + b_v, each split into heads along its last axis.
 
@@ -29,6 +30,7 @@ class MultiHeadAttention(Container):
     mask: booleans, True where a query may not see a key, or numbers added to the scores; (L, S) for all,
         (N, L, S) or (N, 1, S) for each sample, (N * num_heads, L, S) for each head as in torch. It has no gradient.
     causal: a query sees keys up to its own position only. A query that sees no key has P = 0, so that its y is b_o.
+        The state that travels through `predict` is the keys and the values of all steps so far, (S, N, E) each.
     dropout: the share of the entries of P that are zeroed in training, before the product with v.
 
     Backward: for each head with c = P v, Z = q k^T / sqrt(d) + mask and dc, which the output projection returns,
@@ -65,7 +67,7 @@ class MultiHeadAttention(Container):
         out_proj = Linear(e, e, bias=bias, init=initializers.kaiming_uniform(a=5**0.5), rng=rng, **options)
         super().__init__((drop, out_proj))
         self.embed_dim, self.num_heads, self.head_dim = e, heads, e // heads
-        self.causal = check_flag(name, "causal", causal)
+        self.causal = self.has_state = check_flag(name, "causal", causal)
         weight = initializers.xavier_uniform()(rng, (3 * e, e), e, 3 * e)
         self.in_proj_weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.in_proj_bias = Parameter(xp.zeros(3 * e, dtype=self.dtype)) if bias else None
@@ -86,7 +88,8 @@ class MultiHeadAttention(Container):
         xp, scale, tape = self.xp, self.head_dim**-0.5, Tape(self)
         sources, mask = self.sources(x)
         q, k, v = (self.heads(widened(y)) for y in self._projected(sources))
-        p = self.softmax(xp.matmul(q * scale, k.swapaxes(-1, -2)), self.mask_bias(mask, q, k))
+        k, v, past = self.with_past(x, k, v)
+        p = self.softmax(xp.matmul(q * scale, k.swapaxes(-1, -2)), self.mask_bias(mask, q, k, past))
         dropped = tape.call(self.dropout, p)
         c = xp.matmul(dropped, v)
         y = tape.call(self.out_proj, self.joined(c).astype(self.dtype, copy=False))
@@ -176,11 +179,31 @@ class MultiHeadAttention(Container):
             raise ShapeMismatchError(self, f"expected {wanted}, got {arrays.shape_value(x)}")
         return sources, given[3] if len(given) == 4 else None
 
-    def mask_bias(self, mask: Array | None, q: Array, k: Array) -> Array | None:
-        """What is added to the scores (N, num_heads, L, S)."""
+    def with_past(self, x: Value, k: Array, v: Array) -> tuple[Array, Array, int]:
+        """k and v, behind those of the steps before where a state travels, and the number of these."""
+        if not states_travel(self):
+            return k, v, 0
+        if x.__class__ is tuple:
+            if self.causal or x[0] is x[1]:
+                refuse_state(self, "of a query, a key and a value nobody knows which steps came before")
+            return k, v, 0
+        if not self.causal:
+            refuse_state(self, "a query attends to steps that come later")
+        before = self.begin_with(None)
+        if before is not None:
+            n, size = len(k), self.embed_dim
+            if [getattr(part, "shape", ())[1:] for part in before] != [(n, size)] * 2:
+                wanted = f"a state of two arrays (S, {n}, {size})"
+                raise ShapeMismatchError(self, f"expected {wanted}, got {arrays.shape_value(before)}")
+            k, v = (self.xp.concatenate((self.heads(a), b), axis=2) for a, b in zip(before, (k, v), strict=True))
+        self.end_with((self.joined(k), self.joined(v)))
+        return k, v, 0 if before is None else len(before[0])
+
+    def mask_bias(self, mask: Array | None, q: Array, k: Array, past: int = 0) -> Array | None:
+        """What is added to the scores (N, num_heads, L, S); the first query stands behind `past` keys."""
         (n, heads, length), size = q.shape[:3], k.shape[2]
         low = forbidden(q.dtype)
-        bias = self.xp.triu(self.xp.full((length, size), low, dtype=q.dtype), 1) if self.causal else None
+        bias = self.xp.triu(self.xp.full((length, size), low, dtype=q.dtype), 1 + past) if self.causal else None
         if mask is None:
             return bias
         if mask.dtype.kind == "b":

@@ -58,14 +58,16 @@ class LSTM(RecurrentLayer):
     Parameters weight_ih_l0 (4 H, D), weight_hh_l0 (4 H, H), bias_ih_l0, bias_hh_l0 (4 H,), gates i, f, g, o, then
     ..._l0_reverse, ..._l1, as in torch. `dropout` acts between layers.
 
-    A long sequence can be processed in chunks (truncated backpropagation): give `final_state`, the last state, to the
-    next chunk; no gradient flows back through it. With return_state=True the layer returns (state, y), with gradients
-    through both.
+    A long sequence can be processed in chunks (truncated backpropagation): give `final_state`, the last state of the
+    last forward, to the next chunk; no gradient flows back through it. With return_state=True the layer returns
+    (state, y), with gradients through both.
 
         for chunk, target in chunks:
             y = lstm(chunk if lstm.final_state is None else (lstm.final_state, chunk))
             loss_func(y, target).backward()
             optimizer.step()
+
+    A net writes step by step with `y, state = net.predict(x, state=state)`: see docs/sampling.md.
 
     Hochreiter & Schmidhuber, "Long short-term memory", 1997; Gers et al., "Learning to forget", 2000.
     """

@@ -8,20 +8,23 @@ from typing import Any
 import numpy
 
 from mtorch import initializers
-from mtorch.arrays import Array, widened
+from mtorch.arrays import Array, shape_value, widened
 from mtorch.checks import check_flag, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.parameter import Buffer, Parameter
+from mtorch.states import Stateful, states_travel
 
 
-class PositionalEmbedding(Layer):
+class PositionalEmbedding(Stateful, Layer):
     """y_t = x_t + W_t: a vector for each place in the sequence, the same for all samples.
 
     learned: W ~ N(0, 0.02^2) is trained; else it is fixed, W_t,2i = sin(t w_i) and W_t,2i+1 = cos(t w_i) with
         w_i = 10000^(-2i / E), so that a shift in time is a rotation of each pair.
 
     Shapes: x (T, N, E) with T <= max_length, W (max_length, E) -> (T, N, E).
+
+    The state that travels through `predict` is (t, N, 0): it holds nothing, and its length t is how many steps it read.
 
     Backward: dx = output_grad;  dW_t = sum_n output_grad_tn for t < T, 0 beyond.
 
@@ -58,11 +61,23 @@ class PositionalEmbedding(Layer):
         return known | {-1: self.embed_dim}
 
     def forward(self, x: Array) -> Array:
-        if x.ndim != 3 or x.shape[2] != self.embed_dim or x.shape[0] > self.max_length:
-            wanted = f"(T <= {self.max_length}, N, {self.embed_dim})"
+        start = self._steps_before(x) if states_travel(self) else 0
+        most = self.max_length - start
+        if x.ndim != 3 or x.shape[2] != self.embed_dim or x.shape[0] > most:
+            wanted = f"(T <= {most}, N, {self.embed_dim})" + f" after {start} steps" * (start > 0)
             raise ShapeMismatchError(self, f"expected input of shape {wanted}, got {x.shape}")
         self.remember()
-        return x + self.weight.value[: len(x), None]
+        return x + self.weight.value[start : start + len(x), None]
+
+    def _steps_before(self, x: Array) -> int:
+        """How many steps were read before, as the state that travels says; it counts these, too."""
+        before = self.begin_with(None)
+        if before is not None and getattr(before, "shape", ())[1:] != (*x.shape[1:2], 0):
+            wanted = f"a state of shape (t, {', '.join(map(str, x.shape[1:2]))}, 0)"
+            raise ShapeMismatchError(self, f"expected {wanted}, got {shape_value(before)}")
+        start = 0 if before is None else len(before)
+        self.end_with(self.xp.zeros((start + len(x), *x.shape[1:2], 0), self.dtype))
+        return start
 
     def backward(self, output_grad: Array) -> Array:
         g = self.cast_grad(output_grad)

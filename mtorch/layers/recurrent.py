@@ -25,6 +25,7 @@ from mtorch.layer import Layer
 from mtorch.layers import sequences
 from mtorch.math.philox import keep_mask, seed_and_counter
 from mtorch.parameter import Parameter
+from mtorch.states import Recurrence, refuse_state
 
 State = tuple[Array, ...]
 Weights = tuple[Array, ...]  # weight_ih, weight_hh, bias_ih, bias_hh; without biases None stands for them
@@ -227,7 +228,7 @@ class Cell(Layer):
 # ---------------------------------------------------------------------- layers and directions
 
 
-class RecurrentLayer(Layer):
+class RecurrentLayer(Recurrence, Layer):
     """Layers and directions of one cell: layer l + 1 reads what layer l wrote, a second direction runs from the end.
 
     A subclass names the gates of its cell and the arrays in its state (h; h and c), and runs its steps.
@@ -263,7 +264,7 @@ class RecurrentLayer(Layer):
         self.return_state = check_flag(name, "return_state", return_state)
         self.parts = 2 if return_state else None
         self.directions = 2 if bidirectional else 1
-        self.final_state: Value = None
+        self.final_state = None
         ends = ("", "_reverse")[: self.directions]
         self.suffixes = [f"_l{layer}{end}" for layer in range(num_layers) for end in ends]
         for i, suffix in enumerate(self.suffixes):
@@ -290,6 +291,9 @@ class RecurrentLayer(Layer):
         """
         xp = self.xp
         state, inner, lengths = sequences.split(self, x)
+        if self.bidirectional:
+            refuse_state(self, "one direction reads the sequence from its end")
+        state = self.begin_with(state)
         inner = sequences.time_major(self, inner)
         steps, batch, _ = inner.shape
         first, flat = sequences.stacked(self, state, batch)
@@ -315,8 +319,7 @@ class RecurrentLayer(Layer):
             inner = outputs[0] if len(outputs) == 1 else xp.concatenate(outputs, axis=2)
         self.counter += len(masks) if masks and masks[0] is not None else 0
         last = sequences.formed([xp.stack(parts) for parts in zip(*ends, strict=True)], flat)
-        if not self.predicting:
-            self.final_state = last
+        self.end_with(last)
         inner = inner.transpose(1, 0, 2) if self.batch_first else inner
         y = (arrays.map_value(xp.copy, last), inner) if self.return_state else inner
         return y, (memories, masks, len(x) if isinstance(x, tuple) else 1, state is not None, flat)

@@ -3,7 +3,9 @@
 import copy
 import importlib
 import pkgutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy
@@ -11,7 +13,7 @@ import pytest
 
 import mtorch
 from mtorch import arrays
-from mtorch.layer import Layer
+from mtorch.layer import EMPTY, Layer
 from mtorch.losses.base import LossFunction
 from mtorch.testing import make_value
 
@@ -94,3 +96,59 @@ def assert_same(a: Any, b: Any, tolerance: float = 0.0) -> None:
         if a.size:
             scale = max(1.0, float(numpy.nanmax(numpy.abs(b.astype(float)))))
             numpy.testing.assert_allclose(a.astype(float), b.astype(float), rtol=0, atol=tolerance * scale)
+
+
+# ---------------------------------------------------------------------- threads
+
+
+def in_threads(*functions: Callable[[], Any]) -> list[Any]:
+    """What each returns, run at once in a thread of its own."""
+    barrier = threading.Barrier(len(functions))
+
+    def wait_and(function: Callable[[], Any]) -> Any:
+        barrier.wait()
+        return function()
+
+    with ThreadPoolExecutor(len(functions)) as pool:
+        return [each.result() for each in [pool.submit(wait_and, function) for function in functions]]
+
+
+def without_momentum(layer: Layer) -> Layer:
+    """So that training does not move what predict reads: running = 1 running + 0 new."""
+    for _, each in layer.walk():
+        if hasattr(each, "momentum"):
+            each.momentum = 0.0
+    return layer
+
+
+def attributes(layer: Layer) -> tuple[dict, dict]:
+    """Every attribute of every layer, Parameter and Buffer below, arrays by their bytes too."""
+    items = [
+        item for _, each in layer.walk() for item in (each, *layer.parameters().values(), *layer.buffers().values())
+    ]
+    found = {(id(item), name): value for item in items for name, value in state_of(item).items()}
+    return found, {key: value.tobytes() for key, value in found.items() if isinstance(value, numpy.ndarray)}
+
+
+def state_of(item: Any) -> dict[str, Any]:
+    return vars(item) if hasattr(item, "__dict__") else {name: getattr(item, name) for name in item.__slots__}
+
+
+def unchanged(before: tuple[dict, dict], after: tuple[dict, dict]) -> bool:
+    (old, old_bytes), (new, new_bytes) = before, after
+    return old.keys() == new.keys() and all(old[key] is new[key] for key in old) and old_bytes == new_bytes
+
+
+def trained(layer: Layer, x: Any, steps: int = 2) -> tuple[tuple, Any]:
+    """What some steps return and leave, without moving the parameters."""
+    found = []
+    for _ in range(steps):
+        y = layer(x)
+        found += [host(y), host(layer.backward(cotangent(y)))]
+    return tuple(found), left_by_training(layer)
+
+
+def left_by_training(layer: Layer) -> Any:
+    layer_states = [(each.training, each.random_state(), each._memory is EMPTY) for _, each in layer.walk()]
+    values = [b.value.tobytes() for b in layer.buffers().values()]
+    return layer_states, values, {name: p.grad.tobytes() for name, p in layer.parameters().items()}

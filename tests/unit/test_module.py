@@ -488,3 +488,38 @@ def test_two_threads_may_use_a_module_first():
     thread.join()
     module.backward(y)
     assert all(p.has_grad for p in module.parameters().values())
+
+
+def test_a_module_within_a_module_takes_ids_as_any_of_its_inputs_and_gives_the_parts_of_a_tuple():
+    class Encoder(Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.gru = layers.Embedding(5, 3, rng=0), layers.GRU(3, 3, return_state=True, rng=1)
+
+        def forward(self, ids):
+            return self.gru(self.embed(ids))
+
+    class Decoder(Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.gru = layers.Embedding(5, 3, rng=2), layers.GRU(3, 3, rng=3)
+
+        def forward(self, first, ids):
+            return self.gru((first, self.embed(ids)))
+
+    class Both(Module):
+        def __init__(self):
+            super().__init__(input_grad=True)
+            self.encoder, self.decoder = Encoder(), Decoder()
+
+        def forward(self, source, target):
+            state, h = self.encoder(source)
+            return self.decoder(state, target) + mtorch.mean(h)
+
+    ids = numpy.array([[0, 1], [2, 3], [4, 4]])
+    net = Both()
+    y = net(ids, ids)
+    assert net.backward(numpy.ones_like(y)) == (None, None)
+    state, h = net.encoder(ids)
+    assert_allclose(y, net.decoder(state, ids) + h.mean(), rtol=1e-6)
+    assert all(p.has_grad for p in net.parameters().values())

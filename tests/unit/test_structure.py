@@ -15,7 +15,7 @@ ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate"}
-LOW = LOWEST | {"math", "tree", "layer", "guards", "container"}
+LOW = LOWEST | {"math", "tree", "layer", "guards", "states", "container"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
 NETS = MIDDLE | {"graph", "module"}
@@ -32,7 +32,8 @@ ALLOWED = {
     "math": {"accelerate", "arrays", "math"},
     "guards": LOWEST,
     "tree": LOWEST,
-    "layer": LOWEST | {"guards", "tree"},
+    "states": LOWEST | {"guards"},
+    "layer": LOWEST | {"guards", "states", "tree"},
     "container": LOWEST | {"guards", "layer"},
     "layers": LOW | {"layers", "aliases"},
     **{name: LOW | {"layers"} for name in CONTAINERS},

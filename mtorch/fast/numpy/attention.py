@@ -19,7 +19,8 @@ from mtorch.layers.attention import MultiHeadAttention, forbidden
 def forward(layer: MultiHeadAttention, x: Value) -> tuple[Array, Any]:
     sources, mask = layer.sources(x)
     q, k, v = projected(layer, sources if isinstance(x, tuple) else (x,))
-    p = softmax(pairs(q, k), layer.mask_bias(mask, q, k))
+    k, v, past = layer.with_past(x, k, v)
+    p = softmax(pairs(q, k), layer.mask_bias(mask, q, k, past))
     tape = Tape(layer)
     dropped = tape.call(layer.dropout, p)
     context = numpy.empty(sources[0].shape, p.dtype)

@@ -1,0 +1,154 @@
+"""The states of layers that read a sequence step by step: how they travel through `predict`, and `final_state`."""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from mtorch import guards
+from mtorch.arrays import Value
+
+if TYPE_CHECKING:
+    from mtorch.layer import Layer
+
+
+class States(guards.Pass):
+    """The states of one `predict(x, state=...)`: those that its layers begin with, then those that they end with.
+
+    They are called by the dotted names of the layers. The n-th call of a layer within the pass has a state of its own,
+    called name:n from the second on. Layers within a cell have none: they begin anew at every step.
+    """
+
+    def __init__(self, net: "Layer", state: Any):
+        self.net, self.calls = net, Counter[str]()
+        self.names: dict[int, str] = {}
+        self.inner: set[int] = set()  # the layers within cells
+        for prefix, layer in net.walk():
+            if isinstance(layer, Stateful) and layer.has_state and id(layer) not in self.inner:
+                self.names.setdefault(id(layer), prefix[:-1])
+                self.inner |= {id(each) for _, each in layer.walk() if each is not layer}
+        if not self.names:
+            raise TypeError(f"{net!r} has no layer with a state: call predict(x) on the whole sequence")
+        self.alone = "" in self.names.values()  # the net is one such layer
+        self.last = self._checked({} if state is None else {"": state} if self.alone else state)
+
+    def _checked(self, state: Any) -> dict[str, Value]:
+        """A copy of the dict; an error unless its names are those of layers with a state."""
+        names = {*self.names.values()}
+        known = ", ".join(map(repr, sorted(names)))
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{self.net!r} expected state=None or a dict of states by name ({known}), got {state!r}")
+        for name in state:
+            if name not in names and str(name).rpartition(":")[0] not in names:
+                raise ValueError(f"{self.net!r} has states named {known}, got a state named {name!r}")
+        return dict(state)
+
+    def begin(self, layer: "Layer") -> Value:
+        """The state that the layer begins its next call with; None if there is none."""
+        name = self.names.get(id(layer))
+        if name is None:
+            if id(layer) in self.inner:
+                return None
+            raise TypeError(f"{layer!r} is no attribute of a layer below {self.net!r}, so that its state has no name")
+        self.calls[name] += 1
+        state = self.last.get(self._key(name))
+        kind = layer.takes[0] if isinstance(layer.takes, tuple) else layer.takes
+        return None if state is None else guards.cast(layer, state, kind)
+
+    def end(self, layer: "Layer", last: Value) -> None:
+        """Keeps the state that the layer ended that call with."""
+        name = self.names.get(id(layer))
+        if name is not None:
+            self.last[self._key(name)] = last
+
+    def _key(self, name: str) -> str:
+        return name if self.calls[name] == 1 else f"{name}:{self.calls[name]}"
+
+
+def predicted_on(net: "Layer", x: Value, state: Any) -> tuple[Value, Any]:
+    """(y, the state after x) of a pass that begins with that state."""
+    states = States(net, state)
+    y = guards.predicted(net, x, states)
+    return y, states.last.get("") if states.alone else states.last
+
+
+def _travelling() -> States | None:
+    """The states of the pass that this is within, if it has some."""
+    current = guards.current_pass()
+    return current if isinstance(current, States) else None
+
+
+def states_travel(layer: "Layer") -> bool:
+    """Whether the layer is called within `predict(x, state=...)`."""
+    states = _travelling() if guards.predicting else None
+    return states is not None and id(layer) not in states.inner
+
+
+def refuse_state(layer: "Layer", why: str) -> None:
+    """TypeError within `predict(x, state=...)`: for layers that cannot go on where they ended."""
+    if states_travel(layer):
+        raise TypeError(
+            f"{layer!r} takes no part in predict(x, state=...): {why}. Call predict(x) on the whole sequence"
+        )
+
+
+class Stateful:
+    """A layer that goes on, with what it kept of the steps before, where its last call ended."""
+
+    has_state = True  # False for an instance that keeps nothing
+
+    def begin_with(self: Any, state: Value) -> Value:
+        """The state to begin with: the one that travels, else the one given."""
+        states = _travelling() if guards.predicting else None
+        found = None if states is None else states.begin(self)
+        return state if found is None else found
+
+    def end_with(self: Any, last: Value) -> None:
+        """Keeps the last state within `predict(x, state=...)`."""
+        states = _travelling()
+        if states is not None:
+            states.end(self, last)
+
+
+class _OfThread(threading.local):
+    """What this thread ran last."""
+
+    def __init__(self) -> None:
+        self.predicted: WeakSet[Any] = WeakSet()  # the recurrent layers whose last pass in this thread was a predict
+
+
+_of_thread = _OfThread()
+
+
+class Recurrence(Stateful):
+    """A layer whose last state can be read."""
+
+    _final_state: Value = None
+
+    @property
+    def final_state(self: Any) -> Value:
+        """The state after the last forward, without gradient.
+
+        RuntimeError after a predict of this thread, which changes nothing.
+        """
+        if self in _of_thread.predicted:
+            raise RuntimeError(
+                f"the last pass of {self!r} in this thread was a predict, which leaves final_state as it was: take "
+                f"the state from y, state = net.predict(x, state=state), or read final_state before you predict"
+            )
+        return self._final_state
+
+    @final_state.setter
+    def final_state(self: Any, state: Value) -> None:
+        if _of_thread.predicted:
+            _of_thread.predicted.discard(self)
+        self._final_state = state
+
+    def end_with(self: Any, last: Value) -> None:
+        """Makes it `final_state`; within predict nothing changes, and the state may travel."""
+        if guards.predicting and guards.in_predict():
+            _of_thread.predicted.add(self)
+            super().end_with(last)
+        else:
+            self.final_state = last
