@@ -12,6 +12,8 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Value
 from mtorch.errors import ShapeMismatchError
+from mtorch.operators import Operand
+from mtorch.outputs import Outputs
 
 if TYPE_CHECKING:
     from mtorch.layer import Layer
@@ -66,18 +68,9 @@ def predicted(layer: "Layer", x: Value, new: Pass) -> Value:
         _pass.reset(token)
 
 
-class Traced:
-    """The base of expressions, which a call of a layer accepts instead of arrays: it returns an expression again."""
-
-    def apply(self, layer: "Layer", x: Any) -> Any:
-        raise NotImplementedError
-
-
-def expression_in(x: Any) -> Traced | None:
-    """The first expression among the parts of x."""
-    if isinstance(x, tuple):
-        return next((found for found in map(expression_in, x) if found is not None), None)
-    return x if isinstance(x, Traced) else None
+def has_operand(x: Any) -> bool:
+    """Whether an expression, a parameter or a buffer is among the parts of x: then a call returns an expression."""
+    return any(map(has_operand, x)) if isinstance(x, tuple) else isinstance(x, Operand)
 
 
 # ---------------------------------------------------------------------- forward
@@ -117,6 +110,8 @@ def checked_forward(layer: "Layer", x: Value) -> Value:
         y = layer.forward(x)
         if y.__class__ is not layer.xp.ndarray:
             y = as_value(layer, y)
+            if y.__class__ is tuple and not in_predict():
+                layer._outputs = Outputs(y)
         return y if layer.has_tape else layer.returns(y)
     except BaseException:
         for buffer, value in buffers:

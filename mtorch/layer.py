@@ -6,7 +6,7 @@ data, a tuple is structure.
 
 | verb | contract |
 |---|---|
-| `layer(x)` | the call for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), raises TypeError if `x` is not numeric; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
+| `layer(x)` | the call for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), raises TypeError if `x` is not numeric; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression or a parameter it returns an expression. |
 | `forward(x)` | the computation; containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. When a call raises, nothing is remembered anywhere below and buffers are unchanged. |
 | `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds the exact gradient of each trainable parameter and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered by one backward. Never writes into `output_grad`. |
 | `backward_parameters(output_grad)` | as backward, but the input gradient is not wanted: returns `None`. Without a trainable parameter below it computes nothing. |
@@ -38,6 +38,7 @@ from mtorch import guards
 from mtorch.arrays import Value
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.guards import EMPTY, Pass, in_predict, predicting
+from mtorch.operators import Operand
 from mtorch.parameter import Buffer, Parameter
 from mtorch.states import predicted_on
 from mtorch.tree import Tree, home_of
@@ -52,8 +53,10 @@ class Layer(Tree):
     takes: Any = "floats"  # "ids": integers; "any": integers and masks keep their kind; a tuple of these for a tuple
     array_only = False  # True for layers that take one array: a tuple is a ShapeMismatchError
     moves_data = False  # True for layers that only rearrange entries: the layer after them decides how x is cast
+    label = ""  # what a Sequential calls the layer, instead of giving it a number
     buffers_below: tuple[Buffer, ...] = ()
     has_tape = False  # True for containers, whose tape restores buffers after an error
+    _outputs: Any = None  # the `Outputs` of the last call that returned a tuple
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
@@ -68,9 +71,8 @@ class Layer(Tree):
         if more:
             x = (x, *more)
         if not self._fits(x):
-            expression = guards.expression_in(x)
-            if expression is not None:
-                return expression.apply(self, x)
+            if guards.has_operand(x):
+                return Operand.express(self, x)
             x = self.cast_input(x)
         return guards.checked_forward(self, x)
 
@@ -139,7 +141,8 @@ class Layer(Tree):
         """What `remember` kept: the value itself when it was one, the tuple when there were several."""
         memory = self._memory
         if memory is EMPTY:
-            raise BackwardError(f"{self!r} has nothing to go back to: call forward before each backward")
+            text = "call forward before each backward, and add the losses of one forward: (a + b).backward()"
+            raise BackwardError(f"{self!r} has nothing to go back to: {text}")
         self._memory = EMPTY
         return memory
 

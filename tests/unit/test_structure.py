@@ -14,8 +14,8 @@ import mtorch
 ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate"}
-LOW = LOWEST | {"math", "tree", "layer", "guards", "states", "container"}
+LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate", "operators", "outputs"}
+LOW = LOWEST | {"math", "tree", "layer", "guards", "states", "container", "last_forward"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
 NETS = MIDDLE | {"graph", "module"}
@@ -28,9 +28,12 @@ ALLOWED = {
     "accelerate": set(),
     "initializers": {"checks"},
     "arrays": {"checks", "errors"},
-    "parameter": {"arrays", "checks", "errors"},
+    "parameter": {"arrays", "checks", "errors", "operators"},
+    "operators": set(),
+    "outputs": {"arrays"},
     "math": {"accelerate", "arrays", "math"},
     "guards": LOWEST,
+    "last_forward": {"guards"},
     "tree": LOWEST,
     "states": LOWEST | {"guards"},
     "layer": LOWEST | {"guards", "states", "tree"},

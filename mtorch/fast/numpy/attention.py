@@ -21,6 +21,8 @@ def forward(layer: MultiHeadAttention, x: Value) -> tuple[Array, Any]:
     q, k, v = projected(layer, sources if isinstance(x, tuple) else (x,))
     k, v, past = layer.with_past(x, k, v)
     p = softmax(pairs(q, k), layer.mask_bias(mask, q, k, past))
+    if layer.keep_weights:
+        layer.attention_weights = p
     tape = Tape(layer)
     dropped = tape.call(layer.dropout, p)
     context = numpy.empty(sources[0].shape, p.dtype)
