@@ -9,6 +9,7 @@ from mtorch.layers.linear import Linear as Linear
 # Activations
 from mtorch.layers.relu import ReLU as ReLU
 from mtorch.layers.leaky_relu import LeakyReLU as LeakyReLU
+from mtorch.layers.prelu import PReLU as PReLU
 from mtorch.layers.elu import ELU as ELU
 from mtorch.layers.gelu import GELU as GELU
 from mtorch.layers.silu import SiLU as SiLU
@@ -53,6 +54,9 @@ from mtorch.layers.matmul import MatMul as MatMul
 from mtorch.layers.power import Pow as Pow, Power as Power
 from mtorch.layers.elementwise import Abs as Abs, Exp as Exp, Log as Log
 from mtorch.layers.elementwise import Negative as Negative, Sqrt as Sqrt, Square as Square
+from mtorch.layers.sine import Cos as Cos, Sin as Sin
+from mtorch.layers.clip import Clip as Clip
+from mtorch.layers.where import Where as Where
 from mtorch.layers.constant_operand import ConstantOperand as ConstantOperand
 
 # Reductions
@@ -63,6 +67,7 @@ from mtorch.layers.reshape import Flatten as Flatten, Reshape as Reshape
 from mtorch.layers.transpose import Transpose as Transpose
 from mtorch.layers.slice import Slice as Slice
 from mtorch.layers.get_item import GetItem as GetItem
+from mtorch.layers.take import Take as Take
 from mtorch.layers.concat import Concat as Concat, Split as Split
 from mtorch.layers.identity import Identity as Identity
 

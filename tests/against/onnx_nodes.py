@@ -15,12 +15,12 @@ from mtorch import Graph, Input, Sequential, layers, losses
 
 PACKAGE = "onnx.backend.test.case.node"
 FILES = (
-    "abs add attention averagepool batch_normalization clip concat conv convtranspose div dropout elu exp flatten "
+    "abs add attention averagepool batch_normalization clip concat conv convtranspose cos div dropout elu exp flatten "
     "gather gatherelements gathernd gelu gemm globalaveragepool globalmaxpool groupnormalization gru identity "
     "instance_normalization layernormalization leakyrelu log logsoftmax lstm matmul max maxpool mean min mul neg "
-    "negativeloglikelihoodloss pow reciprocal reduce_log_sum reduce_log_sum_exp reducel1 reducel2 reducemax reducemean "
-    "reducemin reducesum reducesumsquare relu reshape rmsnormalization rnn sigmoid slice softmax "
-    "softmax_cross_entropy_loss softplus split sqrt squeeze sub sum swish tanh transpose unsqueeze"
+    "negativeloglikelihoodloss pow prelu reciprocal reduce_log_sum reduce_log_sum_exp reducel1 reducel2 reducemax "
+    "reducemean reducemin reducesum reducesumsquare relu reshape rmsnormalization rnn sigmoid sin slice softmax "
+    "softmax_cross_entropy_loss softplus split sqrt squeeze sub sum swish tanh transpose unsqueeze where"
 ).split()
 
 
@@ -95,9 +95,9 @@ def apply(cls, *arguments, **options):
 
 
 for _operator, _cls in (
-    ("Abs", layers.Abs), ("Exp", layers.Exp), ("Identity", layers.Identity), ("Log", layers.Log),
-    ("Neg", layers.Negative), ("Relu", layers.ReLU), ("Sigmoid", layers.Sigmoid), ("Softplus", layers.Softplus),
-    ("Sqrt", layers.Sqrt), ("Tanh", layers.Tanh),
+    ("Abs", layers.Abs), ("Cos", layers.Cos), ("Exp", layers.Exp), ("Identity", layers.Identity), ("Log", layers.Log),
+    ("Neg", layers.Negative), ("Relu", layers.ReLU), ("Sigmoid", layers.Sigmoid), ("Sin", layers.Sin),
+    ("Softplus", layers.Softplus), ("Sqrt", layers.Sqrt), ("Tanh", layers.Tanh),
 ):  # fmt: skip
     case_of(_operator)(apply(_cls))
 case_of("Reciprocal")(apply(layers.Power, -1))
@@ -138,14 +138,23 @@ def softmaxes(case):
 @case_of("Clip")
 def clip(case):
     x, low, high = (case.inputs + [None, None])[:3]
-    if low is not None and high is not None and low == -1 and high == 1:
-        return [layers.Hardtanh(dtype=case.dtype)(x)]
     if low is None and high is None:
         raise Unsupported("no bound: nothing to compute")
-    y = x
-    for bound, cls in ((low, layers.Maximum), (high, layers.Minimum)):
-        y = y if bound is None else cls(dtype=case.dtype)((y, bound))
+    y = layers.Clip(*(None if bound is None else bound.item() for bound in (low, high)), dtype=case.dtype)(x)
+    if low is not None and high is not None and low == -1 and high == 1:
+        assert (layers.Hardtanh(dtype=case.dtype)(x) == y).all()
     return [y]
+
+
+@case_of("PRelu")
+def prelu(case):
+    x, slope = case.inputs
+    if slope.shape == x.shape:
+        raise Unsupported("a slope for each entry: ours has one for each channel, or one for all")
+    layer = put(layers.PReLU(slope.size, dtype=case.dtype), weight=slope.reshape(-1))
+    if slope.ndim == 1:  # a slope for each entry of the last axis, which is our channel axis here
+        return [numpy.moveaxis(layer(numpy.moveaxis(x, -1, 1)), 1, -1)]
+    return [layer(x)]
 
 
 @case_of("Dropout")
@@ -215,6 +224,11 @@ def gemm(case):
         linear = put(layers.Linear(*weight.shape[::-1], dtype=case.dtype), weight=weight, bias=bias[0])
         numpy.testing.assert_allclose(linear(x), y, rtol=1e-5)
     return [y]
+
+
+@case_of("Where")
+def where(case):
+    return [layers.Where(dtype=case.dtype)(tuple(case.inputs))]
 
 
 # ---------------------------------------------------------------------- reductions
@@ -341,8 +355,12 @@ def gather(case):
 def gather_elements(case):
     x, ids = case.inputs
     index = list(numpy.indices(ids.shape))
-    index[case.attributes.get("axis", 0)] = ids
-    return [layers.Slice(tuple(index), dtype=case.dtype)(x)]
+    axis = case.attributes.get("axis", 0) % x.ndim
+    index[axis] = ids
+    y = layers.Slice(tuple(index), dtype=case.dtype)(x)
+    if axis == x.ndim - 1 and ids.min() >= 0:
+        assert (layers.Take(dtype=case.dtype)((x, ids)) == y).all()
+    return [y]
 
 
 @case_of("GatherND")

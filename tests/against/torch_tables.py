@@ -327,6 +327,8 @@ FUNCTIONS |= {
     "sqrt": activation(layers.Sqrt),
     "square": activation(layers.Square),
     "neg": activation(layers.Negative),
+    "sin": activation(layers.Sin),
+    "cos": activation(layers.Cos),
 }
 
 
@@ -393,6 +395,33 @@ FUNCTIONS |= {
     "pow": operator(layers.Pow), "sum": reduction(layers.Sum), "mean": reduction(layers.Mean),
     "amax": reduction(layers.Max), "amin": reduction(layers.Min),
 }  # fmt: skip
+
+
+@function_of("clamp")
+def clamp(x, low=None, high=None):
+    """Our bounds are numbers; torch's samples have arrays, so the first entry of each stands for it on both sides."""
+    if x.numel() == 0 or any(bound is not None and bound.numel() == 0 for bound in (low, high)):
+        raise Unsupported("nothing to clip")
+    low, high = (None if bound is None else bound.reshape(-1)[0].item() for bound in (low, high))
+    return Pair(layers.Clip(low, high, **DOUBLE), x, theirs=lambda: torch.clamp(x, low, high))
+
+
+@function_of("where")
+def where(a, condition, b):
+    theirs = lambda: torch.where(condition, a, b)  # noqa: E731  the table's sample starts with a
+    return Pair(layers.Where(**DOUBLE), (condition, a, b), theirs=theirs)
+
+
+@function_of("gather")
+def gather(x, dim, ids, sparse_grad=False):
+    if x.ndim == 0 or dim % x.ndim != x.ndim - 1 or x.shape[:-1] != ids.shape[:-1]:
+        raise Unsupported("another axis than the last, or fewer rows of ids than of x")
+    return Pair(layers.Take(**DOUBLE), (x, ids))
+
+
+@function_of("nn.functional.prelu")
+def prelu(x, weight):
+    return Pair(layers.PReLU(max(weight.numel(), 1), **DOUBLE), x, {"weight": View(weight, lambda a: a.reshape(-1))})
 
 
 @function_of("reciprocal")
@@ -586,6 +615,11 @@ def module_activation(m, x):
     }  # fmt: skip
     name = type(m).__name__
     return activation(getattr(layers, name))(x, **{option: getattr(m, option) for option in names.get(name, [])})
+
+
+@module_of("PReLU")
+def module_prelu(m, x):
+    return prelu(x, m.weight)
 
 
 @module_of("Softmax", "LogSoftmax")
