@@ -28,6 +28,9 @@ from mtorch.layers.pooling import AvgPool1d as AvgPool1d, AvgPool2d as AvgPool2d
 from mtorch.layers.pooling import MaxPool1d as MaxPool1d, MaxPool2d as MaxPool2d
 from mtorch.layers.adaptive_pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 
+# Resizing
+from mtorch.layers.upsample import Upsample as Upsample
+
 # Normalisation
 from mtorch.layers.batchnorm import BatchNorm1d as BatchNorm1d, BatchNorm2d as BatchNorm2d
 from mtorch.layers.layernorm import LayerNorm as LayerNorm

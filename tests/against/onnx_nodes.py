@@ -19,7 +19,7 @@ FILES = (
     "gather gatherelements gathernd gelu gemm globalaveragepool globalmaxpool groupnormalization gru identity "
     "instance_normalization layernormalization leakyrelu log logsoftmax lstm matmul max maxpool mean min mul neg "
     "negativeloglikelihoodloss pow prelu reciprocal reduce_log_sum reduce_log_sum_exp reducel1 reducel2 reducemax "
-    "reducemean reducemin reducesum reducesumsquare relu reshape rmsnormalization rnn sigmoid sin slice softmax "
+    "reducemean reducemin reducesum reducesumsquare relu reshape resize rmsnormalization rnn sigmoid sin slice softmax "
     "softmax_cross_entropy_loss softplus split sqrt squeeze sub sum swish tanh transpose unsqueeze where"
 ).split()
 
@@ -463,6 +463,37 @@ def global_pool(case):
     if "max" in case.name:
         return [layers.Max((2, 3), keepdims=True, dtype=case.dtype)(x)]
     return [layers.AdaptiveAvgPool2d(1, dtype=case.dtype)(x)]
+
+
+@case_of("Resize")
+def resize(case):
+    x, _, scales, sizes = (case.inputs + [None] * 3)[:4]
+    options = {name: value.decode() if isinstance(value, bytes) else value for name, value in case.attributes.items()}
+    mode, grid = options.get("mode", "nearest"), options.get("coordinate_transformation_mode", "half_pixel")
+    if x.ndim != 4 or mode == "cubic" or options.get("antialias"):
+        raise Unsupported("cubic interpolation, antialiasing, or no image")
+    if options.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise Unsupported("a size that keeps the aspect ratio: ours is given")
+    if {"axes"} & set(options) and set(options["axes"]) != {2, 3}:
+        raise Unsupported("other axes than those of the image")
+    order = [options["axes"].index(axis) for axis in (2, 3)] if "axes" in options else [-2, -1]
+    given = (sizes if scales is None else scales)[order].tolist()
+    ratios = [n / m for n, m in zip(given, x.shape[2:], strict=True)] if scales is None else given
+    if mode == "nearest":
+        whole = all(ratio == int(ratio) for ratio in ratios) and options.get("nearest_mode") in (None, "floor")
+        if not (whole or (grid == "asymmetric" and options.get("nearest_mode") == "floor")):
+            raise Unsupported("a nearest entry that is rounded in another way: ours, as torch's, is floor(i r)")
+        if grid == "align_corners":
+            raise Unsupported("the nearest entry with aligned corners")
+        layer = {"mode": "nearest"}
+    elif grid not in ("half_pixel", "align_corners"):
+        raise Unsupported("other positions than torch's two")
+    else:
+        layer = {"mode": "bilinear", "align_corners": grid == "align_corners"}
+        if layer["align_corners"] and any(n * r != int(n * r) for n, r in zip(x.shape[2:], ratios, strict=True)):
+            raise Unsupported("corners of an output of a broken size: ours has a whole one")
+    size = {"size": tuple(map(int, given))} if scales is None else {"scale_factor": tuple(given)}
+    return [layers.Upsample(**size, **layer, dtype=case.dtype)(x)]
 
 
 # ---------------------------------------------------------------------- normalisation

@@ -237,6 +237,23 @@ def adaptive_avg_pool(x, output_size):
     return Pair(layers.AdaptiveAvgPool2d(size, **DOUBLE), batched(x, 4))
 
 
+@function_of("nn.functional.interpolate")
+def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=None, **options):
+    if mode not in ("nearest", "linear", "bilinear") or x.ndim > 4 or any(options.values()):
+        raise Unsupported("cubic, area and volume interpolation, antialiasing, recomputed factors")
+    return Pair(layers.Upsample(size, scale_factor, mode, align_corners, **DOUBLE), x)
+
+
+@function_of("nn.functional.upsample_nearest")
+def upsample_nearest(x, size=None, scale_factor=None):
+    return interpolate(x, size, scale_factor)
+
+
+@function_of("nn.functional.upsample_bilinear")
+def upsample_bilinear(x, size=None, scale_factor=None):
+    return interpolate(x, size, scale_factor, "bilinear", True)
+
+
 @function_of("nn.functional.batch_norm")
 def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     if x.ndim not in (2, 3, 4):
