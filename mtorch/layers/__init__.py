@@ -21,7 +21,7 @@ from mtorch.layers.softmax import LogSoftmax as LogSoftmax, Softmax as Softmax
 
 # Convolution
 from mtorch.layers.conv import Conv1d as Conv1d, Conv2d as Conv2d
-from mtorch.layers.conv_transpose import ConvTranspose2d as ConvTranspose2d
+from mtorch.layers.conv_transpose import ConvTranspose1d as ConvTranspose1d, ConvTranspose2d as ConvTranspose2d
 
 # Pooling
 from mtorch.layers.pooling import AvgPool1d as AvgPool1d, AvgPool2d as AvgPool2d

@@ -147,18 +147,6 @@ def spread(given, rank):
     return given * rank if len(given) == 1 else given
 
 
-def both_sides(padding, kernel, dilation, rank):
-    """torch's padding in pairs; "same" where it is the same on both sides."""
-    if padding == "valid":
-        return (0,) * rank
-    if padding == "same":
-        total = [d * (k - 1) for d, k in zip(spread(dilation, rank), kernel, strict=True)]
-        if any(t % 2 for t in total):
-            raise Unsupported("padding that differs between the two sides")
-        return tuple(t // 2 for t in total)
-    return spread(padding, rank)
-
-
 @function_of("nn.functional.linear")
 def linear(x, weight, bias=None):
     if 0 in weight.shape:
@@ -168,43 +156,42 @@ def linear(x, weight, bias=None):
 
 
 @function_of("nn.functional.conv1d", "nn.functional.conv2d")
-def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
     rank = weight.ndim - 2
-    padding = both_sides(padding, weight.shape[2:], dilation, rank)
+    padding = padding if isinstance(padding, str) else spread(padding, rank)
     if 0 in (weight.shape[0], weight.shape[1]):
         raise Unsupported("no channels: refused at construction")
     cls, kernel, channels = (layers.Conv1d, layers.Conv2d)[rank - 1], tuple(weight.shape[2:]), weight.shape[1] * groups
     layer = cls(
         channels, weight.shape[0], kernel, spread(stride, rank), padding, spread(dilation, rank), groups,
-        bias is not None, **DOUBLE,
+        bias is not None, padding_mode, **DOUBLE,
     )  # fmt: skip
     return Pair(layer, batched(x, rank + 2), {"weight": weight, "bias": bias})
 
 
-@function_of("nn.functional.conv_transpose2d")
+@function_of("nn.functional.conv_transpose1d", "nn.functional.conv_transpose2d")
 def conv_transpose(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    if any(spread(output_padding, 2)):
-        raise Unsupported("output_padding: ours has none")
+    rank = weight.ndim - 2
+    if any(more >= s for more, s in zip(spread(output_padding, rank), spread(stride, rank), strict=True)):
+        raise Unsupported("output_padding of a stride or more, which torch takes where the dilation is larger: refused")
     if 0 in weight.shape:
         raise Unsupported("no channels: refused at construction")
-    layer = layers.ConvTranspose2d(
-        weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]), spread(stride, 2), spread(padding, 2),
-        spread(dilation, 2), groups, bias is not None, **DOUBLE,
+    layer = (layers.ConvTranspose1d, layers.ConvTranspose2d)[rank - 1](
+        weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]), spread(stride, rank),
+        spread(padding, rank), spread(output_padding, rank), groups, bias is not None, spread(dilation, rank), **DOUBLE,
     )  # fmt: skip
-    return Pair(layer, batched(x, 4), {"weight": weight, "bias": bias})
+    return Pair(layer, batched(x, rank + 2), {"weight": weight, "bias": bias})
 
 
 def avg_pool(rank):
     def pair(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
         kernel, padding = spread(kernel_size, rank), spread(padding, rank)
-        if ceil_mode:
-            raise Unsupported("ceil_mode: ours has none")
-        if any(padding) and not count_include_pad:
-            raise Unsupported("padding that does not count: ours counts it as zeros")
         if divisor_override is not None:
             raise Unsupported("divisor_override: ours divides by the size of the window")
         stride = kernel if stride is None or stride == [] or stride == () else spread(stride, rank)
-        layer = (layers.AvgPool1d, layers.AvgPool2d)[rank - 1](kernel, stride, padding, **DOUBLE)
+        layer = (layers.AvgPool1d, layers.AvgPool2d)[rank - 1](
+            kernel, stride, padding, ceil_mode, count_include_pad, **DOUBLE
+        )
         return Pair(layer, batched(x, rank + 2))
 
     return pair
@@ -213,14 +200,14 @@ def avg_pool(rank):
 def max_pool(rank):
     def pair(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
         kernel, padding = spread(kernel_size, rank), spread(padding, rank)
-        if ceil_mode:
-            raise Unsupported("ceil_mode: ours has none")
-        if any(d > 1 for d in spread(dilation, rank)):
-            raise Unsupported("a dilated window: ours has none")
         stride = kernel if stride is None or stride == [] or stride == () else spread(stride, rank)
-        layer = (layers.MaxPool1d, layers.MaxPool2d)[rank - 1](kernel, stride, padding, **DOUBLE)
+        layer = (layers.MaxPool1d, layers.MaxPool2d)[rank - 1](
+            kernel, stride, padding, spread(dilation, rank), ceil_mode=ceil_mode, **DOUBLE
+        )
         function = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d)[rank - 1]
-        return Pair(layer, batched(x, rank + 2), theirs=lambda: function(x, kernel, stride, padding))
+        return Pair(
+            layer, batched(x, rank + 2), theirs=lambda: function(x, kernel, stride, padding, dilation, ceil_mode)
+        )
 
     return pair
 
@@ -569,12 +556,10 @@ def module_linear(m, input):
 
 @module_of("Conv1d", "Conv2d")
 def module_conv(m, x):
-    if m.padding_mode != "zeros":
-        raise Unsupported("padding with something else than zeros")
-    return conv(x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups)
+    return conv(x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups, m.padding_mode)
 
 
-@module_of("ConvTranspose2d")
+@module_of("ConvTranspose1d", "ConvTranspose2d")
 def module_conv_transpose(m, x):
     return conv_transpose(x, m.weight, m.bias, m.stride, m.padding, m.output_padding, m.groups, m.dilation)
 
