@@ -35,6 +35,7 @@ from mtorch.layers.upsample import Upsample as Upsample
 from mtorch.layers.batchnorm import BatchNorm1d as BatchNorm1d, BatchNorm2d as BatchNorm2d
 from mtorch.layers.layernorm import LayerNorm as LayerNorm
 from mtorch.layers.groupnorm import GroupNorm as GroupNorm
+from mtorch.layers.instancenorm import InstanceNorm1d as InstanceNorm1d, InstanceNorm2d as InstanceNorm2d
 from mtorch.layers.rmsnorm import RMSNorm as RMSNorm
 
 # Regularisation

@@ -529,8 +529,12 @@ def row_norm(case):
 def group_norm(case):
     x, weight, bias = case.inputs
     groups = case.attributes.get("num_groups", x.shape[1])  # one group for each channel: the instance norm
-    layer = layers.GroupNorm(groups, x.shape[1], eps=case.attributes.get("epsilon", 1e-5), dtype=case.dtype)
-    return [put(layer, weight=weight, bias=bias)(x)]
+    eps = case.attributes.get("epsilon", 1e-5)
+    y = put(layers.GroupNorm(groups, x.shape[1], eps=eps, dtype=case.dtype), weight=weight, bias=bias)(x)
+    if "instance" in case.name:
+        layer = layers.InstanceNorm2d(x.shape[1], eps, affine=True, dtype=case.dtype)
+        numpy.testing.assert_allclose(y, put(layer, weight=weight, bias=bias)(x), rtol=1e-6)
+    return [y]
 
 
 # ---------------------------------------------------------------------- losses

@@ -247,8 +247,8 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
         raise Unsupported("neither (N, C), (N, C, T) nor (N, C, H, W)")
     if (weight is None) != (bias is None):
         raise Unsupported("a weight without a bias: ours has both or none")
-    if momentum is None or not 0 <= momentum <= 1:
-        raise Unsupported("no momentum (a running average over all batches), or one outside [0, 1]: refused")
+    if momentum is not None and not 0 <= momentum <= 1:
+        raise Unsupported("a momentum outside [0, 1]: refused at construction")
     if eps < 0:
         raise Unsupported("a negative eps: refused at construction")
     channels = x.shape[1]
@@ -297,12 +297,16 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
 def instance_norm(
     x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
 ):
-    """A group norm with a group for each channel."""
-    if not use_input_stats:
-        raise Unsupported("running statistics of an instance norm: ours has none")
-    pair = group_norm(x, x.shape[1], weight, bias, eps)
-    pair.theirs = lambda: torch.nn.functional.instance_norm(x, weight=weight, bias=bias, eps=eps)
-    return pair
+    if x.ndim not in (3, 4):
+        raise Unsupported("neither (N, C, T) nor (N, C, H, W)")
+    if (weight is None) != (bias is None):
+        raise Unsupported("a weight without a bias: ours has both or none")
+    if not 0 <= momentum <= 1 or eps < 0:
+        raise Unsupported("a momentum outside [0, 1] or a negative eps: refused at construction")
+    cls = (layers.InstanceNorm1d, layers.InstanceNorm2d)[x.ndim - 3]
+    layer = cls(x.shape[1], eps, momentum, weight is not None, running_mean is not None, **DOUBLE)
+    layer.train(use_input_stats)
+    return Pair(layer, x, {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var})
 
 
 def activation(cls):
@@ -591,11 +595,10 @@ def module_batch_norm(m, x):
 
 @module_of("InstanceNorm1d", "InstanceNorm2d")
 def module_instance_norm(m, x):
-    if m.track_running_stats and not m.training:
-        raise Unsupported("running statistics of an instance norm: ours has none")
     if x.ndim == (2 if isinstance(m, torch.nn.InstanceNorm1d) else 3):
         raise Unsupported("a sample without a batch axis")
-    return instance_norm(x, weight=m.weight, bias=m.bias, eps=m.eps)
+    own = m.training or not m.track_running_stats
+    return instance_norm(x, m.running_mean, m.running_var, m.weight, m.bias, own, m.momentum, m.eps)
 
 
 @module_of("LayerNorm", "RMSNorm")
