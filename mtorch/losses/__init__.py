@@ -6,6 +6,7 @@ from mtorch.losses.bce import BCELoss as BCELoss
 from mtorch.losses.bce_with_logits import BCEWithLogitsLoss as BCEWithLogitsLoss
 from mtorch.losses.cross_entropy import CrossEntropyLoss as CrossEntropyLoss
 from mtorch.losses.huber import HuberLoss as HuberLoss
+from mtorch.losses.kl_div import KLDivLoss as KLDivLoss
 from mtorch.losses.l1 import L1Loss as L1Loss
 from mtorch.losses.mse import MSELoss as MSELoss
 from mtorch.losses.nll import NLLLoss as NLLLoss

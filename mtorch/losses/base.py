@@ -78,11 +78,12 @@ class LossFunction(Keywords):
     float16 in float32.
     """
 
+    reductions: tuple[str, ...] = REDUCTIONS
     class_axis = False  # whether the last axis of the prediction is that of the classes
 
     def __init__(self, backward_func: Any = None, *, reduction: str = "mean"):
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"{type(self).__name__} expected reduction in {REDUCTIONS}, got {reduction!r}")
+        if reduction not in self.reductions:
+            raise ValueError(f"{type(self).__name__} expected reduction in {self.reductions}, got {reduction!r}")
         backward_func = getattr(backward_func, "backward", backward_func)
         if backward_func is not None and not callable(backward_func):
             raise TypeError(f"{type(self).__name__} expected a module or a function, got {backward_func!r}")

@@ -68,6 +68,28 @@ def test_elementwise_losses_are_torchs(name, options, prediction, target, reduct
         compare(ours, theirs, prediction, target)
 
 
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # torch's
+@pytest.mark.parametrize("reduction", (*REDUCTIONS, "batchmean"))
+@pytest.mark.parametrize("log_target", [False, True])
+@pytest.mark.parametrize("shape", [(N, K), (K,), (2, 3, K), ()])
+def test_the_divergence_of_distributions_is_torchs(reduction, log_target, shape):
+    options = {"reduction": reduction, "log_target": log_target}
+    target = RNG.standard_normal(shape) if log_target else numpy.where(RNG.random(shape) < 0.3, 0, RNG.random(shape))
+    if shape == () and reduction == "batchmean":
+        assert losses.KLDivLoss(**options)(numpy.array(-1.0), 0.5).value  # torch has no first axis to divide by
+    else:
+        compare(losses.KLDivLoss(**options), torch.nn.KLDivLoss(**options), RNG.standard_normal(shape), target)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weight", [3.0, [0.5], WEIGHT, numpy.abs(OTHERS)], ids=["number", "one", "classes", "entries"])
+def test_bce_with_weighted_positives_is_torchs(reduction, weight):
+    ours = losses.BCEWithLogitsLoss(pos_weight=weight, reduction=reduction)
+    theirs = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight, dtype=torch.float64), reduction=reduction)
+    compare(ours, theirs, 10 * LOGITS, SOFT)
+    compare(ours, theirs, LOGITS, numpy.eye(K)[LABELS])
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("ignored", [None, 2, -100])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])

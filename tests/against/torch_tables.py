@@ -523,8 +523,12 @@ def plain_loss(cls):
     def pair(
         x, target, weight=None, size_average=None, reduce=None, reduction="mean", pos_weight=None, beta=None, **options
     ):
-        if weight is not None or pos_weight is not None:
+        if weight is not None:
             raise Unsupported("a weight for each element: ours has none")
+        if pos_weight is not None:
+            with torch.no_grad():
+                pos_weight.abs_()  # torch draws negative ones too, which ours refuses
+            options["pos_weight"] = host(pos_weight)
         if reduce is False or size_average is False:
             raise Unsupported("the old names of reduction")
         if x.shape != target.shape:
@@ -540,6 +544,7 @@ FUNCTIONS |= {
     "nn.functional.huber_loss": plain_loss(losses.HuberLoss),
     "nn.functional.binary_cross_entropy": plain_loss(losses.BCELoss),
     "nn.functional.binary_cross_entropy_with_logits": plain_loss(losses.BCEWithLogitsLoss),
+    "nn.functional.kl_div": plain_loss(losses.KLDivLoss),
 }
 
 
@@ -650,9 +655,11 @@ def module_label_loss(m, x, target):
     return label_loss(cls)(x, target, m.weight, ignore_index=m.ignore_index, reduction=m.reduction, **options)
 
 
-@module_of("L1Loss", "MSELoss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss")
+@module_of("L1Loss", "MSELoss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss", "KLDivLoss")
 def module_loss(m, x, target):
-    options = {"delta": m.delta} if isinstance(m, torch.nn.HuberLoss) else {}
+    if x is target:
+        raise Unsupported("one tensor as prediction and target: torch adds both gradients")
+    options = {name: getattr(m, name) for name in ("delta", "log_target") if hasattr(m, name)}
     weights = {name: getattr(m, name, None) for name in ("weight", "pos_weight")}
     return plain_loss(getattr(losses, type(m).__name__))(x, target, reduction=m.reduction, **weights, **options)
 
