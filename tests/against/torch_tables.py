@@ -655,11 +655,9 @@ def module_label_loss(m, x, target):
     return label_loss(cls)(x, target, m.weight, ignore_index=m.ignore_index, reduction=m.reduction, **options)
 
 
-@module_of("L1Loss", "MSELoss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss", "KLDivLoss")
+@module_of("L1Loss", "MSELoss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss")
 def module_loss(m, x, target):
-    if x is target:
-        raise Unsupported("one tensor as prediction and target: torch adds both gradients")
-    options = {name: getattr(m, name) for name in ("delta", "log_target") if hasattr(m, name)}
+    options = {"delta": m.delta} if isinstance(m, torch.nn.HuberLoss) else {}
     weights = {name: getattr(m, name, None) for name in ("weight", "pos_weight")}
     return plain_loss(getattr(losses, type(m).__name__))(x, target, reduction=m.reduction, **weights, **options)
 
