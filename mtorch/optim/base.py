@@ -157,9 +157,8 @@ class Optimizer:
     def rewrites(self) -> bool:
         """False when the direction is the gradient itself."""
         clips = self.clip_value is not None or self.clip_norm is not None
-        return (
-            self.has_rule or clips or self.maximize or self.error_if_nonfinite or bool(self.weight_decay or self.scale)
-        )
+        more = self.maximize or self.error_if_nonfinite or bool(self.weight_decay or self.scale)
+        return self.has_rule or clips or more
 
     @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the states renewed
     def _direct(self) -> None:
