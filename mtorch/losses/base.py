@@ -17,12 +17,13 @@ REDUCTIONS = ("mean", "sum", "none")
 class Loss:
     """The outcome of one call of a loss function: `.value`, `.grad` and `.backward()`.
 
-    `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item.
+    `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item; it is
+    a tuple where the prediction is one.
     """
 
     def __init__(self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str):
         known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
-        xp: Any = numpy if known else arrays.array_module(grad)
+        xp: Any = numpy if known else arrays.array_module(grad[0] if grad.__class__ is tuple else grad)
         self._value: Any = float(value) if known else arrays.mark_invalid(xp, value)
         self.grad, self._backward_func, self._name = grad, backward_func, name
 
@@ -57,11 +58,13 @@ class Loss:
         if weights is None or not shape:
             wants = f"weights of the value's shape {shape}" if shape else "no weights: its value is a number"
             raise ValueError(f"{self._name}: backward expected {wants}")
-        xp: Any = arrays.array_module(self.grad)
-        weights = arrays.as_float(xp, self.grad.dtype, weights, self._name)
+        first = self.grad[0] if self.grad.__class__ is tuple else self.grad
+        xp: Any = arrays.array_module(first)
+        weights = arrays.as_float(xp, first.dtype, weights, self._name)
         if weights.shape != shape:
             raise ShapeMismatchError(self._name, f"expected weights of shape {shape}, got {weights.shape}")
-        return self.grad * weights.reshape(shape + (1,) * (self.grad.ndim - weights.ndim))
+        factors = weights.reshape(shape + (1,) * (first.ndim - weights.ndim))
+        return arrays.map_value(lambda grad: grad * factors, self.grad)
 
     def __repr__(self) -> str:
         return f"Loss({self.value})"

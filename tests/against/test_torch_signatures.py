@@ -306,6 +306,8 @@ LOSSES = {
     "HuberLoss": [{"reduction": "sum", "delta": 0.4}],
     "BCELoss": [{"reduction": "sum"}],
     "BCEWithLogitsLoss": [{"reduction": "sum", "pos_weight": CLASS_WEIGHTS}],
+    "TripletMarginLoss": [{"reduction": "sum", "margin": 0.7, "p": 3.0, "eps": 0.1, "swap": True}],
+    "CosineEmbeddingLoss": [{"reduction": "sum", "margin": 0.2}],
     "KLDivLoss": [{"reduction": "batchmean", "log_target": True}],
     "NLLLoss": [{"reduction": "sum", "weight": CLASS_WEIGHTS, "ignore_index": 2}],
     "CrossEntropyLoss": [
@@ -325,13 +327,19 @@ def test_a_losss_options_mean_what_they_mean_in_torch(name):
             t = numpy.array([0, 2, 1, 3, 3, 1])
         elif name.startswith("BCE"):
             p, t = (p if "Logits" in name else rng.random((6, 4))), rng.random((6, 4))
+        inputs, grads = [p, t], 1
+        if name == "TripletMarginLoss":
+            inputs, grads = [p, t, rng.standard_normal((6, 4))], 3
+        elif name == "CosineEmbeddingLoss":
+            inputs, grads = [p, t, numpy.array([1, -1, -1, 1, 1, -1])], 2
         their_options = {k: torch.tensor(v) if isinstance(v, numpy.ndarray) else v for k, v in options.items()}
-        given = torch.tensor(p, requires_grad=True)
-        expected = twin(**their_options)(given, torch.tensor(t))
+        given = [torch.tensor(x, requires_grad=i < grads) for i, x in enumerate(inputs)]
+        expected = twin(**their_options)(*given)
         expected.backward()
-        loss = cls(**options)(p, t)
+        loss = cls(**options)(*inputs)
         assert loss.value == pytest.approx(expected.item(), abs=1e-9)
-        numpy.testing.assert_allclose(loss.grad, given.grad.numpy(), rtol=0, atol=1e-9)
+        for got, tensor in zip(leaves(loss.grad), given, strict=False):
+            numpy.testing.assert_allclose(got, tensor.grad.numpy(), rtol=0, atol=1e-9)
 
 
 UP = {"maximize": True}

@@ -89,7 +89,7 @@ def compare(pair, theirs):
             tensor.requires_grad_()
     given = mapped(host, pair.value)
     if isinstance(pair.ours, losses.LossFunction):
-        return compare_loss(pair.ours, given, inputs[0], pair.value[0], pair.theirs or theirs)
+        return compare_loss(pair.ours, given, leaves(pair.value[0]), pair.theirs or theirs)
     layer = pair.ours
     layer.load_state_dict(layer.state_dict() | {name: host(tensor) for name, tensor in state.items()})
     y = layer(given)
@@ -116,15 +116,16 @@ def compare(pair, theirs):
     return len(outs) + len(sought)
 
 
-def compare_loss(loss_func, given, prediction, leaf, theirs):
+def compare_loss(loss_func, given, predictions, theirs):
     loss, out = loss_func(*given), theirs()
     assert_close(loss.value, out, "loss")
     cotangent = torch.randn(out.shape, dtype=out.dtype)
-    (expected,) = torch.autograd.grad(out, prediction, cotangent)
+    found = torch.autograd.grad(out, [tensor_of(leaf) for leaf in predictions], cotangent)
     weights = host(cotangent).reshape(numpy.shape(loss.value))
-    got = loss.grad * weights.reshape(weights.shape + (1,) * (loss.grad.ndim - weights.ndim))
-    assert_close(leaf.back(got) if isinstance(leaf, View) else got, expected, "gradient")
-    return 2
+    for leaf, grad, expected in zip(predictions, leaves(loss.grad), found, strict=True):
+        got = grad * weights.reshape(weights.shape + (1,) * (grad.ndim - weights.ndim))
+        assert_close(leaf.back(got) if isinstance(leaf, View) else got, expected, "gradient")
+    return 1 + len(predictions)
 
 
 # ---------------------------------------------------------------------- functions
@@ -546,6 +547,22 @@ FUNCTIONS |= {
     "nn.functional.binary_cross_entropy_with_logits": plain_loss(losses.BCEWithLogitsLoss),
     "nn.functional.kl_div": plain_loss(losses.KLDivLoss),
 }
+
+
+@function_of("nn.functional.triplet_margin_loss")
+def triplet_margin(a, p, n, margin=1.0, eps=1e-6, swap=False, reduction="mean", **options):
+    if not a.shape == p.shape == n.shape or margin < 0 or not a.ndim:
+        raise Unsupported("predictions that broadcast or have no axis, or a negative margin: errors here")
+    power = options.pop("p", 2.0)
+    loss_func = losses.TripletMarginLoss(margin=margin, p=power, eps=eps, swap=swap, reduction=reduction)
+    return Pair(loss_func, ((a, p, n), None))
+
+
+@function_of("nn.functional.cosine_embedding_loss")
+def cosine_embedding(x, y, target, margin=0.0, reduction="mean"):
+    if x.shape != y.shape or target.shape != x.shape[:-1] or not set(target.reshape(-1).tolist()) <= {1, -1}:
+        raise Unsupported("predictions that broadcast, or targets other than 1 and -1: errors here")
+    return Pair(losses.CosineEmbeddingLoss(margin=margin, reduction=reduction), ((x, y), target))
 
 
 # ---------------------------------------------------------------------- modules, by way of the functions
