@@ -52,6 +52,23 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * taps, shape[0] * taps
 
 
+def draw(
+    who: str, init: Initializer, rng: "numpy.random.Generator", shape: tuple[int, ...], fan_in: int, fan_out: int
+) -> numpy.ndarray:
+    """init(rng, shape, fan_in, fan_out), with an error in the name of `who` where `init` is not such a function."""
+    if not callable(init):
+        raise TypeError(f"{who} expected a function from mtorch.initializers as init, got {init!r}")
+    try:
+        weight = init(rng, shape, fan_in, fan_out)
+    except TypeError as error:
+        wanted = "a function of (rng, shape, fan_in, fan_out) as init, such as orthogonal()"
+        raise TypeError(f"{who} expected {wanted}, got {init!r}: {error}") from error
+    if getattr(weight, "shape", ()) != shape or weight.dtype.kind not in "fiu":
+        got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
+        raise ValueError(f"{who} expected init to return an array of shape {shape}, got {got}")
+    return weight
+
+
 _GAINS = {"linear": 1.0, "conv": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": 2**0.5, "selu": 0.75}
 
 

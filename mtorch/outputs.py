@@ -1,9 +1,10 @@
 """Which arrays a forward returned, so that a loss finds the output that its prediction is."""
 
+from functools import reduce
 from typing import Any
 from weakref import ref
 
-from mtorch.arrays import Array, Value
+from mtorch.arrays import Array, Value, add_values
 
 
 class Outputs:
@@ -15,14 +16,26 @@ class Outputs:
         self.refs = _refs(y)
 
     def placed(self, prediction: Any, grad: Array) -> Value:
-        """The gradient at the place of the array that this reference is to, None at all others.
+        """The gradient at the place of the array that this reference is to, None at all others; of a tuple of
+        references, each at its place.
 
-        None when the array is not among them. One that stands there twice gets the gradient once.
+        None when an array is not among them. One that stands there twice gets the gradient once.
         """
-        return _placed(self.refs, prediction, [grad])
+        if prediction.__class__ is not tuple:
+            return _placed(self.refs, prediction, [grad])
+        found = [_placed(self.refs, part, [g]) for part, g in zip(prediction, grad, strict=True)]
+        return None if any(part is None for part in found) else reduce(add_values, found)
 
     def __reduce__(self) -> tuple:
         return Outputs, ()
+
+
+def references(prediction: Any) -> Any:
+    """Weak references to a tuple of arrays; None to what is the output of no net, such as a list or a number."""
+    try:
+        return tuple(map(ref, prediction)) if prediction.__class__ is tuple else None
+    except TypeError:
+        return None
 
 
 def _refs(y: tuple[Value, ...]) -> tuple:

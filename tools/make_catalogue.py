@@ -41,7 +41,10 @@ def families() -> dict[str, str]:
 
 FAMILIES = families()
 PLACES = {
-    "Optimizers": ("mtorch/optim", "SGD (momentum, Nesterov), Adagrad, RMSprop, Adadelta, Adam, AdamW"),
+    "Optimizers": (
+        "mtorch/optim",
+        "SGD (momentum, dampening, Nesterov), Adagrad, RMSprop, Adadelta, Adam, AdamW (both with amsgrad)",
+    ),
     "Schedules": (
         "mtorch/optim/schedules.py",
         "StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR, LinearWarmup, InverseSqrt",
@@ -74,7 +77,9 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         "MatMul, batched": ("MatMul", "", "test_operators.py"),
         "Power, Sqrt, Square, Exp, Log, Abs, Negative": ("Power Sqrt Square Exp Log Abs Negative", "", "test_operators.py"),
         "Sum, Mean, Max, Min over axes": ("Sum Mean Max Min", "", "test_operators.py"),
+        "Sin, Cos": ("Sin Cos", "", "test_torch_functions.py"),
         "Maximum, Minimum": ("Maximum Minimum", "", "test_operators.py"),
+        "Clip, Where, Take (entries by id)": ("Clip Where Take", "", "test_choices.py test_torch_functions.py"),
         "Concat, Split": ("Concat Split", "", "test_operators.py"),
         "Reshape, Flatten, Transpose": ("Reshape Flatten Transpose", "", "test_operators.py"),
         "Slice, GetItem": ("Slice GetItem", "", "test_operators.py"),
@@ -83,8 +88,11 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
     "Layers": {
         "Linear": ("Linear", "", "test_protocol.py"),
         "Activations": (FAMILIES["Activations"], "", "test_activations.py test_torch_activations.py"),
-        "Conv2d, Conv1d, ConvTranspose2d": (FAMILIES["Convolution"], "", "test_conv.py test_torch_conv.py"),
+        "Convolutions and their transposes, every padding": (
+            FAMILIES["Convolution"], "mtorch/math/padding.py", "test_conv.py test_torch_conv.py"
+        ),
         "Pooling": (FAMILIES["Pooling"], "", "test_conv.py test_torch_conv.py"),
+        "Upsample": ("Upsample", "", "test_upsample.py test_torch_upsample.py"),
         "Normalisation": (FAMILIES["Normalisation"], "", "test_norm.py test_torch_norm.py"),
         "Dropout": ("Dropout", "mtorch/math/philox.py", "test_dropout.py test_philox.py"),
         "Embedding": ("Embedding", "", "test_attention.py test_torch_attention.py"),
@@ -98,7 +106,7 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Models, losses, optimizers, data": {
         "Models": ("", "mtorch/models.py", "test_models.py"),
-        "Losses": (FAMILIES["Losses"], "", "test_losses.py test_torch_losses.py"),
+        "Losses": (FAMILIES["Losses"], "", "test_losses.py test_several_predictions.py test_torch_losses.py"),
         "Sums of losses, on several heads": ("", "mtorch/losses/sums.py", "test_loss_sums.py test_torch_losses.py"),
         "Optimizers": ("", "mtorch/optim", "test_optim.py test_optimizers.py test_torch_optim.py"),
         "Schedules": ("", "mtorch/optim/schedules.py", "test_schedules.py test_torch_schedules.py"),

@@ -59,6 +59,8 @@ exp = _of_one(layers.Exp, "e^x.")
 log = _of_one(layers.Log, "The natural logarithm.")
 sqrt = _of_one(layers.Sqrt, "The square root.")
 square = _of_one(layers.Square, "x^2.")
+sin = _of_one(layers.Sin, "The sine; x in radians.")
+cos = _of_one(layers.Cos, "The cosine; x in radians.")
 abs = _of_one(layers.Abs, "|x|.")
 negative = _of_one(layers.Negative, "-x.")
 relu = _of_one(layers.ReLU, "max(x, 0).")
@@ -81,6 +83,21 @@ def power(x: Any, exponent: Any) -> Value:
     if isinstance(exponent, int | float):
         return _apply(layers.Power, x, exponent)
     return _apply(layers.Pow, (x, exponent))
+
+
+def clip(x: Any, min: float | None = None, max: float | None = None) -> Value:
+    """x within [min, max], else the nearer bound; None is no bound."""
+    return _apply(layers.Clip, x, min, max)
+
+
+def where(condition: Any, a: Any, b: Any) -> Value:
+    """a where the condition, an array of booleans, holds, b elsewhere; shapes broadcast."""
+    return _apply(layers.Where, (condition, a, b))
+
+
+def take(x: Any, ids: Any) -> Value:
+    """From each row of x (..., K) the entry that its integer id names: `take(q, action)` is q[n, action[n]]."""
+    return _apply(layers.Take, (x, ids))
 
 
 def concat(parts: Any, axis: int) -> Value:

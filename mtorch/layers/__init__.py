@@ -9,6 +9,7 @@ from mtorch.layers.linear import Linear as Linear
 # Activations
 from mtorch.layers.relu import ReLU as ReLU
 from mtorch.layers.leaky_relu import LeakyReLU as LeakyReLU
+from mtorch.layers.prelu import PReLU as PReLU
 from mtorch.layers.elu import ELU as ELU
 from mtorch.layers.gelu import GELU as GELU
 from mtorch.layers.silu import SiLU as SiLU
@@ -20,17 +21,21 @@ from mtorch.layers.softmax import LogSoftmax as LogSoftmax, Softmax as Softmax
 
 # Convolution
 from mtorch.layers.conv import Conv1d as Conv1d, Conv2d as Conv2d
-from mtorch.layers.conv_transpose import ConvTranspose2d as ConvTranspose2d
+from mtorch.layers.conv_transpose import ConvTranspose1d as ConvTranspose1d, ConvTranspose2d as ConvTranspose2d
 
 # Pooling
 from mtorch.layers.pooling import AvgPool1d as AvgPool1d, AvgPool2d as AvgPool2d
 from mtorch.layers.pooling import MaxPool1d as MaxPool1d, MaxPool2d as MaxPool2d
 from mtorch.layers.adaptive_pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 
+# Resizing
+from mtorch.layers.upsample import Upsample as Upsample
+
 # Normalisation
 from mtorch.layers.batchnorm import BatchNorm1d as BatchNorm1d, BatchNorm2d as BatchNorm2d
 from mtorch.layers.layernorm import LayerNorm as LayerNorm
 from mtorch.layers.groupnorm import GroupNorm as GroupNorm
+from mtorch.layers.instancenorm import InstanceNorm1d as InstanceNorm1d, InstanceNorm2d as InstanceNorm2d
 from mtorch.layers.rmsnorm import RMSNorm as RMSNorm
 
 # Regularisation
@@ -53,6 +58,9 @@ from mtorch.layers.matmul import MatMul as MatMul
 from mtorch.layers.power import Pow as Pow, Power as Power
 from mtorch.layers.elementwise import Abs as Abs, Exp as Exp, Log as Log
 from mtorch.layers.elementwise import Negative as Negative, Sqrt as Sqrt, Square as Square
+from mtorch.layers.sine import Cos as Cos, Sin as Sin
+from mtorch.layers.clip import Clip as Clip
+from mtorch.layers.where import Where as Where
 from mtorch.layers.constant_operand import ConstantOperand as ConstantOperand
 
 # Reductions
@@ -63,6 +71,7 @@ from mtorch.layers.reshape import Flatten as Flatten, Reshape as Reshape
 from mtorch.layers.transpose import Transpose as Transpose
 from mtorch.layers.slice import Slice as Slice
 from mtorch.layers.get_item import GetItem as GetItem
+from mtorch.layers.take import Take as Take
 from mtorch.layers.concat import Concat as Concat, Split as Split
 from mtorch.layers.identity import Identity as Identity
 from mtorch.layers.probe import Probe as Probe

@@ -27,7 +27,7 @@ class BatchNorm(Layer):
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
         *,
         xp: ModuleType = numpy,
@@ -38,7 +38,7 @@ class BatchNorm(Layer):
         name = type(self).__name__
         self.num_features = c = check_size(name, "num_features", num_features)
         self.eps = check_number(name, "eps", eps, least=0)
-        self.momentum = check_number(name, "momentum", momentum, least=0, most=1)
+        self.momentum = None if momentum is None else check_number(name, "momentum", momentum, least=0, most=1)
         affine = check_flag(name, "affine", affine)
         self.weight = Parameter(xp.ones(c, dtype=self.dtype)) if affine else None
         self.bias = Parameter(xp.zeros(c, dtype=self.dtype)) if affine else None
@@ -94,11 +94,11 @@ class BatchNorm(Layer):
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         """running = (1 - momentum) * running + momentum * new, the variance as the unbiased one of n values."""
-        m = self.momentum
+        count = self.num_batches_tracked.value = self.xp.asarray(self.num_batches_tracked.value + 1)
+        m = (1 / count).astype(mean.dtype) if self.momentum is None else self.momentum
         running_mean, running_var = widened(self.running_mean.value), widened(self.running_var.value)
         self.running_mean.value = ((1 - m) * running_mean + m * mean).astype(self.dtype, copy=False)
         self.running_var.value = ((1 - m) * running_var + m * n / (n - 1) * var).astype(self.dtype, copy=False)
-        self.num_batches_tracked.value = self.xp.asarray(self.num_batches_tracked.value + 1)
 
     def details(self) -> str:
         return str(self.num_features) + ("" if self.weight is not None else ", affine=False")
@@ -111,6 +111,7 @@ class BatchNorm(Layer):
             shape = (5, 3, 4, 2)[:rank]
             yield random_affine(cls(3, xp=xp, dtype=dtype), rng), shape
             yield cls(3, eps=0.1, momentum=0.5, affine=False, xp=xp, dtype=dtype), shape
+        yield cls(3, momentum=None, xp=xp, dtype=dtype), shape
 
 
 class BatchNorm1d(BatchNorm):
@@ -123,8 +124,8 @@ class BatchNorm2d(BatchNorm):
     """y = weight * z + bias with z = (x - mean) / sqrt(var + eps), for each channel.
 
     In training mean and var (biased) are those of the batch, over N, H and W, and the running statistics follow them:
-    running = (1 - momentum) * running + momentum * new, the variance as the unbiased one. In eval mode mean and var
-    are the running ones.
+    running = (1 - momentum) * running + momentum * new, the variance as the unbiased one; with `momentum=None` they are
+    the means over all batches so far. In eval mode mean and var are the running ones.
 
     Shapes: (N, C, H, W) -> (N, C, H, W), parameters and running statistics (C,).  Remembers z and
     1 / sqrt(var + eps).

@@ -14,13 +14,11 @@ import math
 from types import ModuleType
 from typing import Any
 
-import numpy
-
 from mtorch.arrays import Array
 from mtorch.checks import check_flag, check_size
 from mtorch.initializers import as_generator, fans, kaiming_uniform, uniform
 from mtorch.layer import Layer
-from mtorch.layers.geometry import Sizes, as_image, describe, make_window
+from mtorch.layers.geometry import as_image, describe
 from mtorch.math.windows import Pair, Window, windows_back, windows_out
 from mtorch.parameter import Parameter
 
@@ -68,16 +66,13 @@ class Convolution(Layer):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Sizes,
-        stride: Sizes = 1,
-        padding: Sizes = 0,
-        dilation: Sizes = 1,
-        groups: int = 1,
-        bias: bool = True,
+        window: Window,
+        groups: int,
+        bias: bool,
         *,
-        xp: ModuleType = numpy,
-        dtype: Any = "float32",
-        rng: Any = None,
+        xp: ModuleType,
+        dtype: Any,
+        rng: Any,
     ):
         super().__init__(xp=xp, dtype=dtype)
         name = type(self).__name__
@@ -89,7 +84,7 @@ class Convolution(Layer):
                 f"{name} expected groups to divide in_channels={in_channels} and out_channels={out_channels}, "
                 f"got groups={groups}"
             )
-        self.window = make_window(name, self.rank, kernel_size, stride, padding, dilation)
+        self.window = window
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.window.kernel[-self.rank :])
         fan_in, fan_out = fans(shape)

@@ -1,6 +1,6 @@
 """Vectors for integer ids."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -16,8 +16,9 @@ from mtorch.parameter import Parameter
 class Embedding(Layer):
     """y = W[ids]: one row of the table W for each id.
 
-    Shapes: ids (...,) of integers in [0, V), W (V, E) -> y (..., E).  W ~ N(0, 1). The row of `padding_idx` starts at
-    zero and is read like any other, but gets no gradient.
+    Shapes: ids (...,) of integers in [0, V), W (V, E) -> y (..., E).  W ~ N(0, 1), or what `init` draws for W, with E
+    as fan_in and V as fan_out. The row of `padding_idx` starts at zero and is read like any other, but gets no
+    gradient.
 
     Backward: a row's gradient is the sum of output_grad over all places that show its id; ids have none (None).
 
@@ -35,6 +36,7 @@ class Embedding(Layer):
         embedding_dim: int,
         padding_idx: int | None = None,
         *,
+        init: Callable[..., numpy.ndarray] | None = None,
         xp: ModuleType = numpy,
         dtype: Any = "float32",
         rng: Any = None,
@@ -48,10 +50,12 @@ class Embedding(Layer):
                 raise ValueError(f"Embedding expected padding_idx < {num_embeddings}, got {padding_idx}")
             padding_idx %= num_embeddings
         self.padding_idx = padding_idx
-        table = initializers.as_generator(rng, "Embedding").standard_normal((num_embeddings, embedding_dim))
-        if padding_idx is not None:
-            table[padding_idx] = 0
+        rng, shape = initializers.as_generator(rng, "Embedding"), (num_embeddings, embedding_dim)
+        init = initializers.normal() if init is None else init
+        table = initializers.draw("Embedding", init, rng, shape, *initializers.fans(shape))
         self.weight = Parameter(xp.asarray(table, dtype=self.dtype))
+        if padding_idx is not None:
+            self.weight.value[padding_idx] = 0
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         return {-1: self.embedding_dim}
@@ -100,4 +104,8 @@ class Embedding(Layer):
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         yield cls(5, 3, xp=xp, dtype=dtype, rng=rng), lambda xp, rng: xp.asarray([[0, 4, 4], [2, 4, 0]])
+        yield (
+            cls(4, 2, 1, init=initializers.xavier_uniform(), xp=xp, dtype=dtype, rng=rng),
+            lambda xp, rng: xp.asarray([[2], [0]]),
+        )
         yield cls(4, 2, xp=xp, dtype=dtype, rng=rng), lambda xp, rng: xp.asarray([3, 3, 3, 3], dtype="int32")

@@ -21,7 +21,7 @@ def check_sizes(layer: str, name: str, sizes: Any, rank: int, least: int = 1) ->
 
 
 def make_window(
-    layer: str, rank: int, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes = 1
+    layer: str, rank: int, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes = 1, ceil: bool = False
 ) -> Window:
     """The window of those sizes; one-dimensional data are images of height 1."""
 
@@ -34,6 +34,7 @@ def make_window(
         pair("stride", stride),
         pair("padding", padding, 0),
         pair("dilation", dilation),
+        ceil,
     )
 
 
@@ -41,7 +42,7 @@ def describe(window: Window, rank: int) -> str:
     """The window for a repr: the kernel, and what differs from the defaults of a convolution."""
     parts = []
     for name, sizes, usual in zip(
-        ("kernel_size", "stride", "padding", "dilation"), window, (None, 1, 0, 1), strict=True
+        ("kernel_size", "stride", "padding", "dilation"), window[:4], (None, 1, 0, 1), strict=True
     ):
         shown = sizes[2 - rank :]
         if any(size != usual for size in shown):

@@ -47,17 +47,8 @@ class Linear(Layer):
             if check_number("Linear", "coe", coe) <= 0:
                 raise ValueError(f"Linear expected a finite coe > 0, got {coe!r}")
             init = initializers.coe(coe)
-        if not callable(init):
-            raise TypeError(f"Linear expected a function from mtorch.initializers as init, got {init!r}")
         rng = initializers.as_generator(rng, "Linear")
-        try:
-            weight = init(rng, (out_dim, in_dim), in_dim, out_dim)
-        except TypeError as error:
-            wanted = "a function of (rng, shape, fan_in, fan_out) as init, such as orthogonal()"
-            raise TypeError(f"Linear expected {wanted}, got {init!r}: {error}") from error
-        if getattr(weight, "shape", ()) != (out_dim, in_dim) or weight.dtype.kind not in "fiu":
-            got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
-            raise ValueError(f"Linear expected init to return an array of shape {(out_dim, in_dim)}, got {got}")
+        weight = initializers.draw("Linear", init, rng, (out_dim, in_dim), in_dim, out_dim)
         zeros = xp.zeros(out_dim, dtype=self.dtype) if check_flag("Linear", "bias", bias) else None
         self.hold(xp.asarray(weight, dtype=self.dtype), zeros)
 

@@ -13,6 +13,7 @@ from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
 from mtorch.layer import Layer
 from mtorch.losses.sums import Sums, placed
+from mtorch.outputs import references
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -20,19 +21,20 @@ REDUCTIONS = ("mean", "sum", "none")
 class Loss(Sums):
     """The outcome of one call of a loss function: `.value`, `.grad` and `.backward()`; `(a + 0.5 * b).backward()`.
 
-    `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item.
-    Of the prediction it keeps a weak reference, by which it is found among the outputs of a net that returns a tuple.
+    `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item; it is
+    a tuple where the prediction is one. Of the prediction it keeps a weak reference, by which it is found among the
+    outputs of a net that returns a tuple.
     """
 
     def __init__(self, value: Any, grad: Array, backward_func: Any, name: str, prediction: Any = None):
         known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
-        xp: Any = numpy if known else arrays.array_module(grad)
+        xp: Any = numpy if known else arrays.array_module(grad[0] if grad.__class__ is tuple else grad)
         self._value: Any = float(value) if known else arrays.mark_invalid(xp, value)
         self.grad, self._backward_func, self._name = grad, backward_func, name
         try:
             self._prediction: Any = ref(prediction)
-        except TypeError:  # a list or a number is the output of no net
-            self._prediction = None
+        except TypeError:
+            self._prediction = references(prediction)
 
     @property
     def value(self) -> float | numpy.ndarray:
@@ -67,11 +69,13 @@ class Loss(Sums):
         if weights is None or not shape:
             wants = f"weights of the value's shape {shape}" if shape else "no weights: its value is a number"
             raise ValueError(f"{self._name}: backward expected {wants}")
-        xp: Any = arrays.array_module(self.grad)
-        weights = arrays.as_float(xp, self.grad.dtype, weights, self._name)
+        first = self.grad[0] if self.grad.__class__ is tuple else self.grad
+        xp: Any = arrays.array_module(first)
+        weights = arrays.as_float(xp, first.dtype, weights, self._name)
         if weights.shape != shape:
             raise ShapeMismatchError(self._name, f"expected weights of shape {shape}, got {weights.shape}")
-        return self.grad * weights.reshape(shape + (1,) * (self.grad.ndim - weights.ndim))
+        factors = weights.reshape(shape + (1,) * (first.ndim - weights.ndim))
+        return arrays.map_value(lambda grad: grad * factors, self.grad)
 
     def __repr__(self) -> str:
         return f"Loss({self.value})"
@@ -88,11 +92,12 @@ class LossFunction(Keywords):
     float16 in float32.
     """
 
+    reductions: tuple[str, ...] = REDUCTIONS
     class_axis = False  # whether the last axis of the prediction is that of the classes
 
     def __init__(self, backward_func: Any = None, *, reduction: str = "mean"):
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"{type(self).__name__} expected reduction in {REDUCTIONS}, got {reduction!r}")
+        if reduction not in self.reductions:
+            raise ValueError(f"{type(self).__name__} expected reduction in {self.reductions}, got {reduction!r}")
         backward_func = getattr(backward_func, "backward", backward_func)
         if backward_func is not None and not callable(backward_func):
             raise TypeError(f"{type(self).__name__} expected a module or a function, got {backward_func!r}")

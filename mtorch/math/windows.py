@@ -25,27 +25,38 @@ Area = tuple[slice, slice]  # rows and columns of an image
 
 
 class Window(NamedTuple):
-    """The geometry of a sliding window, each a pair (along H, along W)."""
+    """The geometry of a sliding window, each a pair (along H, along W).
+
+    ceil: whether a last position counts that reaches beyond the padding, as long as it begins before it.
+    """
 
     kernel: Pair
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
+    ceil: bool = False
 
     def out_size(self, size: Pair) -> Pair:
         """The number of positions of the window on an image of `size`."""
-        (height, width), (kernel_h, kernel_w), (stride_h, stride_w), (top, left), (apart_h, apart_w) = size, *self
+        (height, width), (kernel_h, kernel_w), (stride_h, stride_w), (top, left), (apart_h, apart_w), ceil = size, *self
+        if ceil:
+            return self._ceil(0, height), self._ceil(1, width)
         return (
             (height + 2 * top - apart_h * (kernel_h - 1) - 1) // stride_h + 1,
             (width + 2 * left - apart_w * (kernel_w - 1) - 1) // stride_w + 1,
         )
 
+    def _ceil(self, axis: int, size: int) -> int:
+        kernel, stride, padding, dilation = (pair[axis] for pair in self[:4])
+        out = -(-(size + 2 * padding - dilation * (kernel - 1) - 1) // stride) + 1
+        return out if (out - 1) * stride < size + padding else out - 1
+
 
 @cache
 def spans(window: Window, size: int, axis: int) -> tuple[tuple[slice, slice], ...]:
     """For each kernel position along one axis: which outputs see a real element there, and which elements those are."""
-    kernel, stride, padding, dilation = (pair[axis] for pair in window)
-    out = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    kernel, stride, padding, dilation = (pair[axis] for pair in window[:4])
+    out = window.out_size((size, size))[axis]
     result = []
     for k in range(kernel):
         offset = k * dilation - padding

@@ -6,6 +6,7 @@ from typing import Any
 
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array
+from mtorch.checks import check_flag
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer, Rate
 
@@ -13,7 +14,7 @@ from mtorch.optim.base import Optimizer, Rate
 class _Adam(Optimizer):
     """The base of Adam and AdamW: their rule."""
 
-    slots = ("exp_avg", "exp_avg_sq")
+    slots: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
 
     def __init__(
         self,
@@ -22,9 +23,13 @@ class _Adam(Optimizer):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        amsgrad: bool = False,
         **options: Any,
     ):
         super().__init__(module, lr, **options)
+        self.amsgrad = check_flag(type(self).__name__, "amsgrad", amsgrad)
+        if amsgrad:
+            self.slots = (*self.slots, "max_exp_avg_sq")
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"{type(self).__name__} expected betas to be two numbers, got {betas!r}")
         self.betas = tuple(self.number(f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
@@ -35,6 +40,8 @@ class _Adam(Optimizer):
         beta1, beta2 = self.betas
         m = state.exp_avg = beta1 * state.exp_avg + (1 - beta1) * g
         v = state.exp_avg_sq = beta2 * state.exp_avg_sq + (1 - beta2) * g * g
+        if self.amsgrad:
+            v = state.max_exp_avg_sq = xp.maximum(state.max_exp_avg_sq, v)
         m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
         return m_hat / (xp.sqrt(v_hat) + self.eps)
 
@@ -42,6 +49,7 @@ class _Adam(Optimizer):
     def examples(cls) -> Iterator[dict[str, Any]]:
         yield {"lr": 0.05}
         yield {"lr": 0.05, "betas": (0.5, 0.75), "eps": 1e-2, "weight_decay": 0.1}
+        yield {"lr": 0.05, "betas": (0.5, 0.75), "amsgrad": True}
 
 
 class Adam(_Adam):
@@ -51,9 +59,11 @@ class Adam(_Adam):
 
     Both averages begin at 0; dividing by 1 - beta^t makes them averages of the t gradients there were.
 
+    amsgrad: the largest v of all steps takes the place of v in d.
     options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
 
-    Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980.
+    Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980; Reddi, Kale & Kumar, "On the
+    Convergence of Adam and Beyond", 2019, arXiv:1904.09237 (amsgrad).
     """
 
 

@@ -24,6 +24,7 @@ class Optimizer:
 
     The direction is made from the gradient g of each trainable parameter that has one:
         g := clip(g)                        clip_value entry by entry, then clip_norm over all parameters together
+        g := -g                             where maximize=True
         g := g + weight_decay * value       L2
         d := rule(g)                        the subclass
         d := d + weight_decay * value       instead of L2, where the decay is decoupled
@@ -65,6 +66,7 @@ class Optimizer:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         scale: dict[str, float] | None = None,
+        maximize: bool = False,
         error_if_nonfinite: bool = False,
         **unknown: Any,
     ):
@@ -83,6 +85,7 @@ class Optimizer:
         self.clip_norm = None if clip_norm is None else self.number("clip_norm", clip_norm)
         self.clip_value = None if clip_value is None else self.number("clip_value", clip_value)
         self.scale = self.patterns("scale", {} if scale is None else scale)
+        self.maximize = check_flag(name, "maximize", maximize)
         self.error_if_nonfinite = check_flag(name, "error_if_nonfinite", error_if_nonfinite)
         self._norm: Any = None
         self.state: dict[str, State] = {}
@@ -154,7 +157,8 @@ class Optimizer:
     def rewrites(self) -> bool:
         """False when the direction is the gradient itself."""
         clips = self.clip_value is not None or self.clip_norm is not None
-        return self.has_rule or clips or self.error_if_nonfinite or bool(self.weight_decay or self.scale)
+        more = self.maximize or self.error_if_nonfinite or bool(self.weight_decay or self.scale)
+        return self.has_rule or clips or more
 
     @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the states renewed
     def _direct(self) -> None:
@@ -170,6 +174,7 @@ class Optimizer:
             grads, self._norm = clip(xp, grads, self.clip_value, self.clip_norm)
         found = []
         for (path, p), g in zip(live.items(), grads, strict=True):
+            g = -g if self.maximize else g
             decay = decays.get(path, 0)
             if decay and not self.decoupled:
                 g = g + decay * p.value

@@ -11,26 +11,39 @@ from mtorch.optim.base import Optimizer, Rate
 
 
 class SGD(Optimizer):
-    """d = g; with momentum v := momentum * v + g and d = v, or with Nesterov d = g + momentum * v.
+    """d = g; with momentum v := momentum * v + (1 - dampening) g and d = v, or with Nesterov d = g + momentum * v.
 
-    options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
+    At a parameter's first step v := g. options: weight_decay, clip_norm, ..., as in every `Optimizer`.
 
     Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and momentum in deep learning", 2013.
     """
 
-    def __init__(self, module: Layer, lr: Rate = 1e-3, *, momentum: float = 0, nesterov: bool = False, **options: Any):
+    def __init__(
+        self,
+        module: Layer,
+        lr: Rate = 1e-3,
+        *,
+        momentum: float = 0,
+        dampening: float = 0,
+        nesterov: bool = False,
+        **options: Any,
+    ):
         super().__init__(module, lr, **options)
         self.momentum = self.number("momentum", momentum, below=1)
+        self.dampening = self.number("dampening", dampening)
         self.nesterov = check_flag("SGD", "nesterov", nesterov)
         if nesterov and not momentum:
             raise ValueError("SGD expected a momentum > 0 with nesterov=True, got 0")
+        if nesterov and dampening:
+            raise ValueError(f"SGD expected a dampening of 0 with nesterov=True, got {dampening}")
         self.slots = ("momentum_buffer",) if momentum else ()
         self.has_rule = momentum > 0 or type(self).rule is not SGD.rule
 
     def rule(self, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
         if not self.momentum:
             return g
-        v = state.momentum_buffer = self.momentum * state.momentum_buffer + g
+        new = g if t == 1 or not self.dampening else (1 - self.dampening) * g
+        v = state.momentum_buffer = self.momentum * state.momentum_buffer + new
         return g + self.momentum * v if self.nesterov else v
 
     @classmethod
@@ -38,3 +51,4 @@ class SGD(Optimizer):
         yield {"lr": 0.1}
         yield {"lr": 0.1, "momentum": 0.9}
         yield {"lr": 0.1, "momentum": 0.9, "nesterov": True}
+        yield {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}

@@ -228,7 +228,7 @@ class _LossSubject(_Subject):
         self.original = loss
         self.loss = copy.copy(loss)
         prediction, *rest = make_value(inputs, numpy, dtype, rng)
-        self.prediction, self.rest = prediction.copy(), rest
+        self.prediction, self.rest = arrays.map_value(lambda x: x.copy(), prediction), rest
         value = numpy.asarray(self.loss(self.prediction, *rest).value)
         self.weights = rng.standard_normal(value.shape).astype(dtype) if value.ndim else None
 
@@ -240,4 +240,5 @@ class _LossSubject(_Subject):
         caught: list = []
         self.loss.backward_func = caught.append
         self.loss(self.prediction, *self.rest).backward(*(() if self.weights is None else (self.weights,)))
-        yield "prediction", self.prediction, caught[0]
+        for (path, part), (_, grad) in zip(_leaves(self.prediction, "prediction"), _leaves(caught[0], ""), strict=True):
+            yield path, part, grad

@@ -98,12 +98,88 @@ def test_conv1d_equals_torch(body):
         compare(ours, torch.nn.Conv1d(c, o, kernel, **options), draw(3, c, 13), 1e-9)
 
 
+PADDINGS = [
+    ({"padding": "same"}, 1), ({"padding": "same", "dilation": 2}, 1), ({"padding": "valid", "stride": 2}, 1),
+    ({"padding": 2, "padding_mode": "reflect", "stride": 2}, 1), ({"padding": 2, "padding_mode": "replicate"}, 2),
+    ({"padding": 3, "padding_mode": "circular", "dilation": 2}, 1), ({"padding_mode": "reflect"}, 1),
+    ({"padding": "same", "padding_mode": "reflect"}, 1), ({"padding": "same", "padding_mode": "circular"}, 2),
+    ({"padding": "same", "padding_mode": "replicate", "dilation": 3}, 1), ({"padding": 1, "padding_mode": "zeros"}, 1),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch's: it copies the image
+@pytest.mark.parametrize("kernel", [1, 3, 4])
+@pytest.mark.parametrize("options, groups", PADDINGS)
+def test_every_padding_equals_torchs(body, options, groups, kernel):
+    for rank, name, shape in ((1, "Conv1d", (3, 4, 13)), (2, "Conv2d", (3, 4, 12, 13))):
+        size = kernel if rank == 1 else (kernel, 5 - kernel)
+        both = {"groups": groups, **options}
+        ours = getattr(layers, name)(4, 2, size, dtype="float64", **both)
+        compare(ours, getattr(torch.nn, name)(4, 2, size, **both), draw(*shape), 1e-9)
+    if rank == 2 and options.get("padding") in (2, 3):
+        both["padding"] = (options["padding"], 0)
+        compare(
+            layers.Conv2d(4, 2, 3, dtype="float64", **both), torch.nn.Conv2d(4, 2, 3, **both), draw(3, 4, 9, 10), 1e-9
+        )
+
+
+@pytest.mark.parametrize("kernel, stride, padding, more", [(3, 2, 1, 1), (2, 3, 0, 2), (4, (2, 3), (1, 2), (1, 0))])
+def test_output_padding_equals_torchs(body, kernel, stride, padding, more):
+    for groups, dilation in ((1, 1), (2, 2)):
+        options = {"stride": stride, "padding": padding, "output_padding": more, "groups": groups, "dilation": dilation}
+        ours = layers.ConvTranspose2d(4, 2, kernel, dtype="float64", **options)
+        compare(ours, torch.nn.ConvTranspose2d(4, 2, kernel, **options), draw(3, 4, 5, 6), 1e-9)
+
+
+def test_conv_transpose1d_equals_torch(body):
+    for kernel, stride, padding, dilation, (c, o, groups) in itertools.product(
+        (1, 4), (1, 3), (0, 1), (1, 2), ((4, 6, 1), (4, 6, 2))
+    ):
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        options["output_padding"] = stride - 1
+        ours = layers.ConvTranspose1d(c, o, kernel, dtype="float64", **options)
+        theirs = torch.nn.ConvTranspose1d(c, o, kernel, **options)
+        compare(ours, theirs, draw(3, c, 7), 1e-9)
+    positions = (4, 2, 3, 2, 1, 1, 2, False, 2)
+    for name, shape in (("ConvTranspose1d", (3, 4, 5)), ("ConvTranspose2d", (3, 4, 5, 6))):  # torch's order
+        ours = getattr(layers, name)(*positions, dtype="float64")
+        compare(ours, getattr(torch.nn, name)(*positions), draw(*shape), 1e-9)
+
+
 @pytest.mark.parametrize("order", [None, (2, 1, 3, 0), (1, 2, 3, 0)])
 def test_pooling_equals_torch(order):
     sizes = [(2,), (2, 1), (3, 2, 1), (3, 1, 1), ((2, 3), (3, 2), (1, 1)), ((1, 4), 2, (0, 2)), (2, 3)]
     for name, size, shape in itertools.product(("MaxPool2d", "AvgPool2d"), sizes, ((2, 3, 8, 8), (5, 2, 7, 9))):
         ours, theirs = getattr(layers, name)(*size, dtype="float64"), getattr(torch.nn, name)(*size)
         compare(ours, theirs, draw(*shape), 1e-12, order)
+
+
+def test_every_option_of_pooling_equals_torch():
+    sizes = [(2,), (3,), (2, 3), (3, 2, 1), (4, 3, 2), (3, 1, 1), (2, 5, 1)]
+    for rank, size, ceil, n in itertools.product((1, 2), sizes, (False, True), (3, 4, 6, 9)):
+        shape = (2, 3, n, 11 - n)[: rank + 2] if rank == 2 else (2, 3, n)
+        for inside in (True, False):
+            options = {"ceil_mode": ceil, "count_include_pad": inside}
+            ours, theirs = (getattr(home, f"AvgPool{rank}d") for home in (layers, torch.nn))
+            if n >= size[0] or ceil:
+                compare_where_torch_can(ours, theirs, size, options, draw(*shape))
+        for dilation in (1, 2, 3):
+            options = {"ceil_mode": ceil, "dilation": dilation}
+            ours, theirs = (getattr(home, f"MaxPool{rank}d") for home in (layers, torch.nn))
+            compare_where_torch_can(ours, theirs, size, options, draw(*shape))
+
+
+def compare_where_torch_can(ours, theirs, size, options, x):
+    """Both compute, or both refuse an image that is too small."""
+    theirs, ours = theirs(*size, **options), ours(*size, dtype="float64", **options)
+    try:
+        expected = theirs(torch.from_numpy(x))
+    except RuntimeError:
+        with pytest.raises(ValueError):
+            ours(x)
+    else:
+        if expected.isfinite().all():  # a window that sees nothing has no winner
+            compare(ours, theirs, x, 1e-12)
 
 
 def test_pooling_along_one_axis_and_into_bins_equals_torch():

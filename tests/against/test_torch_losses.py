@@ -68,6 +68,28 @@ def test_elementwise_losses_are_torchs(name, options, prediction, target, reduct
         compare(ours, theirs, prediction, target)
 
 
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # torch's
+@pytest.mark.parametrize("reduction", (*REDUCTIONS, "batchmean"))
+@pytest.mark.parametrize("log_target", [False, True])
+@pytest.mark.parametrize("shape", [(N, K), (K,), (2, 3, K), ()])
+def test_the_divergence_of_distributions_is_torchs(reduction, log_target, shape):
+    options = {"reduction": reduction, "log_target": log_target}
+    target = RNG.standard_normal(shape) if log_target else numpy.where(RNG.random(shape) < 0.3, 0, RNG.random(shape))
+    if shape == () and reduction == "batchmean":
+        assert losses.KLDivLoss(**options)(numpy.array(-1.0), 0.5).value  # torch has no first axis to divide by
+    else:
+        compare(losses.KLDivLoss(**options), torch.nn.KLDivLoss(**options), RNG.standard_normal(shape), target)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weight", [3.0, [0.5], WEIGHT, numpy.abs(OTHERS)], ids=["number", "one", "classes", "entries"])
+def test_bce_with_weighted_positives_is_torchs(reduction, weight):
+    ours = losses.BCEWithLogitsLoss(pos_weight=weight, reduction=reduction)
+    theirs = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight, dtype=torch.float64), reduction=reduction)
+    compare(ours, theirs, 10 * LOGITS, SOFT)
+    compare(ours, theirs, LOGITS, numpy.eye(K)[LABELS])
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("ignored", [None, 2, -100])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
@@ -180,3 +202,51 @@ def test_sums_of_losses_on_two_heads_are_torchs(total):
     for grad, parameter in zip(grads, (p for each in (body, first, second) for p in each.parameters()), strict=True):
         wanted = numpy.zeros(grad.shape) if parameter.grad is None else parameter.grad.numpy()
         numpy.testing.assert_allclose(grad, wanted, rtol=0, atol=1e-9)
+
+
+def compare_several(ours, theirs, arrays, target=None, rtol=0.0):
+    """A loss of several predictions: the value, and the gradient of each."""
+    given = [torch.tensor(x, requires_grad=True) for x in arrays]
+    expected = theirs(*given, *([] if target is None else [torch.tensor(target)]))
+    caught = []
+    ours.backward_func = caught.append
+    loss = ours(tuple(arrays), target)
+    numpy.testing.assert_allclose(loss.value, expected.detach().numpy(), rtol=0, atol=1e-9)
+    again = ours(*arrays, *([] if target is None else [target]))  # torch's way of calling it
+    assert numpy.array_equal(loss.value, again.value)
+    weights = numpy.random.default_rng(1).standard_normal(expected.shape)
+    loss.backward(*([weights] if expected.ndim else []))
+    expected.backward(torch.tensor(weights) if expected.ndim else None)
+    assert isinstance(caught[0], tuple)
+    for got, tensor in zip(caught[0], given, strict=True):
+        numpy.testing.assert_allclose(got, tensor.grad.numpy(), rtol=rtol, atol=1e-9)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    "options", [{}, {"margin": 0.3}, {"p": 1.0}, {"p": 3.0, "eps": 0.1}, {"swap": True}, {"swap": True, "margin": 2.5}]
+)
+@pytest.mark.parametrize("shape", [(N, K), (K,)])
+def test_the_triplet_loss_is_torchs(options, reduction, shape):
+    triplet = [numpy.random.default_rng(seed).standard_normal(shape) for seed in range(3)]
+    ours, theirs = (home.TripletMarginLoss(reduction=reduction, **options) for home in (losses, torch.nn))
+    compare_several(ours, theirs, triplet)
+
+
+def test_a_triplet_at_no_distance_is_torchs():
+    same = numpy.ones((2, 3))
+    for options in ({"eps": 0}, {"eps": 0, "p": 1}, {"eps": 0, "swap": True, "margin": 1.0}, {"margin": 1e-3}):
+        compare_several(losses.TripletMarginLoss(**options), torch.nn.TripletMarginLoss(**options), [same, same, same])
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("margin", [0.0, 0.4, -0.5])
+@pytest.mark.parametrize("kind", ["int64", "float64"])
+def test_the_cosine_loss_is_torchs(reduction, margin, kind):
+    ours, theirs = (home.CosineEmbeddingLoss(margin=margin, reduction=reduction) for home in (losses, torch.nn))
+    target = numpy.array([1, -1, -1, 1, -1, 1, -1], kind)
+    compare_several(ours, theirs, [LOGITS, OTHERS], target)
+    compare_several(ours, theirs, [LOGITS, -LOGITS], target)
+    compare_several(ours, theirs, [LOGITS[0], OTHERS[0]], target[0])
+    # Here 1e-12 decides, which torch rounds to float32; gradients are of the order of 1e6.
+    compare_several(ours, theirs, [numpy.zeros((N, K)), OTHERS], target, rtol=1e-8)

@@ -178,6 +178,9 @@ K = {"rng": 0}
 ROWS, IMAGE, SIGNAL = (6, 5, 4), (2, 4, 7, 8), (2, 4, 9)
 CLASS_WEIGHTS = numpy.array([0.5, 2.0, 1.0, 0.25])
 
+WINDOW = {"stride": 2, "padding": 1, "dilation": 2, "groups": 2}
+NORM = {"eps": 0.1, "momentum": 0.3}
+
 # class: required arguments, shape of x, options with other values than the defaults; all that both have are here
 LAYERS = {
     "Linear": ((4, 3), ROWS, [{"bias": False}]),
@@ -189,16 +192,21 @@ LAYERS = {
     "ELU": ((), ROWS, [{"alpha": 0.7}]),
     "GELU": ((), ROWS, [{"approximate": "tanh"}]),
     "Softplus": ((), ROWS, [{"beta": 1.5}, {"beta": 0.5, "threshold": 0.7}]),
+    "PReLU": ((), IMAGE, [{"num_parameters": 4, "init": 0.1}]),
     "Hardtanh": ((), ROWS, [{"min_val": -0.3, "max_val": 0.6}]),
     "Softmax": ((), ROWS, [{"dim": 0}, {"dim": 1}, {"dim": -1}]),
     "LogSoftmax": ((), ROWS, [{"dim": 0}, {"dim": 1}, {"dim": -1}]),
-    "Conv1d": ((4, 6, 3), SIGNAL, [{"stride": 2, "padding": 1, "dilation": 2, "groups": 2}, {"bias": False}]),
-    "Conv2d": ((4, 6, 3), IMAGE, [{"stride": 2, "padding": 1, "dilation": 2, "groups": 2}, {"bias": False}]),
-    "ConvTranspose2d": ((4, 6, 3), IMAGE, [{"stride": 2, "padding": 1, "dilation": 2, "groups": 2}, {"bias": False}]),
-    "AvgPool1d": ((3,), SIGNAL, [{"stride": 2, "padding": 1}]),
-    "AvgPool2d": ((3,), IMAGE, [{"stride": 2, "padding": 1}]),
-    "MaxPool1d": ((3,), SIGNAL, [{"stride": 2, "padding": 1}]),
-    "MaxPool2d": ((3,), IMAGE, [{"stride": 2, "padding": 1}]),
+    "Conv1d": ((4, 6, 3), SIGNAL, [WINDOW, {"bias": False, "padding": 2, "padding_mode": "reflect"}]),
+    "Conv2d": ((4, 6, 3), IMAGE, [WINDOW, {"bias": False, "padding": "same", "padding_mode": "circular"}]),
+    "ConvTranspose1d": ((4, 6, 3), SIGNAL, [WINDOW | {"output_padding": 1}, {"bias": False}]),
+    "ConvTranspose2d": ((4, 6, 3), IMAGE, [WINDOW | {"output_padding": 1}, {"bias": False}]),
+    "AvgPool1d": ((3,), SIGNAL, [{"stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False}]),
+    "AvgPool2d": ((3,), IMAGE, [{"stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False}]),
+    "MaxPool1d": ((3,), SIGNAL, [{"stride": 3, "padding": 1, "dilation": 2, "ceil_mode": True}]),
+    "MaxPool2d": ((3,), IMAGE, [{"stride": 3, "padding": 1, "dilation": 2, "ceil_mode": True}]),
+    "Upsample": ((), IMAGE, [{"size": 5}, {"scale_factor": 1.5, "mode": "bilinear", "align_corners": True}]),
+    "InstanceNorm1d": ((4,), SIGNAL, [NORM | {"affine": True, "track_running_stats": True}]),
+    "InstanceNorm2d": ((4,), IMAGE, [NORM | {"affine": True, "track_running_stats": True}]),
     "AdaptiveAvgPool2d": (((3, 2),), IMAGE, [{}]),
     "BatchNorm1d": ((4,), SIGNAL, [{"eps": 0.1, "momentum": 0.3, "affine": False}]),
     "BatchNorm2d": ((4,), IMAGE, [{"eps": 0.1, "momentum": 0.3, "affine": False}]),
@@ -297,7 +305,10 @@ LOSSES = {
     "L1Loss": [{"reduction": "sum"}],
     "HuberLoss": [{"reduction": "sum", "delta": 0.4}],
     "BCELoss": [{"reduction": "sum"}],
-    "BCEWithLogitsLoss": [{"reduction": "sum"}],
+    "BCEWithLogitsLoss": [{"reduction": "sum", "pos_weight": CLASS_WEIGHTS}],
+    "TripletMarginLoss": [{"reduction": "sum", "margin": 0.7, "p": 3.0, "eps": 0.1, "swap": True}],
+    "CosineEmbeddingLoss": [{"reduction": "sum", "margin": 0.2}],
+    "KLDivLoss": [{"reduction": "batchmean", "log_target": True}],
     "NLLLoss": [{"reduction": "sum", "weight": CLASS_WEIGHTS, "ignore_index": 2}],
     "CrossEntropyLoss": [
         {"reduction": "sum", "weight": CLASS_WEIGHTS, "ignore_index": 2, "label_smoothing": 0.1},
@@ -316,23 +327,33 @@ def test_a_losss_options_mean_what_they_mean_in_torch(name):
             t = numpy.array([0, 2, 1, 3, 3, 1])
         elif name.startswith("BCE"):
             p, t = (p if "Logits" in name else rng.random((6, 4))), rng.random((6, 4))
+        inputs, grads = [p, t], 1
+        if name == "TripletMarginLoss":
+            inputs, grads = [p, t, rng.standard_normal((6, 4))], 3
+        elif name == "CosineEmbeddingLoss":
+            inputs, grads = [p, t, numpy.array([1, -1, -1, 1, 1, -1])], 2
         their_options = {k: torch.tensor(v) if isinstance(v, numpy.ndarray) else v for k, v in options.items()}
-        given = torch.tensor(p, requires_grad=True)
-        expected = twin(**their_options)(given, torch.tensor(t))
+        given = [torch.tensor(x, requires_grad=i < grads) for i, x in enumerate(inputs)]
+        expected = twin(**their_options)(*given)
         expected.backward()
-        loss = cls(**options)(p, t)
+        loss = cls(**options)(*inputs)
         assert loss.value == pytest.approx(expected.item(), abs=1e-9)
-        numpy.testing.assert_allclose(loss.grad, given.grad.numpy(), rtol=0, atol=1e-9)
+        for got, tensor in zip(leaves(loss.grad), given, strict=False):
+            numpy.testing.assert_allclose(got, tensor.grad.numpy(), rtol=0, atol=1e-9)
 
 
+UP = {"maximize": True}
 OPTIMIZERS = {
-    "SGD": [{"momentum": 0.7, "nesterov": True, "weight_decay": 0.1}, {}],
-    "Adagrad": [{"lr_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 0.1, "weight_decay": 0.1}, {}],
-    "RMSprop": [{"alpha": 0.5, "eps": 0.1, "momentum": 0.5, "centered": True, "weight_decay": 0.1}, {}],
-    "Adadelta": [{"rho": 0.5, "eps": 0.1, "weight_decay": 0.1}, {}],
-    "Adam": [{"betas": (0.5, 0.7), "eps": 0.1, "weight_decay": 0.1}, {}],
-    "AdamW": [{"betas": (0.5, 0.7), "eps": 0.1, "weight_decay": 0.1}, {}],
-}
+    "SGD": [
+        {"momentum": 0.7, "nesterov": True, "weight_decay": 0.1}, {},
+        {"momentum": 0.7, "dampening": 0.5, "maximize": True},
+    ],
+    "Adagrad": [{"lr_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 0.1, "weight_decay": 0.1}, {}, UP],
+    "RMSprop": [{"alpha": 0.5, "eps": 0.1, "momentum": 0.5, "centered": True, "weight_decay": 0.1}, {}, UP],
+    "Adadelta": [{"rho": 0.5, "eps": 0.1, "weight_decay": 0.1}, {}, UP],
+    "Adam": [{"betas": (0.5, 0.7), "eps": 0.1, "weight_decay": 0.1}, {}, {"amsgrad": True, **UP}],
+    "AdamW": [{"betas": (0.5, 0.7), "eps": 0.1, "weight_decay": 0.1}, {}, {"amsgrad": True, **UP}],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -89,7 +89,7 @@ def compare(pair, theirs):
             tensor.requires_grad_()
     given = mapped(host, pair.value)
     if isinstance(pair.ours, losses.LossFunction):
-        return compare_loss(pair.ours, given, inputs[0], pair.value[0], pair.theirs or theirs)
+        return compare_loss(pair.ours, given, leaves(pair.value[0]), pair.theirs or theirs)
     layer = pair.ours
     layer.load_state_dict(layer.state_dict() | {name: host(tensor) for name, tensor in state.items()})
     y = layer(given)
@@ -116,15 +116,16 @@ def compare(pair, theirs):
     return len(outs) + len(sought)
 
 
-def compare_loss(loss_func, given, prediction, leaf, theirs):
+def compare_loss(loss_func, given, predictions, theirs):
     loss, out = loss_func(*given), theirs()
     assert_close(loss.value, out, "loss")
     cotangent = torch.randn(out.shape, dtype=out.dtype)
-    (expected,) = torch.autograd.grad(out, prediction, cotangent)
+    found = torch.autograd.grad(out, [tensor_of(leaf) for leaf in predictions], cotangent)
     weights = host(cotangent).reshape(numpy.shape(loss.value))
-    got = loss.grad * weights.reshape(weights.shape + (1,) * (loss.grad.ndim - weights.ndim))
-    assert_close(leaf.back(got) if isinstance(leaf, View) else got, expected, "gradient")
-    return 2
+    for leaf, grad, expected in zip(predictions, leaves(loss.grad), found, strict=True):
+        got = grad * weights.reshape(weights.shape + (1,) * (grad.ndim - weights.ndim))
+        assert_close(leaf.back(got) if isinstance(leaf, View) else got, expected, "gradient")
+    return 1 + len(predictions)
 
 
 # ---------------------------------------------------------------------- functions
@@ -147,18 +148,6 @@ def spread(given, rank):
     return given * rank if len(given) == 1 else given
 
 
-def both_sides(padding, kernel, dilation, rank):
-    """torch's padding in pairs; "same" where it is the same on both sides."""
-    if padding == "valid":
-        return (0,) * rank
-    if padding == "same":
-        total = [d * (k - 1) for d, k in zip(spread(dilation, rank), kernel, strict=True)]
-        if any(t % 2 for t in total):
-            raise Unsupported("padding that differs between the two sides")
-        return tuple(t // 2 for t in total)
-    return spread(padding, rank)
-
-
 @function_of("nn.functional.linear")
 def linear(x, weight, bias=None):
     if 0 in weight.shape:
@@ -168,43 +157,42 @@ def linear(x, weight, bias=None):
 
 
 @function_of("nn.functional.conv1d", "nn.functional.conv2d")
-def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
     rank = weight.ndim - 2
-    padding = both_sides(padding, weight.shape[2:], dilation, rank)
+    padding = padding if isinstance(padding, str) else spread(padding, rank)
     if 0 in (weight.shape[0], weight.shape[1]):
         raise Unsupported("no channels: refused at construction")
     cls, kernel, channels = (layers.Conv1d, layers.Conv2d)[rank - 1], tuple(weight.shape[2:]), weight.shape[1] * groups
     layer = cls(
         channels, weight.shape[0], kernel, spread(stride, rank), padding, spread(dilation, rank), groups,
-        bias is not None, **DOUBLE,
+        bias is not None, padding_mode, **DOUBLE,
     )  # fmt: skip
     return Pair(layer, batched(x, rank + 2), {"weight": weight, "bias": bias})
 
 
-@function_of("nn.functional.conv_transpose2d")
+@function_of("nn.functional.conv_transpose1d", "nn.functional.conv_transpose2d")
 def conv_transpose(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    if any(spread(output_padding, 2)):
-        raise Unsupported("output_padding: ours has none")
+    rank = weight.ndim - 2
+    if any(more >= s for more, s in zip(spread(output_padding, rank), spread(stride, rank), strict=True)):
+        raise Unsupported("output_padding of a stride or more, which torch takes where the dilation is larger: refused")
     if 0 in weight.shape:
         raise Unsupported("no channels: refused at construction")
-    layer = layers.ConvTranspose2d(
-        weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]), spread(stride, 2), spread(padding, 2),
-        spread(dilation, 2), groups, bias is not None, **DOUBLE,
+    layer = (layers.ConvTranspose1d, layers.ConvTranspose2d)[rank - 1](
+        weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]), spread(stride, rank),
+        spread(padding, rank), spread(output_padding, rank), groups, bias is not None, spread(dilation, rank), **DOUBLE,
     )  # fmt: skip
-    return Pair(layer, batched(x, 4), {"weight": weight, "bias": bias})
+    return Pair(layer, batched(x, rank + 2), {"weight": weight, "bias": bias})
 
 
 def avg_pool(rank):
     def pair(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
         kernel, padding = spread(kernel_size, rank), spread(padding, rank)
-        if ceil_mode:
-            raise Unsupported("ceil_mode: ours has none")
-        if any(padding) and not count_include_pad:
-            raise Unsupported("padding that does not count: ours counts it as zeros")
         if divisor_override is not None:
             raise Unsupported("divisor_override: ours divides by the size of the window")
         stride = kernel if stride is None or stride == [] or stride == () else spread(stride, rank)
-        layer = (layers.AvgPool1d, layers.AvgPool2d)[rank - 1](kernel, stride, padding, **DOUBLE)
+        layer = (layers.AvgPool1d, layers.AvgPool2d)[rank - 1](
+            kernel, stride, padding, ceil_mode, count_include_pad, **DOUBLE
+        )
         return Pair(layer, batched(x, rank + 2))
 
     return pair
@@ -213,14 +201,14 @@ def avg_pool(rank):
 def max_pool(rank):
     def pair(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
         kernel, padding = spread(kernel_size, rank), spread(padding, rank)
-        if ceil_mode:
-            raise Unsupported("ceil_mode: ours has none")
-        if any(d > 1 for d in spread(dilation, rank)):
-            raise Unsupported("a dilated window: ours has none")
         stride = kernel if stride is None or stride == [] or stride == () else spread(stride, rank)
-        layer = (layers.MaxPool1d, layers.MaxPool2d)[rank - 1](kernel, stride, padding, **DOUBLE)
+        layer = (layers.MaxPool1d, layers.MaxPool2d)[rank - 1](
+            kernel, stride, padding, spread(dilation, rank), ceil_mode=ceil_mode, **DOUBLE
+        )
         function = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d)[rank - 1]
-        return Pair(layer, batched(x, rank + 2), theirs=lambda: function(x, kernel, stride, padding))
+        return Pair(
+            layer, batched(x, rank + 2), theirs=lambda: function(x, kernel, stride, padding, dilation, ceil_mode)
+        )
 
     return pair
 
@@ -237,14 +225,31 @@ def adaptive_avg_pool(x, output_size):
     return Pair(layers.AdaptiveAvgPool2d(size, **DOUBLE), batched(x, 4))
 
 
+@function_of("nn.functional.interpolate")
+def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=None, **options):
+    if mode not in ("nearest", "linear", "bilinear") or x.ndim > 4 or any(options.values()):
+        raise Unsupported("cubic, area and volume interpolation, antialiasing, recomputed factors")
+    return Pair(layers.Upsample(size, scale_factor, mode, align_corners, **DOUBLE), x)
+
+
+@function_of("nn.functional.upsample_nearest")
+def upsample_nearest(x, size=None, scale_factor=None):
+    return interpolate(x, size, scale_factor)
+
+
+@function_of("nn.functional.upsample_bilinear")
+def upsample_bilinear(x, size=None, scale_factor=None):
+    return interpolate(x, size, scale_factor, "bilinear", True)
+
+
 @function_of("nn.functional.batch_norm")
 def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     if x.ndim not in (2, 3, 4):
         raise Unsupported("neither (N, C), (N, C, T) nor (N, C, H, W)")
     if (weight is None) != (bias is None):
         raise Unsupported("a weight without a bias: ours has both or none")
-    if momentum is None or not 0 <= momentum <= 1:
-        raise Unsupported("no momentum (a running average over all batches), or one outside [0, 1]: refused")
+    if momentum is not None and not 0 <= momentum <= 1:
+        raise Unsupported("a momentum outside [0, 1]: refused at construction")
     if eps < 0:
         raise Unsupported("a negative eps: refused at construction")
     channels = x.shape[1]
@@ -293,12 +298,16 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
 def instance_norm(
     x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
 ):
-    """A group norm with a group for each channel."""
-    if not use_input_stats:
-        raise Unsupported("running statistics of an instance norm: ours has none")
-    pair = group_norm(x, x.shape[1], weight, bias, eps)
-    pair.theirs = lambda: torch.nn.functional.instance_norm(x, weight=weight, bias=bias, eps=eps)
-    return pair
+    if x.ndim not in (3, 4):
+        raise Unsupported("neither (N, C, T) nor (N, C, H, W)")
+    if (weight is None) != (bias is None):
+        raise Unsupported("a weight without a bias: ours has both or none")
+    if not 0 <= momentum <= 1 or eps < 0:
+        raise Unsupported("a momentum outside [0, 1] or a negative eps: refused at construction")
+    cls = (layers.InstanceNorm1d, layers.InstanceNorm2d)[x.ndim - 3]
+    layer = cls(x.shape[1], eps, momentum, weight is not None, running_mean is not None, **DOUBLE)
+    layer.train(use_input_stats)
+    return Pair(layer, x, {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var})
 
 
 def activation(cls):
@@ -327,6 +336,8 @@ FUNCTIONS |= {
     "sqrt": activation(layers.Sqrt),
     "square": activation(layers.Square),
     "neg": activation(layers.Negative),
+    "sin": activation(layers.Sin),
+    "cos": activation(layers.Cos),
 }
 
 
@@ -393,6 +404,33 @@ FUNCTIONS |= {
     "pow": operator(layers.Pow), "sum": reduction(layers.Sum), "mean": reduction(layers.Mean),
     "amax": reduction(layers.Max), "amin": reduction(layers.Min),
 }  # fmt: skip
+
+
+@function_of("clamp")
+def clamp(x, low=None, high=None):
+    """Our bounds are numbers; torch's samples have arrays, so the first entry of each stands for it on both sides."""
+    if x.numel() == 0 or any(bound is not None and bound.numel() == 0 for bound in (low, high)):
+        raise Unsupported("nothing to clip")
+    low, high = (None if bound is None else bound.reshape(-1)[0].item() for bound in (low, high))
+    return Pair(layers.Clip(low, high, **DOUBLE), x, theirs=lambda: torch.clamp(x, low, high))
+
+
+@function_of("where")
+def where(a, condition, b):
+    theirs = lambda: torch.where(condition, a, b)  # noqa: E731  the table's sample starts with a
+    return Pair(layers.Where(**DOUBLE), (condition, a, b), theirs=theirs)
+
+
+@function_of("gather")
+def gather(x, dim, ids, sparse_grad=False):
+    if x.ndim == 0 or dim % x.ndim != x.ndim - 1 or x.shape[:-1] != ids.shape[:-1]:
+        raise Unsupported("another axis than the last, or fewer rows of ids than of x")
+    return Pair(layers.Take(**DOUBLE), (x, ids))
+
+
+@function_of("nn.functional.prelu")
+def prelu(x, weight):
+    return Pair(layers.PReLU(max(weight.numel(), 1), **DOUBLE), x, {"weight": View(weight, lambda a: a.reshape(-1))})
 
 
 @function_of("reciprocal")
@@ -486,8 +524,12 @@ def plain_loss(cls):
     def pair(
         x, target, weight=None, size_average=None, reduce=None, reduction="mean", pos_weight=None, beta=None, **options
     ):
-        if weight is not None or pos_weight is not None:
+        if weight is not None:
             raise Unsupported("a weight for each element: ours has none")
+        if pos_weight is not None:
+            with torch.no_grad():
+                pos_weight.abs_()  # torch draws negative ones too, which ours refuses
+            options["pos_weight"] = host(pos_weight)
         if reduce is False or size_average is False:
             raise Unsupported("the old names of reduction")
         if x.shape != target.shape:
@@ -503,7 +545,24 @@ FUNCTIONS |= {
     "nn.functional.huber_loss": plain_loss(losses.HuberLoss),
     "nn.functional.binary_cross_entropy": plain_loss(losses.BCELoss),
     "nn.functional.binary_cross_entropy_with_logits": plain_loss(losses.BCEWithLogitsLoss),
+    "nn.functional.kl_div": plain_loss(losses.KLDivLoss),
 }
+
+
+@function_of("nn.functional.triplet_margin_loss")
+def triplet_margin(a, p, n, margin=1.0, eps=1e-6, swap=False, reduction="mean", **options):
+    if not a.shape == p.shape == n.shape or margin < 0 or not a.ndim:
+        raise Unsupported("predictions that broadcast or have no axis, or a negative margin: errors here")
+    power = options.pop("p", 2.0)
+    loss_func = losses.TripletMarginLoss(margin=margin, p=power, eps=eps, swap=swap, reduction=reduction)
+    return Pair(loss_func, ((a, p, n), None))
+
+
+@function_of("nn.functional.cosine_embedding_loss")
+def cosine_embedding(x, y, target, margin=0.0, reduction="mean"):
+    if x.shape != y.shape or target.shape != x.shape[:-1] or not set(target.reshape(-1).tolist()) <= {1, -1}:
+        raise Unsupported("predictions that broadcast, or targets other than 1 and -1: errors here")
+    return Pair(losses.CosineEmbeddingLoss(margin=margin, reduction=reduction), ((x, y), target))
 
 
 # ---------------------------------------------------------------------- modules, by way of the functions
@@ -523,12 +582,10 @@ def module_linear(m, input):
 
 @module_of("Conv1d", "Conv2d")
 def module_conv(m, x):
-    if m.padding_mode != "zeros":
-        raise Unsupported("padding with something else than zeros")
-    return conv(x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups)
+    return conv(x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups, m.padding_mode)
 
 
-@module_of("ConvTranspose2d")
+@module_of("ConvTranspose1d", "ConvTranspose2d")
 def module_conv_transpose(m, x):
     return conv_transpose(x, m.weight, m.bias, m.stride, m.padding, m.output_padding, m.groups, m.dilation)
 
@@ -560,11 +617,10 @@ def module_batch_norm(m, x):
 
 @module_of("InstanceNorm1d", "InstanceNorm2d")
 def module_instance_norm(m, x):
-    if m.track_running_stats and not m.training:
-        raise Unsupported("running statistics of an instance norm: ours has none")
     if x.ndim == (2 if isinstance(m, torch.nn.InstanceNorm1d) else 3):
         raise Unsupported("a sample without a batch axis")
-    return instance_norm(x, weight=m.weight, bias=m.bias, eps=m.eps)
+    own = m.training or not m.track_running_stats
+    return instance_norm(x, m.running_mean, m.running_var, m.weight, m.bias, own, m.momentum, m.eps)
 
 
 @module_of("LayerNorm", "RMSNorm")
@@ -586,6 +642,11 @@ def module_activation(m, x):
     }  # fmt: skip
     name = type(m).__name__
     return activation(getattr(layers, name))(x, **{option: getattr(m, option) for option in names.get(name, [])})
+
+
+@module_of("PReLU")
+def module_prelu(m, x):
+    return prelu(x, m.weight)
 
 
 @module_of("Softmax", "LogSoftmax")

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 
-from mtorch import ShapeMismatchError, layers
+from mtorch import ShapeMismatchError, initializers, layers
 from mtorch.arrays import as_numpy
 from mtorch.layers.attention import forbidden
 from mtorch.testing import strict
@@ -32,6 +32,22 @@ def test_the_padding_row_is_read_but_has_no_gradient():
     layer([1, 2])
     layer.backward(numpy.ones((2, 2)))
     numpy.testing.assert_array_equal(layer.weight.grad, [[0, 0], [0, 0], [2, 2], [0, 0]])
+
+
+def test_an_embedding_starts_with_what_init_draws():
+    table = numpy.arange(8.0).reshape(4, 2)
+    layer = layers.Embedding(4, 2, 1, init=lambda *_: table)
+    assert layer.weight.value.tolist() == [[0, 1], [0, 0], [4, 5], [6, 7]]  # the padding row starts at zero
+    assert table[1].tolist() == [2, 3]  # and that of whoever drew it stays
+    seen = []
+    layers.Embedding(30, 5, init=lambda rng, *more: seen.append(more) or rng.standard_normal(more[0]))
+    assert seen == [((30, 5), 5, 30)]
+    uniform = layers.Embedding(30, 5, init=initializers.uniform(-0.1, 0.1), rng=0).weight.value
+    assert 0.05 < abs(uniform).max() <= 0.1
+    with pytest.raises(TypeError, match="Embedding expected a function from mtorch.initializers as init, got 'normal'"):
+        layers.Embedding(4, 2, init="normal")
+    with pytest.raises(ValueError, match=r"Embedding expected init to return an array of shape \(4, 2\), got float64"):
+        layers.Embedding(4, 2, init=lambda *_: numpy.zeros(2))
 
 
 @pytest.mark.parametrize("ids", [[0, 4], [-1], numpy.array([200], "uint8"), numpy.array([[4]], "int16")])

@@ -85,7 +85,7 @@ def body(request, monkeypatch):
 def convolution_of(weight, bias, window, groups=1, dtype="float64"):
     """The layer with that weight (O, C / G, KH, KW) and that bias."""
     o, c, *_ = weight.shape
-    layer = layers.Conv2d(c * groups, o, *window, groups, bias is not None, dtype=dtype)
+    layer = layers.Conv2d(c * groups, o, *window[:4], groups, bias is not None, dtype=dtype)
     layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
     return layer
 
@@ -112,10 +112,12 @@ def test_convolution_and_its_gradients_are_those_of_the_definition(body, channel
 
 @pytest.mark.parametrize("channels, out, groups, size, window", GRID)
 def test_a_transposed_convolution_exchanges_forward_and_input_gradient(body, channels, out, groups, size, window):
-    if any((n + 2 * p - d * (k - 1) - 1) % s for n, k, s, p, d in zip(size, *window, strict=True)):
+    if any((n + 2 * p - d * (k - 1) - 1) % s for n, k, s, p, d in zip(size, *window[:4], strict=True)):
         size = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1
-                     for n, k, s, p, d in zip(window.out_size(size), *window, strict=True))  # fmt: skip
-    layer = layers.ConvTranspose2d(out, channels, *window, groups, dtype="float64", rng=0)
+                     for n, k, s, p, d in zip(window.out_size(size), *window[:4], strict=True))  # fmt: skip
+    layer = layers.ConvTranspose2d(
+        out, channels, *window[:3], groups=groups, dilation=window.dilation, dtype="float64", rng=0
+    )
     layer.bias.value[...] = rng.standard_normal(channels)
     weight = layer.weight.value
     x, g = rng.standard_normal((3, out, *window.out_size(size))), rng.standard_normal((3, channels, *size))
@@ -425,7 +427,7 @@ def test_an_empty_batch_gives_an_empty_batch_and_zero_gradients(layer, shape):
     assert all(not parameter.grad.any() for parameter in layer.parameters().values())
 
 
-@pytest.mark.parametrize("cls", [layers.Conv2d, layers.Conv1d, layers.ConvTranspose2d])
+@pytest.mark.parametrize("cls", [layers.Conv2d, layers.Conv1d, layers.ConvTranspose1d, layers.ConvTranspose2d])
 @pytest.mark.parametrize(
     "options, error, text",
     [
@@ -448,6 +450,47 @@ def test_convolutions_refuse_bad_options(cls, options, error, text):
         cls(**({"in_channels": 4, "out_channels": 6, "kernel_size": 3} | options))
     if "dtype" not in options:
         assert cls.__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize("cls", [layers.Conv1d, layers.Conv2d])
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        ({"padding": "SAME"}, "padding to be numbers, 'same' or 'valid', got 'SAME'"),
+        ({"padding": "same", "stride": 2}, "a stride of 1 with padding='same', got 2"),
+        ({"padding_mode": "mirror"}, "padding_mode in .*, got 'mirror'"),
+    ],
+)
+def test_a_padding_that_there_is_not_is_refused(cls, options, text):
+    with pytest.raises(ValueError, match=f"{cls.__name__} expected {text}"):
+        cls(1, 1, 3, **options)
+
+
+@pytest.mark.parametrize("cls", [layers.ConvTranspose1d, layers.ConvTranspose2d])
+@pytest.mark.parametrize("more", [2, -1])
+def test_output_padding_outside_of_the_stride_is_refused(cls, more):
+    with pytest.raises(ValueError, match=f"{cls.__name__} expected output_padding (< stride 2|>= 0), got {more}"):
+        cls(1, 1, 3, stride=2, output_padding=more)
+
+
+@pytest.mark.parametrize(
+    "mode, padding, n, least", [("reflect", 2, 2, 3), ("circular", 3, 2, 3), ("replicate", 1, 0, 1)]
+)
+def test_an_image_that_cannot_pad_itself_is_refused(mode, padding, n, least):
+    layer = layers.Conv1d(1, 1, 1, padding=padding, padding_mode=mode)
+    text = rf"Conv1d\(.*padding_mode='{mode}'\) expected at least {least} entries .* pad by {padding}, got {n}"
+    with pytest.raises(ShapeMismatchError, match=text):
+        layer(numpy.zeros((2, 1, n)))
+    assert layer(numpy.zeros((2, 1, least))).shape == (2, 1, least + 2 * padding)
+
+
+def test_a_convolution_that_pads_with_itself_goes_round_a_ring():
+    """Every rotation of a ring has the rotated result: nothing at all happens at an edge."""
+    layer = layers.Conv1d(2, 3, 4, padding="same", padding_mode="circular", dtype="float64", rng=0)
+    x = rng.standard_normal((2, 2, 7))
+    y = layer(x)
+    for turn in range(7):
+        numpy.testing.assert_allclose(layer(numpy.roll(x, turn, 2)), numpy.roll(y, turn, 2), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("cls", [layers.MaxPool2d, layers.AvgPool2d, layers.MaxPool1d, layers.AvgPool1d])
@@ -508,6 +551,14 @@ def test_the_repr_names_what_is_not_usual():
     assert repr(layers.Conv2d(3, 8, 3)) == "Conv2d(3 -> 8, kernel_size=3)"
     text = "Conv2d(4 -> 8, kernel_size=(3, 2), stride=2, padding=1, dilation=(1, 2), groups=2, bias=False)"
     assert repr(layers.Conv2d(4, 8, (3, 2), 2, 1, (1, 2), 2, False)) == text
+    text = "Conv1d(1 -> 2, kernel_size=4, padding='same', padding_mode='reflect')"
+    assert repr(layers.Conv1d(1, 2, 4, padding="same", padding_mode="reflect")) == text
+    assert repr(layers.Conv2d(1, 2, 3, padding="same")) == "Conv2d(1 -> 2, kernel_size=3, padding=1)"
+    text = "ConvTranspose2d(1 -> 2, kernel_size=3, stride=2, output_padding=(0, 1))"
+    assert repr(layers.ConvTranspose2d(1, 2, 3, 2, output_padding=(0, 1))) == text
+    assert repr(layers.AvgPool1d(2, 2, 1, True, False)) == (
+        "AvgPool1d(kernel_size=2, stride=2, padding=1, ceil_mode=True, count_include_pad=False)"
+    )
     assert repr(layers.MaxPool2d(2)) == "MaxPool2d(kernel_size=2, stride=2)"
 
 

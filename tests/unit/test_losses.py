@@ -12,6 +12,7 @@ from mtorch import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     HuberLoss,
+    KLDivLoss,
     L1Loss,
     Module,
     MSELoss,
@@ -23,7 +24,7 @@ from mtorch import (
 )
 from mtorch.testing import strict
 
-ELEMENTWISE = [SquareLoss, MSELoss, L1Loss, HuberLoss, BCELoss, BCEWithLogitsLoss]
+ELEMENTWISE = [SquareLoss, MSELoss, L1Loss, HuberLoss, BCELoss, BCEWithLogitsLoss, KLDivLoss]
 ON_LABELS = [CrossEntropyLoss, NLLLoss]
 RNG = numpy.random.default_rng(0)
 PREDICTION = RNG.uniform(0.1, 0.9, (4, 3))
@@ -209,6 +210,10 @@ def test_the_repr_of_losses_names_what_is_set():
     assert repr(CrossEntropyLoss(**options)) == (
         "CrossEntropyLoss(weight=[1.0, 2.0], ignore_index=-100, label_smoothing=0.1)"
     )
+    assert (
+        repr(KLDivLoss(log_target=True, reduction="batchmean")) == "KLDivLoss(log_target=True, reduction='batchmean')"
+    )
+    assert repr(BCEWithLogitsLoss(pos_weight=2)) == "BCEWithLogitsLoss(pos_weight=2.0)"
     assert repr(MSELoss()([1.0], [0.0])) == "Loss(1.0)"
 
 
@@ -365,6 +370,24 @@ def test_soft_targets_with_an_ignored_class_are_refused():
     assert CrossEntropyLoss(ignore_index=-100)(PREDICTION, TARGET).value > 0
 
 
+def test_a_weight_of_positives_broadcasts_to_the_prediction_and_never_enlarges_it():
+    for weight in ([1, 2], numpy.ones((2, 4, 3)), numpy.ones((3, 1))):
+        with pytest.raises(ShapeMismatchError, match=r"expected a pos_weight that broadcasts to \(4, 3\), got"):
+            BCEWithLogitsLoss(pos_weight=weight)(PREDICTION, TARGET)
+
+
+def test_a_divergence_by_hand():
+    p, q = [[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.5, 0.5]]
+    expected = 0.5 * math.log(2) + 0.5 * math.log(2 / 3) + math.log(2)
+    logarithms = numpy.log(q)
+    assert KLDivLoss(reduction="sum")(logarithms, p).value == pytest.approx(expected)
+    assert KLDivLoss(reduction="batchmean")(logarithms, p).value == pytest.approx(expected / 2)
+    assert KLDivLoss()(logarithms, p).value == pytest.approx(expected / 4)
+    with numpy.errstate(divide="ignore"):
+        loss = KLDivLoss(log_target=True, reduction="batchmean")(logarithms, numpy.log(p))
+    assert loss.value == pytest.approx(expected / 2)
+
+
 def test_weights_of_another_number_of_classes_are_refused():
     for cls in ON_LABELS:
         with pytest.raises(ShapeMismatchError, match=r"expected a weight of shape \(3,\), got \(2,\)"):
@@ -382,6 +405,12 @@ def test_weights_of_another_number_of_classes_are_refused():
         (lambda: HuberLoss(delta=math.nan), ValueError, "delta"),
         (lambda: HuberLoss(delta=math.inf), ValueError, "delta"),
         (lambda: HuberLoss(delta="1"), TypeError, "HuberLoss expected a number as delta"),
+        (lambda: MSELoss(reduction="batchmean"), ValueError, "MSELoss expected reduction"),
+        (lambda: KLDivLoss(reduction="avg"), ValueError, "KLDivLoss expected reduction in .*batchmean"),
+        (lambda: KLDivLoss(log_target=1), TypeError, "KLDivLoss expected log_target to be True or False"),
+        (lambda: BCEWithLogitsLoss(pos_weight=-1), ValueError, "BCEWithLogitsLoss expected pos_weight to be finite"),
+        (lambda: BCEWithLogitsLoss(pos_weight=[math.nan]), ValueError, "BCEWithLogitsLoss expected pos_weight"),
+        (lambda: BCEWithLogitsLoss(pos_weight="2"), TypeError, "BCEWithLogitsLoss pos_weight"),
         (lambda: CrossEntropyLoss(label_smoothing=1.1), ValueError, "label_smoothing >= 0 and label_smoothing <= 1"),
         (lambda: CrossEntropyLoss(label_smoothing=-0.1), ValueError, "label_smoothing"),
         (lambda: CrossEntropyLoss(label_smoothing=math.nan), ValueError, "label_smoothing"),
@@ -398,6 +427,24 @@ def test_bad_options_are_refused_at_construction(make, error, text):
 
 
 # ---------------------------------------------------------------------- extremes
+
+
+def test_what_has_probability_0_adds_nothing_to_a_divergence():
+    x = numpy.array([0.0, -numpy.inf, numpy.inf, numpy.nan])
+    with numpy.errstate(all="raise"):
+        assert KLDivLoss(reduction="none")(x, numpy.zeros(4)).value.tolist() == [0, 0, 0, 0]
+        assert KLDivLoss(log_target=True, reduction="none")(x, numpy.full(4, -numpy.inf)).value.tolist() == [0, 0, 0, 0]
+        assert numpy.isnan(KLDivLoss(reduction="none")([0.0, 0.0], [numpy.nan, -1.0]).value).all()
+
+
+def test_a_weighted_logit_may_be_infinite_on_the_side_that_has_no_weight():
+    logits, target = numpy.array([1e30, -1e30]), numpy.array([1.0, 0.0])
+    beyond = BCEWithLogitsLoss(pos_weight=3.0, reduction="none").terms(numpy, numpy.array([-numpy.inf]), numpy.zeros(1))
+    assert not numpy.isnan(beyond[1]).any()
+    with numpy.errstate(all="raise", under="ignore"):
+        loss = BCEWithLogitsLoss(pos_weight=3.0, reduction="none")
+        assert loss(logits, target).value.tolist() == [0, 0]
+        assert loss(logits, target[::-1]).value == pytest.approx([1e30, 3e30], rel=1e-14)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

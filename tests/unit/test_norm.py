@@ -22,6 +22,8 @@ def random(*shape, seed=0):
         (layers.BatchNorm1d(3, eps=0, dtype=D), (8, 3), (0,)),
         (layers.BatchNorm1d(3, eps=0, dtype=D), (8, 3, 5), (0, 2)),
         (layers.BatchNorm2d(3, eps=0, dtype=D), (8, 3, 5, 2), (0, 2, 3)),
+        (layers.InstanceNorm1d(3, eps=0, dtype=D), (8, 3, 5), (2,)),
+        (layers.InstanceNorm2d(3, eps=0, dtype=D), (8, 3, 5, 2), (2, 3)),
         (layers.LayerNorm(6, eps=0, dtype=D), (8, 3, 6), (2,)),
         (layers.LayerNorm((3, 6), eps=0, dtype=D), (8, 3, 6), (1, 2)),
     ],
@@ -78,6 +80,17 @@ def test_the_running_variance_counts_every_value_of_a_channel(layer, shape, fast
         assert norm.running_var.value[c] == pytest.approx(0.7 + 0.3 * squares / (n - 1), rel=1e-12)
 
 
+@pytest.mark.parametrize("body", ["fast", "reference"])
+def test_without_momentum_the_running_statistics_are_means_over_all_batches(body):
+    layer, batches = layers.BatchNorm1d(3, momentum=None, dtype=D), [random(5, 3, seed=seed) for seed in range(4)]
+    with fast.disabled() if body == "reference" else contextlib.nullcontext():
+        for x in batches:
+            layer(x)
+    state = layer.state_dict()
+    assert state["running_mean"] == pytest.approx(numpy.mean([x.mean(axis=0) for x in batches], axis=0))
+    assert state["running_var"] == pytest.approx(numpy.mean([x.var(axis=0, ddof=1) for x in batches], axis=0))
+
+
 def test_eval_mode_uses_the_running_statistics_and_leaves_them():
     layer, x = layers.BatchNorm2d(3, eps=0.5, dtype=D), random(4, 3, 2, 2)
     layer.running_mean.value, layer.running_var.value = numpy.array([1.0, 2, 3]), numpy.array([0.5, 3.5, 8.5])
@@ -98,6 +111,26 @@ def test_gradients_in_eval_mode_are_proved_too(cls, shape, affine):
     layer(random(*shape))
     layer.backward(random(*shape))
     assert check_gradients(layer.eval(), random(*shape, seed=1), "longdouble") < 1e-10
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_gradients_of_running_instance_statistics_are_proved_too(affine):
+    layer = layers.InstanceNorm2d(3, affine=affine, track_running_stats=True, dtype=D)
+    layer(random(4, 3, 2, 2))
+    layer.backward(random(4, 3, 2, 2))
+    assert check_gradients(layer.eval(), random(4, 3, 2, 2, seed=1), "longdouble") < 1e-10
+    assert layer(random(4, 3, 1, 1)).shape == (4, 3, 1, 1)  # one value is enough here
+
+
+@pytest.mark.parametrize("layer", [layers.InstanceNorm1d(3), layers.InstanceNorm1d(3, track_running_stats=True)])
+def test_one_value_of_an_instance_is_an_error_and_no_instance_is_an_empty_result(layer):
+    with pytest.raises(
+        ValueError, match=r"InstanceNorm1d\(3.*needs more than one value per channel of an instance, got 1"
+    ):
+        layer(numpy.zeros((4, 3, 1)))
+    y = layer(numpy.zeros((0, 3, 4)))
+    assert y.shape == layer.backward(y).shape == (0, 3, 4)
+    assert all(numpy.isfinite(value).all() for value in layer.state_dict().values())
 
 
 def test_backward_follows_the_forward_not_the_mode():
@@ -216,7 +249,10 @@ def test_an_empty_batch_is_an_empty_result(layer):
         (lambda: layers.BatchNorm2d(2.0), TypeError, "BatchNorm2d expected an integer num_features"),
         (lambda: layers.BatchNorm2d(2, eps=-1e-5), ValueError, "BatchNorm2d expected eps >= 0, got -1e-05"),
         (lambda: layers.BatchNorm2d(2, momentum=1.5), ValueError, "BatchNorm2d expected momentum >= 0 and"),
-        (lambda: layers.BatchNorm2d(2, momentum=None), TypeError, "BatchNorm2d expected a number as momentum"),
+        (lambda: layers.BatchNorm2d(2, momentum="0.1"), TypeError, "BatchNorm2d expected a number as momentum"),
+        (lambda: layers.InstanceNorm1d(0), ValueError, "InstanceNorm1d expected num_features >= 1, got 0"),
+        (lambda: layers.InstanceNorm2d(2, momentum=None), TypeError, "InstanceNorm2d expected a number as momentum"),
+        (lambda: layers.InstanceNorm2d(2, affine=1), TypeError, "InstanceNorm2d expected affine to be True or False"),
         (lambda: layers.LayerNorm(3, eps=math.nan), ValueError, "LayerNorm expected eps >= 0, got nan"),
         (lambda: layers.LayerNorm(()), ValueError, "LayerNorm expected a normalized_shape of at least one axis"),
         (lambda: layers.LayerNorm((3, 0)), ValueError, "LayerNorm expected normalized_shape >= 1, got 0"),
@@ -238,6 +274,8 @@ def test_bad_arguments_name_the_class_and_the_argument(make, error, text):
         (layers.BatchNorm1d(3), (4, 3, 2, 2), r"\(N, 3\) or \(N, 3, T\)"),
         (layers.BatchNorm1d(3), (3,), r"\(N, 3\) or \(N, 3, T\)"),
         (layers.BatchNorm2d(3), (4, 3, 2), r"\(N, 3, H, W\)"),
+        (layers.InstanceNorm1d(3), (4, 3), r"\(N, 3, T\)"),
+        (layers.InstanceNorm2d(3), (4, 2, 5, 5), r"\(N, 3, H, W\)"),
         (layers.LayerNorm(3), (4, 2), r"\(\.\.\., 3\)"),
         (layers.LayerNorm((2, 3)), (3,), r"\(\.\.\., 2, 3\)"),
         (layers.RMSNorm(3), (), r"\(\.\.\., 3\)"),
@@ -251,7 +289,7 @@ def test_a_wrong_input_shape_says_what_was_expected(layer, shape, form):
 
 
 def test_sequential_finds_channels_that_do_not_fit_when_it_is_built():
-    for later in (layers.BatchNorm2d(5), layers.GroupNorm(1, 5)):
+    for later in (layers.BatchNorm2d(5), layers.GroupNorm(1, 5), layers.InstanceNorm2d(5)):
         with pytest.raises(ShapeMismatchError):
             Sequential(layers.Conv2d(1, 4, 3), later)
     with pytest.raises(ShapeMismatchError):

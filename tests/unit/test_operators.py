@@ -383,6 +383,7 @@ def test_every_function_is_its_layer():
     """All of `mtorch.graph.functions`, on an expression and on data."""
     x = rng.uniform(0.5, 0.9, (4, 6))
     more = {"concat": [0], "split": [2, 1], "reshape": [(2, 3)], "transpose": [(1, 0)], "power": [2.5]}
+    more |= {"clip": [0.6, 0.8], "take": [[0, 5, 2, 2]]}
     names = [*mtorch.graph.functions.__all__, "abs", "sum", "max", "min"]
     for name in names:
         function = getattr(mtorch, name)
@@ -392,6 +393,8 @@ def test_every_function_is_its_layer():
             formula, direct = function(e, e * 0.5), function(x, x * 0.5)
         elif name == "matmul":
             formula, direct = function(e, x.T), function(x, x.T)
+        elif name == "where":
+            formula, direct = function(x > 0.7, e, e * 0.5), function(x > 0.7, x, x * 0.5)
         elif name == "concat":
             formula, direct = function((e, e), *more[name]), function((x, x), *more[name])
         else:

@@ -549,6 +549,10 @@ def test_bad_options_are_refused_at_construction(cls, options, bad, error):
         (lambda m: SGD(m, 0.1, momentum=-0.1), ValueError, "momentum"),
         (lambda m: SGD(m, 0.1, momentum=math.nan), ValueError, "momentum"),
         (lambda m: SGD(m, 0.1, nesterov=True), ValueError, "momentum > 0 with nesterov=True"),
+        (lambda m: SGD(m, 0.1, momentum=0.5, dampening=0.1, nesterov=True), ValueError, "dampening of 0 with nesterov"),
+        (lambda m: SGD(m, 0.1, momentum=0.5, dampening=-0.1), ValueError, "SGD expected dampening >= 0"),
+        (lambda m: SGD(m, 0.1, maximize=1), TypeError, "SGD expected maximize to be True or False"),
+        (lambda m: Adam(m, amsgrad="yes"), TypeError, "Adam expected amsgrad to be True or False"),
         (lambda m: Adam(m, betas=(1.0, 0.9)), ValueError, r"Adam expected betas\[0\]"),
         (lambda m: Adam(m, betas=(0.9, -0.1)), ValueError, r"betas\[1\]"),
         (lambda m: Adam(m, betas=(0.9, math.nan)), ValueError, r"betas\[1\]"),
@@ -616,3 +620,18 @@ def test_every_public_optimizer_is_a_name_of_the_package():
     for name in optim.__all__:
         assert name in ("Optimizer", "schedules") or getattr(mtorch, name) is getattr(optim, name)
     assert repr(SGD(one(), 0.1)) == "SGD(lr=0.1)"
+
+
+@pytest.mark.parametrize("kind", [SGD, Adagrad, Adadelta, RMSprop, Adam, AdamW])
+def test_maximize_climbs_what_the_others_descend(kind):
+    """The decay still pulls towards zero: only the gradient changes its sign."""
+    options = {"lr": 0.1, "clip_norm": 1.0, "weight_decay": 0.0}
+    down, up = (layers.Linear(3, 2, rng=0, dtype="float64") for _ in range(2))
+    before = down.weight.value.copy()
+    for layer, maximize in ((down, False), (up, True)):
+        optimizer = kind(layer, maximize=maximize, **options)
+        for _ in range(3):
+            layer.weight.accumulate(numpy.arange(6.0).reshape(2, 3) - 2.5)
+            optimizer.step()
+    numpy.testing.assert_allclose(up.weight.value - before, before - down.weight.value, rtol=0, atol=1e-15)
+    assert abs(up.weight.value - before).min() > 0

@@ -20,9 +20,14 @@ STATES = [line.removeprefix("state ") for line in LINES if line.startswith("stat
 OPTIONS = [line.removeprefix("option ") for line in LINES if line.startswith("option ")]
 ENVIRONMENT = [line.removeprefix("environment ") for line in LINES if line.startswith("environment ")]
 
-# The first argument of a class with torch's name means what it means in torch, where it was the size of the last axis.
+# The first argument of a class with torch's name means what it means in torch, where it was the size of the last axis;
+# and so does the sixth of a transposed convolution, which was the dilation: (8, 4, 3, 2, 1, 1) is what people write.
 ON = "xp=numpy, dtype='float32', rng=None"
 CHANGED = {
+    "mtorch.layers:ConvTranspose2d": (
+        "(in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True, "
+        f"dilation=1, *, {ON})"
+    ),
     "mtorch.layers:ELU": f"(alpha=1.0, *, {ON})",
     "mtorch.layers:GELU": f"(approximate='none', *, {ON})",
     "mtorch.layers:Hardtanh": f"(min_val=-1.0, max_val=1.0, *, {ON})",

@@ -19,7 +19,7 @@ from mtorch.arrays import Array, widened
 from mtorch.fast.threads import in_threads
 from mtorch.layers import convolution as reference
 from mtorch.layers.conv import Conv
-from mtorch.layers.conv_transpose import ConvTranspose2d
+from mtorch.layers.conv_transpose import ConvTranspose
 from mtorch.layers.convolution import Convolution
 from mtorch.layers.geometry import as_image, like_input
 from mtorch.math.windows import Pair, Window, spans
@@ -41,8 +41,7 @@ def conv(layer: Conv, x: Array) -> tuple[Array, Any]:
 def conv_grad(layer: Conv, image: Array, output_grad: Array) -> Array:
     g = as_image(output_grad)
     _parameter_grads(layer, image, g, g)
-    dx = convolve_input_grad(g, layer.kernels(), image.shape[2:], layer.window, layer.groups)
-    return like_input(dx, layer.rank)
+    return layer.input_grad(convolve_input_grad(g, layer.kernels(), image.shape[2:], layer.window, layer.groups))
 
 
 def conv_parameter_grads(layer: Conv, image: Array, output_grad: Array) -> None:
@@ -50,20 +49,23 @@ def conv_parameter_grads(layer: Conv, image: Array, output_grad: Array) -> None:
     _parameter_grads(layer, image, g, g)
 
 
-def conv_transpose(layer: ConvTranspose2d, x: Array) -> tuple[Array, Any]:
-    y = convolve_input_grad(x, layer.weight.value, layer.out_size(x), layer.window, layer.groups)
+def conv_transpose(layer: ConvTranspose, x: Array) -> tuple[Array, Any]:
+    image, size = layer.check_input(x)
+    y = convolve_input_grad(image, layer.kernels(), size, layer.window, layer.groups)
     if layer.bias is not None:
         y += layer.bias.value[:, None, None]
-    return y, x
+    return like_input(y, layer.rank), image
 
 
-def conv_transpose_grad(layer: ConvTranspose2d, x: Array, output_grad: Array) -> Array:
-    conv_transpose_parameter_grads(layer, x, output_grad)
-    return convolve(output_grad, layer.weight.value, None, layer.window, layer.groups)
+def conv_transpose_grad(layer: ConvTranspose, image: Array, output_grad: Array) -> Array:
+    conv_transpose_parameter_grads(layer, image, output_grad)
+    dx = convolve(as_image(output_grad), layer.kernels(), None, layer.window, layer.groups)
+    return like_input(dx, layer.rank)
 
 
-def conv_transpose_parameter_grads(layer: ConvTranspose2d, x: Array, output_grad: Array) -> None:
-    _parameter_grads(layer, output_grad, x, output_grad)
+def conv_transpose_parameter_grads(layer: ConvTranspose, image: Array, output_grad: Array) -> None:
+    g = as_image(output_grad)
+    _parameter_grads(layer, g, image, g)
 
 
 def _parameter_grads(layer: Convolution, image: Array, dy: Array, output_grad: Array) -> None:
@@ -275,7 +277,7 @@ replace(
     multithreaded=lambda layer: True,
 )
 replace(
-    ConvTranspose2d,
+    ConvTranspose,
     numpy,
     forward=conv_transpose,
     backward=conv_transpose_grad,

@@ -17,7 +17,8 @@ from mtorch.optim.adam import Adam
 
 def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
     """With c = sqrt(1 - beta2^t), d = (m / (sqrt(v) + c eps)) * c / (1 - beta1^t): the divisions join constants."""
-    if not g.ndim or self.betas[0] > 0.99:  # a number is not renewed in place; the square of 1 - beta1 must not vanish
+    # A number is not renewed in place; the square of 1 - beta1 must not vanish.
+    if not g.ndim or self.betas[0] > 0.99 or self.amsgrad:
         return reference(self, xp, g, state, t)
     beta1, beta2, rest1, rest, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
     m, v = state.exp_avg, state.exp_avg_sq
