@@ -12,6 +12,7 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Value
 from mtorch.errors import ShapeMismatchError
+from mtorch.outputs import Outputs
 
 if TYPE_CHECKING:
     from mtorch.layer import Layer
@@ -90,6 +91,8 @@ def checked_forward(layer: "Layer", x: Value) -> Value:
         y = layer.forward(x)
         if y.__class__ is not layer.xp.ndarray:
             y = as_value(layer, y)
+            if y.__class__ is tuple and not in_predict():
+                layer._outputs = Outputs(y)
         return y if layer.has_tape else layer.returns(y)
     except BaseException:
         for buffer, value in buffers:

@@ -54,6 +54,7 @@ class Layer(Tree):
     moves_data = False  # True for layers that only rearrange entries: the layer after them decides how x is cast
     buffers_below: tuple[Buffer, ...] = ()
     has_tape = False  # True for containers, whose tape restores buffers after an error
+    _outputs: Any = None  # the `Outputs` of the last call that returned a tuple
     parts: int | None = None  # how many entries the tuple has that forward returns; None for an array, or if unknown
 
     def __init__(self, *, xp: ModuleType = numpy, dtype: Any = "float32"):
@@ -133,7 +134,8 @@ class Layer(Tree):
         """What `remember` kept: the value itself when it was one, the tuple when there were several."""
         memory = self._memory
         if memory is EMPTY:
-            raise BackwardError(f"{self!r} has nothing to go back to: call forward before each backward")
+            text = "call forward before each backward, and add the losses of one forward: (a + b).backward()"
+            raise BackwardError(f"{self!r} has nothing to go back to: {text}")
         self._memory = EMPTY
         return memory
 

@@ -12,7 +12,15 @@ from mtorch.parameter import Buffer, Parameter
 if TYPE_CHECKING:
     from mtorch.module import Module
 
-PRIVATE = ("_graph", "_traced", "_tracing", "_described", "_memory", "_returned")  # of a Module, not of its user
+PRIVATE = (
+    "_graph",
+    "_traced",
+    "_tracing",
+    "_described",
+    "_memory",
+    "_returned",
+    "_outputs",
+)  # of a Module, not of its user
 
 Item = Layer | Parameter | Buffer
 HOLDERS = Item | list | tuple | dict

@@ -1,30 +1,38 @@
 """What all losses share: the call, the reduction, and the object that drives backward."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
+from weakref import ref
 
 import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
-from mtorch.errors import BackwardError, ShapeMismatchError
+from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
+from mtorch.layer import Layer
+from mtorch.losses.sums import Sums, placed
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-class Loss:
-    """The outcome of one call of a loss function: `.value`, `.grad` and `.backward()`.
+class Loss(Sums):
+    """The outcome of one call of a loss function: `.value`, `.grad` and `.backward()`; `(a + 0.5 * b).backward()`.
 
     `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item.
+    Of the prediction it keeps a weak reference, by which it is found among the outputs of a net that returns a tuple.
     """
 
-    def __init__(self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str):
+    def __init__(self, value: Any, grad: Array, backward_func: Any, name: str, prediction: Any = None):
         known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
         xp: Any = numpy if known else arrays.array_module(grad)
         self._value: Any = float(value) if known else arrays.mark_invalid(xp, value)
         self.grad, self._backward_func, self._name = grad, backward_func, name
+        try:
+            self._prediction: Any = ref(prediction)
+        except TypeError:  # a list or a number is the output of no net
+            self._prediction = None
 
     @property
     def value(self) -> float | numpy.ndarray:
@@ -46,11 +54,13 @@ class Loss:
 
         weights: with reduction="none", factors in the shape of `.value`: the gradient of (weights * value).sum().
         """
-        if self._backward_func is None:
-            raise BackwardError(f"{self._name} has no net to drive: make it as {self._name}(module) to call backward")
-        if weights is None and (self._value.__class__ is float or not self._value.shape):
-            return self._backward_func(self.grad)
-        return self._backward_func(self._weighted(weights))
+        if self._backward_func is None or self.grad is None:
+            raise self._refusal()
+        plain = weights is None and (self._value.__class__ is float or not self._value.shape)
+        grad, net = self.grad if plain else self._weighted(weights), getattr(self._backward_func, "__self__", None)
+        if isinstance(net, Layer) and net.core()._outputs is not None:
+            grad = placed(self, grad, net.core())
+        return self._backward_func(grad)
 
     def _weighted(self, weights: Any) -> Array:
         shape = getattr(self._value, "shape", ())
@@ -90,9 +100,9 @@ class LossFunction(Keywords):
         self.reduction = reduction
 
     def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.cast_prediction(prediction)
-        xp: Any = arrays.array_module(prediction)
-        return self.reduced(xp, *self.terms(xp, prediction, self.cast_target(xp, prediction, target)))
+        p = self.cast_prediction(prediction)
+        xp: Any = arrays.array_module(p)
+        return self.reduced(xp, *self.terms(xp, p, self.cast_target(xp, p, target)), prediction=prediction)
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         raise NotImplementedError(f"{type(self).__name__} does not define terms")
@@ -126,9 +136,9 @@ class LossFunction(Keywords):
             raise ShapeMismatchError(self, f"expected a target of shape {prediction.shape}, got {target.shape}")
         return target
 
-    def reduced(self, xp: ModuleType, terms: Array, grad: Array, count: Any = None) -> Loss:
+    def reduced(self, xp: ModuleType, terms: Array, grad: Array, count: Any = None, prediction: Any = None) -> Loss:
         """The Loss of these terms, whose derivative `grad` is rescaled in place. A mean divides by their number, or by
-        `count`.
+        `count`. prediction: the array that the loss function was called with.
         """
         grad = arrays.as_array(xp, grad)
         value = terms if self.reduction == "none" else xp.add.reduce(terms, None)
@@ -136,7 +146,7 @@ class LossFunction(Keywords):
             count = self.number(terms.size, grad) if count is None else count
             value = value / count
             grad /= count
-        return self.outcome(xp, value, grad)
+        return self.outcome(xp, value, grad, prediction=prediction)
 
     def number(self, items: Any, prediction: Array) -> Any:
         """What a mean divides by; ValueError when it is 0."""
@@ -144,9 +154,10 @@ class LossFunction(Keywords):
             raise ValueError(f"{self!r} has nothing to average: no item counts, of shape {prediction.shape}")
         return items
 
-    def outcome(self, xp: ModuleType, value: Any, grad: Array, factor: float = 1.0) -> Loss:
+    def outcome(self, xp: ModuleType, value: Any, grad: Array, factor: float = 1.0, prediction: Any = None) -> Loss:
         """The Loss of this call, whose value is `factor * value`."""
-        return Loss(value if factor == 1 else factor * value, grad, self.backward_func, type(self).__name__)
+        value = value if factor == 1 else factor * value
+        return Loss(value, grad, self.backward_func, type(self).__name__, prediction)
 
     def details(self) -> Iterator[str]:
         """The text between the brackets of the repr."""

@@ -45,11 +45,11 @@ class LabelLoss(LossFunction):
 
     @quiet
     def __call__(self, prediction: Array, target: Any) -> Loss:
-        prediction = self.cast_prediction(prediction)
-        xp: Any = arrays.array_module(prediction)
-        target = self.cast_target(xp, prediction, target)
-        count = self.count(xp, prediction, target) if self.reduction == "mean" else None
-        return self.reduced(xp, *self.terms(xp, prediction, target), count)
+        p = self.cast_prediction(prediction)
+        xp: Any = arrays.array_module(p)
+        target = self.cast_target(xp, p, target)
+        count = self.count(xp, p, target) if self.reduction == "mean" else None
+        return self.reduced(xp, *self.terms(xp, p, target), count, prediction)
 
     def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
         """Labels (...,), each in [0, K) or the ignored one."""

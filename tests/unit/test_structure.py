@@ -14,7 +14,7 @@ import mtorch
 ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate"}
+LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate", "outputs"}
 LOW = LOWEST | {"math", "tree", "layer", "guards", "container"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
@@ -29,6 +29,7 @@ ALLOWED = {
     "initializers": {"checks"},
     "arrays": {"checks", "errors"},
     "parameter": {"arrays", "checks", "errors"},
+    "outputs": {"arrays"},
     "math": {"accelerate", "arrays", "math"},
     "guards": LOWEST,
     "tree": LOWEST,

@@ -1,0 +1,32 @@
+"""Which arrays a forward returned, so that a loss finds the output that its prediction is."""
+
+from typing import Any
+from weakref import ref
+
+from mtorch.arrays import Array, Value, map_value
+
+
+class Outputs:
+    """Weak references to the arrays of the tuple that a call returned, in its structure. A copy of them is empty."""
+
+    __slots__ = ("refs",)
+
+    def __init__(self, y: tuple[Value, ...] = ()):
+        self.refs = map_value(ref, y)
+
+    def placed(self, prediction: Any, grad: Array) -> Value:
+        """The gradient at the place of the array that this reference is to, None at all others.
+
+        None when the array is not among them. One that stands there twice gets the gradient once.
+        """
+        return _placed(self.refs, prediction, [grad])
+
+    def __reduce__(self) -> tuple:
+        return Outputs, ()
+
+
+def _placed(refs: Any, prediction: Any, grads: list[Array]) -> Value:
+    if refs.__class__ is tuple:
+        parts = tuple([_placed(part, prediction, grads) for part in refs])
+        return parts if any(part is not None for part in parts) else None
+    return grads.pop() if grads and prediction is not None and refs is prediction else None
