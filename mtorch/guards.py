@@ -12,6 +12,7 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Value
 from mtorch.errors import ShapeMismatchError
+from mtorch.operators import Operand
 from mtorch.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -41,18 +42,9 @@ def in_predict() -> bool:
     return get_ident() in predicting
 
 
-class Traced:
-    """The base of expressions, which a call of a layer accepts instead of arrays: it returns an expression again."""
-
-    def apply(self, layer: "Layer", x: Any) -> Any:
-        raise NotImplementedError
-
-
-def expression_in(x: Any) -> Traced | None:
-    """The first expression among the parts of x."""
-    if isinstance(x, tuple):
-        return next((found for found in map(expression_in, x) if found is not None), None)
-    return x if isinstance(x, Traced) else None
+def has_operand(x: Any) -> bool:
+    """Whether an expression, a parameter or a buffer is among the parts of x: then a call returns an expression."""
+    return any(map(has_operand, x)) if isinstance(x, tuple) else isinstance(x, Operand)
 
 
 # ---------------------------------------------------------------------- forward

@@ -39,6 +39,7 @@ from mtorch import guards
 from mtorch.arrays import Value
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.guards import EMPTY, in_predict, predicting
+from mtorch.operators import Operand
 from mtorch.parameter import Buffer, Parameter
 from mtorch.tree import Tree, home_of
 
@@ -69,9 +70,8 @@ class Layer(Tree):
         if more:
             x = (x, *more)
         if not self._fits(x):
-            expression = guards.expression_in(x)
-            if expression is not None:
-                return expression.apply(self, x)
+            if guards.has_operand(x):
+                return Operand.express(self, x)
             x = self.cast_input(x)
         return guards.checked_forward(self, x)
 

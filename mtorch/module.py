@@ -167,6 +167,10 @@ class Module(Layer):
     def cast_input(self, x: Value) -> Value:
         return self.core().cast_input(x)
 
+    def __getitem__(self, index: Any) -> Any:
+        core: Any = self.core()
+        return core[index]
+
     def step(self, lr: float) -> None:
         self.core().step(lr)
 

@@ -9,15 +9,16 @@ import numpy
 from mtorch.arrays import ACCIDENTS, Array, array_module, constant, is_array
 from mtorch.checks import check_flag, check_rate
 from mtorch.errors import ShapeMismatchError
+from mtorch.operators import Stored
 
 
-class Parameter:
+class Parameter(Stored):
     """An array that training updates, and the gradient collected since the last step. The constructor copies `value`.
 
     `grad` has the shape and dtype of `value` and reads as zeros while `has_grad` is False. The first contribution after
     a step overwrites the array and later ones are added to it, so that no pass sets it to zero. An optimizer sets
     `direction`, which the next step follows instead of the gradient. With `trainable = False` no step changes `value`.
-    Layers that share a weight share its Parameter.
+    Layers that share a weight share its Parameter. In a formula it is an operand: `x @ w.T`.
     """
 
     __slots__ = ("value", "trainable", "has_grad", "direction", "_grad")
@@ -113,7 +114,7 @@ class Parameter:
         return f"Parameter({self.value.shape}, {self.value.dtype}{'' if self.trainable else ', trainable=False'})"
 
 
-class Buffer:
+class Buffer(Stored):
     """An array that belongs to a layer's state but is not trained (running statistics, a fixed table).
 
     Forward replaces `value` and never writes into it, so that the old value can be restored when a pass fails.

@@ -8,20 +8,21 @@ For example:
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 from mtorch import arrays
 from mtorch.graph.table import Constant, leaves, mapped
-from mtorch.guards import Traced
 from mtorch.layer import Layer
-from mtorch.layers.arithmetic import Add, Divide, Multiply, Operator, Subtract
+from mtorch.layers.arithmetic import Add, Divide, Multiply, Subtract
 from mtorch.layers.elementwise import Abs, Negative
 from mtorch.layers.get_item import GetItem
 from mtorch.layers.matmul import MatMul
 from mtorch.layers.power import Pow, Power
 from mtorch.layers.slice import Slice
+from mtorch.layers.transpose import Transpose
+from mtorch.operators import Operand
 from mtorch.parameter import Buffer, Parameter
 
 _serial = count()
@@ -31,65 +32,37 @@ def _as_leaf(x: Any) -> Any:
     return x if isinstance(x, Expression | Parameter | Buffer | Constant) else Constant(x)
 
 
+OPERATORS: dict[str, type[Layer]] = {
+    kind.__name__: kind for kind in (Add, Subtract, Multiply, Divide, MatMul, Pow, Negative, Abs, Transpose, Slice)
+}
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) or (arrays.is_array(x) and x.ndim == 0)
+
+
 def _is_operand(x: Any) -> bool:
     if isinstance(x, bool):
         return False
     return isinstance(x, Expression | Parameter | Buffer | int | float | list) or arrays.is_array(x)
 
 
-def _combined(operator: type[Operator], a: Any, b: Any) -> "Expression":
-    return Expression(operator(), (a, b), by_operator=True) if _is_operand(a) and _is_operand(b) else NotImplemented
-
-
-def _methods(operator: type[Operator]) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
-    """The method of an operator, and the reflected one."""
-    return lambda self, other: _combined(operator, self, other), lambda self, other: _combined(operator, other, self)
-
-
-class Expression(Traced):
+class Expression(Operand):
     """A layer on operands: other expressions, parameters, numbers and arrays, in tuples where the layer takes tuples.
 
-    It knows `+ - * / ** @`, unary minus, `abs` and indexing. Its truth, its size and its entries are not known, so
-    Python cannot branch on it. One that stands for a tuple of known length can be unpacked: `a, b = split(x, 2)`.
+    Its truth, its size and its entries are not known, so Python cannot branch on it. One that stands for a tuple of
+    known length can be unpacked: `a, b = split(x, 2)`.
     """
-
-    __array_ufunc__ = None  # so that NumPy and CuPy leave `array * expression` to the expression
 
     def __init__(self, layer: Layer | None, operand: Any, by_operator: bool = False):
         self.layer, self.by_operator = layer, by_operator  # made by an operator or function, not by the user
         self.operand = mapped(_as_leaf, operand)
         self.serial = next(_serial)
 
-    def apply(self, layer: Layer, x: Any) -> "Expression":
-        return Expression(layer, x)
-
-    __add__, __radd__ = _methods(Add)
-    __sub__, __rsub__ = _methods(Subtract)
-    __mul__, __rmul__ = _methods(Multiply)
-    __truediv__, __rtruediv__ = _methods(Divide)
-    __matmul__, __rmatmul__ = _methods(MatMul)
-
-    def __pow__(self, other: Any) -> "Expression":
-        if isinstance(other, int | float) or getattr(other, "ndim", 1) == 0 and arrays.is_array(other):
-            return Expression(Power(other if isinstance(other, int | float) else other.item()), self, by_operator=True)
-        return _combined(Pow, self, other)
-
-    def __rpow__(self, other: Any) -> "Expression":
-        return _combined(Pow, other, self)
-
-    def __neg__(self) -> "Expression":
-        return Expression(Negative(), self, by_operator=True)
-
-    def __pos__(self) -> "Expression":
-        return self
-
-    def __abs__(self) -> "Expression":
-        return Expression(Abs(), self, by_operator=True)
-
-    def __getitem__(self, index: Any) -> "Expression":
+    def __getitem__(self, index: Any) -> Any:
         parts = self.layer.parts if self.layer is not None else None
         if parts is None:
-            return Expression(Slice(index), self, by_operator=True)
+            return super().__getitem__(index)
         if not isinstance(index, int) or not -parts <= index < parts:
             raise IndexError(f"{self!r} is a tuple of {parts}, got the index {index!r}")
         return Expression(GetItem(index), self, by_operator=True)
@@ -113,6 +86,21 @@ class Expression(Traced):
 
     def __repr__(self) -> str:
         return f"<expression {self.layer!r}>"
+
+
+def _express(layer: Layer | str, operand: Any, *arguments: Any) -> Expression:
+    """The layer, or that of an operator, on an operand; NotImplemented where it is none that an operator takes."""
+    if isinstance(layer, Layer):
+        return Expression(layer, operand)
+    if operand.__class__ is tuple and not all(map(_is_operand, operand)):
+        return NotImplemented
+    if layer == "Pow" and _is_number(operand[1]):
+        operand, number = operand
+        return Expression(Power(number if isinstance(number, int | float) else number.item()), operand, True)
+    return Expression(OPERATORS[layer](*arguments), operand, by_operator=True)
+
+
+Operand.express = staticmethod(_express)
 
 
 class Input(Expression):

@@ -105,8 +105,8 @@ def flatten(x: Any, start_dim: int = 1, end_dim: int = -1) -> Value:
     return _apply(layers.Flatten, x, start_dim, end_dim)
 
 
-def transpose(x: Any, axes: tuple[int, ...]) -> Value:
-    """All axes, the batch included, in another order."""
+def transpose(x: Any, axes: tuple[int, ...] | None = None) -> Value:
+    """All axes, the batch included, in another order; without one, in reverse."""
     return _apply(layers.Transpose, x, axes)
 
 

@@ -15,14 +15,28 @@ from mtorch.layer import Layer
 class Transpose(Layer):
     """y has the axes of x in another order: axis i of y is axis axes[i] of x. All axes, the batch included.
 
+    axes: a permutation of all axes; None reverses them, whatever their number.
+
     Shapes: (n_0, n_1, ...) -> (n_axes[0], n_axes[1], ...).  Backward: the axes go back where they came from.
     """
 
     moves_data = True
     array_only = True
 
-    def __init__(self, axes: tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
+    axes: tuple[int, ...] | None = None
+    back: tuple[int, ...] | None = None
+
+    def __init__(
+        self,
+        axes: tuple[int, ...] | None = None,
+        *,
+        xp: ModuleType = numpy,
+        dtype: Any = "float32",
+        rng: Any = None,
+    ):
         super().__init__(xp=xp, dtype=dtype)
+        if axes is None:
+            return
         if not isinstance(axes, tuple | list):
             raise TypeError(f"Transpose expected a tuple of all axes, got {axes!r}")
         given = tuple(check_axis("Transpose", axis) for axis in axes)
@@ -32,13 +46,15 @@ class Transpose(Layer):
         self.back = tuple(self.axes.index(i) for i in range(len(given)))
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
+        if self.axes is None:
+            return {-1 - axis: size for axis, size in known.items()}
         count = len(self.axes)
         from_front = {axis % count: size for axis, size in known.items() if -count <= axis < count}
         sizes = {i: from_front[axis] for i, axis in enumerate(self.axes) if axis in from_front}
         return sizes | {i - count: size for i, size in sizes.items()}
 
     def forward(self, x: Array) -> Array:
-        if x.ndim != len(self.axes):
+        if self.axes is not None and x.ndim != len(self.axes):
             raise ShapeMismatchError(self, f"expected input with {len(self.axes)} axes, got shape {x.shape}")
         self.remember()
         return x.transpose(self.axes)
@@ -49,10 +65,11 @@ class Transpose(Layer):
         return g.transpose(self.back)
 
     def details(self) -> str:
-        return str(self.axes)
+        return "" if self.axes is None else str(self.axes)
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         yield cls((1, 0), xp=xp, dtype=dtype), (4, 3)
+        yield cls(xp=xp, dtype=dtype), (2, 3, 4)
         yield cls((2, 0, 1), xp=xp, dtype=dtype), (2, 3, 4)
         yield cls((0, -1, 1, -2), xp=xp, dtype=dtype), (2, 3, 1, 4)

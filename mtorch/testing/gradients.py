@@ -23,6 +23,7 @@ from mtorch import arrays
 from mtorch.arrays import Value
 from mtorch.layer import Layer
 from mtorch.losses.base import LossFunction
+from mtorch.module import Module
 from mtorch.parameter import Buffer
 
 ENTRIES = 128  # of a larger array that many entries are drawn
@@ -165,6 +166,8 @@ class _LayerSubject(_Subject):
     def __init__(self, layer: Layer, inputs: Any, dtype: numpy.dtype, rng: numpy.random.Generator):
         self.original = layer
         self.layer = layer.to(dtype=dtype)
+        if isinstance(self.layer, Module):
+            self.layer.input_grad = True
         self.inputs = arrays.map_value(lambda x: x.copy(), make_value(inputs, self.layer.xp, dtype, rng))
         below = [each for _, each in self.layer.walk()]
         self.random = [(each, each.random_state()) for each in below]

@@ -294,7 +294,7 @@ def test_a_layer_without_the_constructor_of_layers_is_told_so():
         layers.ReLU().bogus  # noqa: B018
 
 
-@pytest.mark.parametrize("attribute", ["shape", "reshape", "mean", "T"])
+@pytest.mark.parametrize("attribute", ["shape", "reshape", "mean", "size"])
 def test_an_expression_says_that_it_is_no_array_yet(attribute):
     for expression in (Input("x"), Input("x") + 1):
         with pytest.raises(AttributeError, match="data that is not there yet"):

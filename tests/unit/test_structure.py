@@ -14,7 +14,7 @@ import mtorch
 ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate", "outputs"}
+LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate", "operators", "outputs"}
 LOW = LOWEST | {"math", "tree", "layer", "guards", "container"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
@@ -28,7 +28,8 @@ ALLOWED = {
     "accelerate": set(),
     "initializers": {"checks"},
     "arrays": {"checks", "errors"},
-    "parameter": {"arrays", "checks", "errors"},
+    "parameter": {"arrays", "checks", "errors", "operators"},
+    "operators": set(),
     "outputs": {"arrays"},
     "math": {"accelerate", "arrays", "math"},
     "guards": LOWEST,
