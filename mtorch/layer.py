@@ -6,7 +6,7 @@ data, a tuple is structure.
 
 | verb | contract |
 |---|---|
-| `layer(x)` | the call for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), raises TypeError if `x` is not numeric; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression it returns an expression. |
+| `layer(x)` | the call for users: checks that `x` lives on the layer's array module, casts real and integer data once to the layer's dtype (ids, labels, masks and lengths keep their kind), raises TypeError if `x` is not numeric; then `forward`. `layer(a, b)` is `layer((a, b))`. Given an expression or a parameter it returns an expression. |
 | `forward(x)` | the computation; containers call this. Returns a value and *remembers* what backward will need. Never writes into `x`. When a call raises, nothing is remembered anywhere below and buffers are unchanged. |
 | `backward(output_grad)` | compares structure and shapes with what forward returned (a wrong one is an error that changes nothing), adds each parameter's exact gradient and returns the gradient of what forward took. Depends only on what forward remembered, never on a mode. Each forward is answered by one backward. Never writes into `output_grad`. |
 | `backward_parameters(output_grad)` | as backward, but the input gradient is not wanted: returns `None`. |
@@ -53,6 +53,7 @@ class Layer(Tree):
     takes: Any = "floats"  # "ids": integers; "any": integers and masks keep their kind; a tuple of these for a tuple
     array_only = False  # True for layers that take one array: a tuple is a ShapeMismatchError
     moves_data = False  # True for layers that only rearrange entries: the layer after them decides how x is cast
+    label = ""  # what a Sequential calls the layer, instead of giving it a number
     buffers_below: tuple[Buffer, ...] = ()
     has_tape = False  # True for containers, whose tape restores buffers after an error
     _outputs: Any = None  # the `Outputs` of the last call that returned a tuple

@@ -1,6 +1,7 @@
 """A chain of layers."""
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 from mtorch.arrays import Value
@@ -33,7 +34,8 @@ class Sequential(Container):
         self.first_trained = trained[0] if trained else len(self._layers) - 1
         self.moves_data = all(layer.moves_data for layer in self._layers)
         self.first_computing = next((layer for layer in self._layers if not layer.moves_data), self._layers[0])
-        self.takes, self.parts = self.first_computing.takes, self._layers[-1].parts
+        self.takes = self.first_computing.takes
+        self.parts = next((layer for layer in self._layers[::-1] if not layer.label), self._layers[-1]).parts
         self.infer_shape({})
 
     @property
@@ -41,14 +43,15 @@ class Sequential(Container):
         return self._layers
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        return ((str(i), layer) for i, layer in enumerate(self.layers))
+        number = count()
+        return ((layer.label or str(next(number)), layer) for layer in self.layers)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:
         for i, layer in enumerate(self.layers):
             try:
                 known = layer.infer_shape(known)
             except ValueError as error:
-                error.add_note(f"in layer {i} of Sequential")
+                error.add_note(f"in {self.place(layer, i)}")
                 raise
         return known
 
@@ -77,7 +80,7 @@ class Sequential(Container):
             layer.step(lr)
 
     def place(self, layer: Layer, position: int) -> str:
-        return f"layer {position} of Sequential"
+        return f"layer {list(self.children())[position][0]} of Sequential"
 
     def __len__(self) -> int:
         return len(self.layers)

@@ -75,6 +75,7 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         "Concat, Split": ("Concat Split", "", "test_operators.py"),
         "Reshape, Flatten, Transpose": ("Reshape Flatten Transpose", "", "test_operators.py"),
         "Slice, GetItem": ("Slice GetItem", "", "test_operators.py"),
+        "Formulas with parameters": ("", "mtorch/operators.py", "test_formulas.py"),
     },
     "Layers": {
         "Linear": ("Linear", "", "test_protocol.py"),
@@ -88,12 +89,14 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         "Multi-head attention, positions": (
             "MultiHeadAttention PositionalEmbedding", "mtorch/models.py", "test_attention.py test_torch_attention.py"
         ),
+        "Probes, attention weights on request": ("Probe", "mtorch/last_forward.py", "test_probe.py"),
         "Residual blocks": ("Residual", "mtorch/models.py", "test_protocol.py::test_residual_branches_must_agree"),
         "Containers": (FAMILIES["Containers"], "", "test_conformance.py test_recurrent.py test_graph.py"),
     },
     "Models, losses, optimizers, data": {
         "Models": ("", "mtorch/models.py", "test_models.py"),
         "Losses": (FAMILIES["Losses"], "", "test_losses.py test_torch_losses.py"),
+        "Sums of losses, on several heads": ("", "mtorch/losses/sums.py", "test_loss_sums.py test_torch_losses.py"),
         "Optimizers": ("", "mtorch/optim", "test_optim.py test_optimizers.py test_torch_optim.py"),
         "Schedules": ("", "mtorch/optim/schedules.py", "test_schedules.py test_torch_schedules.py"),
         "Initialisers": ("", "mtorch/initializers.py", "test_initializers.py test_torch_initializers.py"),

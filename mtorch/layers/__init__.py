@@ -65,6 +65,7 @@ from mtorch.layers.slice import Slice as Slice
 from mtorch.layers.get_item import GetItem as GetItem
 from mtorch.layers.concat import Concat as Concat, Split as Split
 from mtorch.layers.identity import Identity as Identity
+from mtorch.layers.probe import Probe as Probe
 
 # Other names
 from mtorch.aliases import Fixed as Fixed, Linear2 as Linear2, Linear3 as Linear3, Relu as Relu, Select as Select

@@ -13,6 +13,7 @@ from mtorch.checks import check_flag, check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.guards import NO_ARRAY
+from mtorch.last_forward import OfLastForward
 from mtorch.layers.dropout import Dropout
 from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter
@@ -30,6 +31,8 @@ class MultiHeadAttention(Container):
         (N, L, S) or (N, 1, S) for each sample, (N * num_heads, L, S) for each head as in torch. It has no gradient.
     causal: a query sees keys up to its own position only. A query that sees no key has P = 0, so that its y is b_o.
     dropout: the share of the entries of P that are zeroed in training, before the product with v.
+    keep_weights: leaves P (N, num_heads, L, S) of the last forward, before dropout, in `attention_weights`, until the
+        next one. A predict leaves nothing there.
 
     Backward: for each head with c = P v, Z = q k^T / sqrt(d) + mask and dc, which the output projection returns,
         dv = P^T dc,  dP = dc v^T,  dZ = P (dP - sum over the keys of P dP), as in `Softmax`,
@@ -41,6 +44,8 @@ class MultiHeadAttention(Container):
     """
 
     takes = ("floats", "floats", "floats", "any")
+    keep_weights = False
+    attention_weights = OfLastForward()
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class MultiHeadAttention(Container):
         bias: bool = True,
         *,
         causal: bool = False,
+        keep_weights: bool = False,
         xp: ModuleType = numpy,
         dtype: Any = "float32",
         rng: Any = None,
@@ -66,6 +72,7 @@ class MultiHeadAttention(Container):
         super().__init__((drop, out_proj))
         self.embed_dim, self.num_heads, self.head_dim = e, heads, e // heads
         self.causal = check_flag(name, "causal", causal)
+        self.keep_weights = check_flag(name, "keep_weights", keep_weights)
         weight = initializers.xavier_uniform()(rng, (3 * e, e), e, 3 * e)
         self.in_proj_weight = Parameter(xp.asarray(weight, dtype=self.dtype))
         self.in_proj_bias = Parameter(xp.zeros(3 * e, dtype=self.dtype)) if bias else None
@@ -87,6 +94,8 @@ class MultiHeadAttention(Container):
         sources, mask = self.sources(x)
         q, k, v = (self.heads(y) for y in self._projected(sources))
         p = self.softmax(xp.matmul(q * scale, k.swapaxes(-1, -2)), self.mask_bias(mask, q, k))
+        if self.keep_weights:
+            self.attention_weights = p
         dropped = tape.call(self.dropout, p)
         c = xp.matmul(dropped, v)
         y = tape.call(self.out_proj, self.joined(c))
@@ -193,7 +202,10 @@ class MultiHeadAttention(Container):
 
     def details(self) -> str:
         dropout, causal = f", dropout={self.dropout.p:g}" * (self.dropout.p > 0), ", causal=True" * self.causal
-        return f"{self.embed_dim}, {self.num_heads}{dropout}{causal}"
+        return f"{self.embed_dim}, {self.num_heads}{dropout}{causal}{', keep_weights=True' * self.keep_weights}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_attention_weights": None}
 
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Any, Any]]:
@@ -206,7 +218,7 @@ class MultiHeadAttention(Container):
         yield cls(4, 2, **options), (3, 2, 4)
         yield cls(4, 1, bias=False, causal=True, **options), (4, 2, 4)
         yield cls(4, 2, dropout=0.3, **options), ((3, 2, 4), (5, 2, 4), (5, 2, 4))
-        yield cls(4, 2, **options), masked
+        yield cls(4, 2, keep_weights=True, **options), masked
 
 
 def forbidden(dtype: numpy.dtype) -> float:

@@ -18,7 +18,7 @@ def tensor(x):
 @pytest.mark.parametrize("mask", [None, "bool", "float", "heads"])
 @pytest.mark.parametrize("own", [True, False])
 def test_attention_equals_torchs(bias, mask, own):
-    ours = layers.MultiHeadAttention(6, 3, bias=bias, dtype="float64", rng=0)
+    ours = layers.MultiHeadAttention(6, 3, bias=bias, keep_weights=True, dtype="float64", rng=0)
     theirs = torch.nn.MultiheadAttention(6, 3, bias=bias, dtype=torch.float64)
     theirs.load_state_dict({name: torch.tensor(value) for name, value in ours.state_dict().items()})
     arrays = [RNG.standard_normal((4, 2, 6))] if own else [RNG.standard_normal((n, 2, 6)) for n in (4, 5, 5)]
@@ -35,8 +35,10 @@ def test_attention_equals_torchs(bias, mask, own):
         given = (*(arrays * 3 if own else arrays), hidden)
     y = ours(given)
     target = None if hidden is None else torch.tensor(hidden)
-    expected = theirs(*(tensors * 3 if own else tensors), attn_mask=target, need_weights=False)[0]
+    given = tensors * 3 if own else tensors
+    expected, weights = theirs(*given, attn_mask=target, average_attn_weights=False)
     numpy.testing.assert_allclose(y, expected.detach(), rtol=1e-9, atol=1e-12)
+    numpy.testing.assert_allclose(ours.attention_weights, weights.detach(), rtol=1e-9, atol=1e-12)
     grad = RNG.standard_normal(y.shape)
     got = ours.backward(grad)
     expected.backward(torch.tensor(grad))

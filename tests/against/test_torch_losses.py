@@ -5,7 +5,7 @@ import itertools
 import numpy
 import pytest
 
-from mtorch import losses
+from mtorch import Fork, Module, Sequential, layers, losses
 
 torch = pytest.importorskip("torch")
 
@@ -135,3 +135,48 @@ def test_the_square_loss_is_half_torchs_summed_square():
         LOGITS,
         LABELS,
     )
+
+
+def heads():
+    """(our net, torch's) with one body and two heads, of the same weights."""
+    nn = layers.on(numpy, dtype="float64", rng=0)
+    parts = nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, K), nn.Linear(6, 2)
+    theirs = [torch.nn.Linear(4, 6), torch.nn.Linear(6, K), torch.nn.Linear(6, 2)]
+    for mine, other in zip((parts[0], *parts[2:]), theirs, strict=True):
+        other.double().load_state_dict({name: torch.tensor(value) for name, value in mine.state_dict().items()})
+    return Module(Sequential(*parts[:2], Fork(*parts[2:]))), theirs
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        lambda a, b, c: a + 0.5 * b,
+        lambda a, b, c: 0.3 * a - b / 7 + 2 * c,
+        lambda a, b, c: sum([c, b, a]) + 1.5,
+        lambda a, b, c: 1 - b,
+        lambda a, b, c: -(a + c),
+    ],
+)
+def test_sums_of_losses_on_two_heads_are_torchs(total):
+    """a on the first head, b on the second, c on the first again."""
+    ours, (body, first, second) = heads()
+    x, places = numpy.random.default_rng(2).standard_normal((2, N, 4))
+    places = places[:, :2]
+    y, z = ours(x)
+    terms = losses.CrossEntropyLoss(ours)(y, LABELS), losses.MSELoss(ours)(z, places), losses.L1Loss(ours)(y, OTHERS)
+    loss = total(*terms)
+    loss.backward()
+
+    h = torch.tanh(body(torch.tensor(x)))
+    y, z = first(h), second(h)
+    expected = total(
+        torch.nn.functional.cross_entropy(y, torch.tensor(LABELS)),
+        torch.nn.functional.mse_loss(z, torch.tensor(places)),
+        torch.nn.functional.l1_loss(y, torch.tensor(OTHERS)),
+    )
+    expected.backward()
+    assert abs(loss.value - expected.item()) < 1e-9
+    grads = [parameter.grad for parameter in ours.parameters().values()]
+    for grad, parameter in zip(grads, (p for each in (body, first, second) for p in each.parameters()), strict=True):
+        wanted = numpy.zeros(grad.shape) if parameter.grad is None else parameter.grad.numpy()
+        numpy.testing.assert_allclose(grad, wanted, rtol=0, atol=1e-9)

@@ -14,6 +14,7 @@ from mtorch import (
     SGD,
     BackwardError,
     CrossEntropyLoss,
+    DataParallel,
     Fork,
     Loss,
     Module,
@@ -446,3 +447,45 @@ def test_a_net_of_two_heads_learns():
         optimizer.step()
         history.append(float(loss))
     assert history[-1] < 0.3 * history[0]
+
+
+def test_a_sum_of_losses_trains_and_evaluates_like_one_loss():
+    from mtorch.training.loop import evaluate, train_epoch
+
+    module, (x, *_) = one_output(), data()
+    cross, square = CrossEntropyLoss(module), SquareLoss(module, transform=True)
+
+    def loss(prediction, labels):
+        return cross(prediction, labels) + 0.5 * square(prediction, labels)
+
+    batches = [(x, LABELS), (2 * x, LABELS)]
+    before = evaluate(module, loss, batches).loss
+    for _ in range(20):
+        train_epoch(module, loss, SGD(module, lr=0.5), batches)
+    assert evaluate(module, loss, batches).loss < before
+
+
+def test_heads_of_a_net_that_is_divided_among_processes():
+    nn = layers.on(numpy, dtype="float64", rng=0)
+    net = Sequential(nn.Linear(4, 3), Fork(nn.Linear(3, 2), nn.Linear(3, 1)))
+    x, place, size = (numpy.concatenate([part] * 3) for part in data())
+    found = []
+    for module in (Module(net), Module(DataParallel(copy.deepcopy(net), workers=2))):
+        there, large = module(x)
+        (MSELoss(module)(there, place) + 0.5 * MSELoss(module)(large, size)).backward()
+        found.append(list(grads(module).values()))
+    for one, two in zip(*found, strict=True):
+        assert_allclose(one, two, rtol=1e-12)
+
+
+@pytest.mark.gpu
+def test_heads_on_a_gpu():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install '.[cuda12]'")
+    net = Fork(layers.Linear(4, 2, xp=cupy, rng=0), layers.Linear(4, 1, xp=cupy, rng=0))
+    loss, x = MSELoss(net), cupy.asarray(data("float32")[0])
+    first, second = net(x)
+    total = loss(first, cupy.zeros_like(first)) + 0.5 * loss(second, cupy.zeros_like(second))
+    assert isinstance(total.lazy_value, cupy.ndarray)
+    total.backward()
+    assert float(total) > 0 and net.parameters()["1.weight"].has_grad
+    assert isinstance(cupy.ones((2, 4), dtype="float32") * net.parameters()["0.weight"], mtorch.graph.Expression)

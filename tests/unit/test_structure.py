@@ -15,7 +15,7 @@ ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate", "operators", "outputs"}
-LOW = LOWEST | {"math", "tree", "layer", "guards", "container"}
+LOW = LOWEST | {"math", "tree", "layer", "guards", "container", "last_forward"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
 NETS = MIDDLE | {"graph", "module"}
@@ -33,6 +33,7 @@ ALLOWED = {
     "outputs": {"arrays"},
     "math": {"accelerate", "arrays", "math"},
     "guards": LOWEST,
+    "last_forward": {"guards"},
     "tree": LOWEST,
     "layer": LOWEST | {"guards", "tree"},
     "container": LOWEST | {"guards", "layer"},

@@ -20,6 +20,8 @@ def forward(layer: MultiHeadAttention, x: Value) -> tuple[Array, Any]:
     sources, mask = layer.sources(x)
     q, k, v = projected(layer, sources if isinstance(x, tuple) else (x,))
     p = softmax(pairs(q, k), layer.mask_bias(mask, q, k))
+    if layer.keep_weights:
+        layer.attention_weights = p
     tape = Tape(layer)
     dropped = tape.call(layer.dropout, p)
     context = numpy.empty(sources[0].shape, p.dtype)
