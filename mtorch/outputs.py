@@ -3,7 +3,7 @@
 from typing import Any
 from weakref import ref
 
-from mtorch.arrays import Array, Value, map_value
+from mtorch.arrays import Array, Value
 
 
 class Outputs:
@@ -12,7 +12,7 @@ class Outputs:
     __slots__ = ("refs",)
 
     def __init__(self, y: tuple[Value, ...] = ()):
-        self.refs = map_value(ref, y)
+        self.refs = _refs(y)
 
     def placed(self, prediction: Any, grad: Array) -> Value:
         """The gradient at the place of the array that this reference is to, None at all others.
@@ -23,6 +23,10 @@ class Outputs:
 
     def __reduce__(self) -> tuple:
         return Outputs, ()
+
+
+def _refs(y: tuple[Value, ...]) -> tuple:
+    return tuple([_refs(part) if part.__class__ is tuple else None if part is None else ref(part) for part in y])
 
 
 def _placed(refs: Any, prediction: Any, grads: list[Array]) -> Value:

@@ -262,8 +262,7 @@ def concat(case):
 
 @case_of("Transpose")
 def transpose(case):
-    (x,) = case.inputs
-    return [layers.Transpose(tuple(case.attributes.get("perm", range(x.ndim)[::-1])), dtype=case.dtype)(x)]
+    return [layers.Transpose(case.attributes.get("perm"), dtype=case.dtype)(*case.inputs)]
 
 
 def reshaped(case, x, shape):
