@@ -31,6 +31,7 @@ class Sums:
 
     _value: Any
     value: Any
+    lazy_value: Any
     grad: Any
     _prediction: Any  # a weak reference to the prediction, or the `Outputs` of a net
     _backward_func: Callable[[Any], Any] | None
@@ -80,7 +81,7 @@ class Sums:
         """The loss (weights * value).sum() of one with reduction="none"; the weights have the shape of its value."""
         grad = self._weighted(weights)
         xp: Any = arrays.array_module(grad)
-        value = (arrays.as_float(xp, self.grad.dtype, weights, self._name) * self._value).sum()
+        value = (arrays.as_float(xp, self.grad.dtype, weights, self._name) * self.lazy_value).sum()
         return self._with(float(value) if xp is numpy else value, grad)
 
     def _number(self) -> Any:
@@ -88,7 +89,7 @@ class Sums:
         if getattr(self._value, "shape", ()):
             fix = 'weigh them first, loss.weighted(weights), or take reduction="mean" or "sum"'
             raise ValueError(f"{self._name} has a value for each item, of shape {self._value.shape}: {fix}")
-        return self._value
+        return self.lazy_value
 
     def _with(self, value: Any, grad: Value, **more: Any) -> Self:
         """This loss with another value and gradient."""
