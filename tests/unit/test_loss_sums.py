@@ -489,3 +489,19 @@ def test_heads_on_a_gpu():
     total.backward()
     assert float(total) > 0 and net.parameters()["1.weight"].has_grad
     assert isinstance(cupy.ones((2, 4), dtype="float32") * net.parameters()["0.weight"], mtorch.graph.Expression)
+
+
+@pytest.mark.parametrize("driven", [True, False])
+def test_a_sum_tells_what_the_device_found_in_any_of_its_losses(driven):
+    xp, labels = strict, strict.asarray([0, 9])
+    net = layers.Linear(4, 3, xp=xp, rng=0)
+    y = net(xp.asarray(data("float32")[0][:2]))
+    cross, square = (kind(net) if driven else kind() for kind in (CrossEntropyLoss, MSELoss))
+    for total in (
+        lambda: cross(y, labels) + square(y, xp.zeros_like(y)),
+        lambda: square(y, xp.zeros_like(y)) + 0.5 * cross(y, labels),
+        lambda: 1 - cross(y, labels),
+    ):
+        with pytest.raises(ValueError, match=r"labels in \[0, 3\)"):
+            float(total())
+    assert float(square(y, xp.zeros_like(y)) + 1) > 1
