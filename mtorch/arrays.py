@@ -8,6 +8,7 @@ import importlib
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -134,10 +135,24 @@ def flat_rows(x: Array) -> Array:
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
+def device_of(array: Array) -> Any:
+    """The number of the device on which an array lives; "cpu" on the host. A key for caches of arrays."""
+    return "cpu" if array.__class__ is numpy.ndarray else getattr(array.device, "id", "cpu")
+
+
+def on_device(xp: ModuleType, device: Any) -> AbstractContextManager:
+    """Within this context new arrays are made on that device."""
+    return nullcontext() if device == "cpu" else xp.cuda.Device(device)
+
+
 @lru_cache(maxsize=64)
-def ones(xp: ModuleType, n: int, dtype: numpy.dtype) -> Array:
-    """A vector of ones that nobody writes into: `ones(...).dot(g)` sums the rows of g faster than a reduction does."""
-    return xp.ones(n, dtype)
+def ones(xp: ModuleType, n: int, dtype: numpy.dtype, device: Any = "cpu") -> Array:
+    """A vector of ones that nobody writes into: `ones(...).dot(g)` sums the rows of g faster than a reduction does.
+
+    device: `device_of(g)`.
+    """
+    with on_device(xp, device):
+        return xp.ones(n, dtype)
 
 
 @lru_cache(maxsize=256)
@@ -163,33 +178,6 @@ def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
 def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> None:
     """target[index] += values with repeated indices accumulating."""
     xp.add.at(target, index, values)
-
-
-_faults: dict[str, Array] = {}
-
-
-def defer_error(text: str, fault: Array) -> None:
-    """Keeps a truth value that is still being computed on a device; `raise_deferred` tells it at the next host read."""
-    _faults[text] = fault | _faults[text] if text in _faults else fault
-
-
-def mark_invalid(xp: ModuleType, value: Array) -> Array:
-    """The value, or NaN where a fault noted on that device has come true, so that one read tells."""
-    for fault in _faults.values():
-        if array_module(fault) is xp:
-            value = xp.where(fault, math.nan, value)
-    return value
-
-
-def raise_deferred() -> None:
-    """ValueError with the text of the first fault that has come true on a device. Without any, costs nothing."""
-    if not _faults:
-        return
-    noted = list(_faults.items())
-    _faults.clear()
-    for text, fault in noted:
-        if fault:
-            raise ValueError(text)
 
 
 def module_for(device: str) -> ModuleType:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy
 
-from mtorch import arrays
+from mtorch import arrays, deferred
 from mtorch.arrays import Array
 from mtorch.checks import check_flag
 from mtorch.errors import ShapeMismatchError
@@ -104,7 +104,7 @@ class Tree(Keywords):
 
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """Host copies of all parameters and buffers by dotted name."""
-        arrays.raise_deferred()
+        deferred.raise_deferred(self)
         return {name: numpy.array(arrays.as_numpy(item.value)) for name, item in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> dict[str, list[str]]:

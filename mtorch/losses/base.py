@@ -8,6 +8,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
+from mtorch.deferred import LazyValue
 from mtorch.errors import BackwardError, ShapeMismatchError
 from mtorch.keywords import Keywords
 
@@ -20,26 +21,26 @@ class Loss:
     `grad` is the derivative of the value with respect to the prediction, with reduction="none" that of each item.
     """
 
-    def __init__(self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str):
+    def __init__(
+        self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str, source: Any = None
+    ):
         known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
-        xp: Any = numpy if known else arrays.array_module(grad)
-        self._value: Any = float(value) if known else arrays.mark_invalid(xp, value)
+        self._value: Any = float(value) if known else value
+        self._lazy: Any = None if known else LazyValue(value, source, backward_func)
         self.grad, self._backward_func, self._name = grad, backward_func, name
 
     @property
     def value(self) -> float | numpy.ndarray:
         """The loss as a float (an array with reduction="none"). On a GPU the first read waits for the queue."""
         if self._value.__class__ is not float:
-            value = arrays.as_numpy(self._value)
-            if (value != value).any():
-                arrays.raise_deferred()
+            value = self._lazy.read()
             self._value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
         return self._value
 
     @property
     def lazy_value(self) -> Any:
         """The value without waiting for it: a float on the host, a 0-d array that is still being computed on a GPU."""
-        return self._value
+        return self._value if self._value.__class__ is float else self._lazy.marked
 
     def backward(self, weights: Any = None) -> Any:
         """Drives the gradient back through the net.
@@ -146,7 +147,7 @@ class LossFunction(Keywords):
 
     def outcome(self, xp: ModuleType, value: Any, grad: Array, factor: float = 1.0) -> Loss:
         """The Loss of this call, whose value is `factor * value`."""
-        return Loss(value if factor == 1 else factor * value, grad, self.backward_func, type(self).__name__)
+        return Loss(value if factor == 1 else factor * value, grad, self.backward_func, type(self).__name__, self)
 
     def details(self) -> Iterator[str]:
         """The text between the brackets of the repr."""

@@ -14,7 +14,7 @@ import mtorch
 ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate"}
+LOWEST = {"arrays", "deferred", "parameter", "initializers", "checks", "errors", "keywords", "accelerate"}
 LOW = LOWEST | {"math", "tree", "layer", "guards", "container"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
@@ -28,6 +28,7 @@ ALLOWED = {
     "accelerate": set(),
     "initializers": {"checks"},
     "arrays": {"checks", "errors"},
+    "deferred": {"arrays"},
     "parameter": {"arrays", "checks", "errors"},
     "math": {"accelerate", "arrays", "math"},
     "guards": LOWEST,
