@@ -1,7 +1,7 @@
 """What differs between array modules, in one place: where an array lives, how it reaches the host, what a value is.
 
 A *value* is an array or a tuple of values; the helpers named `..._value` walk that structure.
-Outside `fast/` this is the only file that branches on the array module, and it does not import CuPy.
+Outside `fast/` this and `devices.py` are the only files that branch on the array module, and none imports CuPy.
 """
 
 import importlib
@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy
+
+from mtorch.devices import module_for as module_for
 
 Array = Any  # numpy.ndarray, cupy.ndarray, or the strict fake's array
 Value = Any  # Array | tuple[Value, ...]
@@ -178,24 +180,3 @@ def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
 def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> None:
     """target[index] += values with repeated indices accumulating."""
     xp.add.at(target, index, values)
-
-
-def module_for(device: str) -> ModuleType:
-    """The array module of a device: "cpu" is NumPy, "gpu" CuPy, "auto" CuPy where it finds a GPU and NumPy elsewhere.
-
-    RuntimeError with one line that says what is missing when a GPU is asked for and cannot be had.
-    """
-    if device not in ("cpu", "gpu", "auto"):
-        raise ValueError(f"device must be 'cpu', 'gpu' or 'auto', got {device!r}")
-    if device == "cpu":
-        return numpy
-    try:
-        cupy = importlib.import_module("cupy")
-        if cupy.cuda.is_available():
-            return cupy
-        reason = "CuPy is installed but finds no CUDA GPU or driver"
-    except ImportError:
-        reason = "CuPy is not installed: pip install '.[cuda12]' (or cuda13, to match the driver)"
-    if device == "gpu":
-        raise RuntimeError(f"no GPU here: {reason}")
-    return numpy

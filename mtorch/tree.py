@@ -10,6 +10,7 @@ import numpy
 from mtorch import arrays, deferred
 from mtorch.arrays import Array
 from mtorch.checks import check_flag
+from mtorch.devices import check_usable
 from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
 from mtorch.parameter import Buffer, Parameter
@@ -188,6 +189,8 @@ def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:
     """The array module and the dtype of a layer; an error where they are none."""
     if not hasattr(xp, "ndarray"):
         raise TypeError(f"{who} expected xp to be an array module such as numpy, got {xp!r}")
+    if xp is not numpy:
+        check_usable(who, xp)
     try:
         return xp, arrays.float_dtype(xp, dtype)
     except ValueError as error:

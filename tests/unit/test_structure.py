@@ -14,7 +14,7 @@ import mtorch
 ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LOWEST = {"arrays", "deferred", "parameter", "initializers", "checks", "errors", "keywords", "accelerate"}
+LOWEST = {"arrays", "deferred", "devices", "parameter", "initializers", "checks", "errors", "keywords", "accelerate"}
 LOW = LOWEST | {"math", "tree", "layer", "guards", "container"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
@@ -27,7 +27,8 @@ ALLOWED = {
     "keywords": set(),
     "accelerate": set(),
     "initializers": {"checks"},
-    "arrays": {"checks", "errors"},
+    "devices": set(),
+    "arrays": {"checks", "devices", "errors"},
     "deferred": {"arrays"},
     "parameter": {"arrays", "checks", "errors"},
     "math": {"accelerate", "arrays", "math"},
