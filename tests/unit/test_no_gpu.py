@@ -53,7 +53,11 @@ class FakeCuPy(ModuleType):
 NVRTC = 'Failure finding "libnvrtc.so.12": No such file: libnvrtc.so.12\nand a page of where it was looked for'
 TROUBLES = {
     "no driver": ({"driverGetVersion": lambda: 0}, "no CUDA driver", "install NVIDIA's driver"),
-    "no GPU": ({"getDeviceCount": fail("cudaErrorNoDevice: no")}, "the CUDA driver finds no GPU", "CUDA_VISIBLE_DEVICES"),
+    "no GPU": (
+        {"getDeviceCount": fail("cudaErrorNoDevice: no")},
+        "the CUDA driver finds no GPU",
+        "CUDA_VISIBLE_DEVICES",
+    ),
     "an empty machine": ({"getDeviceCount": lambda: 0}, "the CUDA driver finds no GPU", "CUDA_VISIBLE_DEVICES"),
     "an old driver": ({"asarray": fail("cudaErrorInsufficientDriver: old")}, "driver is too old", "update the driver"),
     "no cuBLAS": ({"asarray": fail("no libcublas")}, r"CuPy cannot multiply matrices \(no libcublas\)", r"\[cuda12\]"),
