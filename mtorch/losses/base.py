@@ -25,8 +25,8 @@ class Loss:
         self, value: Any, grad: Array, backward_func: Callable[[Array], Any] | None, name: str, source: Any = None
     ):
         known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
-        self._value: Any = float(value) if known else value
         self._lazy: Any = None if known else LazyValue(value, source, backward_func)
+        self._value: Any = float(value) if known else self._lazy.value
         self.grad, self._backward_func, self._name = grad, backward_func, name
 
     @property

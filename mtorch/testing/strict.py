@@ -328,10 +328,11 @@ def array(
     obj: _Any, dtype: _Any = None, copy: bool | None = True, order: _Any = "K", subok: bool = False,
     ndmin: int = 0, blocking: bool = False,
 ) -> ndarray:  # fmt: skip
-    """cupy.array: the way from the host. What comes from there is copied, always."""
+    """cupy.array: the way from the host, and from another device. What comes from there is copied, always."""
     if subok:
         raise NotImplementedError("CuPy's array has no subclasses")
     if obj.__class__ is ndarray:
+        copy = copy if obj.device == _array.Device() else True
         made = _numpy.array(obj._values, dtype, copy=copy, order=order or "K", ndmin=ndmin)
         return obj if made is obj._values else _array.wrap(made)
     nested = _nested(obj)

@@ -429,13 +429,14 @@ class ndarray:
     # copies, casts and shapes
 
     def __copy__(self) -> "ndarray":
-        return self.copy()
+        return self._view(self._values.copy())
 
     def __deepcopy__(self, memo: dict) -> "ndarray":
-        return self.copy()
+        return self._view(self._values.copy())
 
     def copy(self, order: str = "C") -> "ndarray":
-        return self._view(self._values.copy(order))
+        """A copy on the current device, wherever the array lives."""
+        return wrap(self._values.copy(order))
 
     def astype(self, dtype: Any, order: str = "K", casting: None = None, subok: None = None, copy: bool = True) -> Any:
         if casting is not None or subok is not None:

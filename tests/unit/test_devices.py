@@ -3,6 +3,7 @@
 On the strict array module, which counts waits and has two devices, and with `-m gpu` on CuPy.
 """
 
+import copy
 from typing import Any
 
 import numpy
@@ -12,6 +13,7 @@ from mtorch import BCELoss, CrossEntropyLoss, Module, MSELoss, Sequential, Squar
 from mtorch.data import ArrayDataset, DataLoader
 from mtorch.devices import trouble_with
 from mtorch.layers import LSTM
+from mtorch.layers.constant_operand import ConstantOperand
 from mtorch.math.philox import keep_mask
 from mtorch.optim import SGD
 from mtorch.testing import strict
@@ -169,6 +171,25 @@ def test_a_net_on_device_1_after_one_on_device_0_computes_on_device_1(xp, two_de
     first = a_step(xp, 0)
     for name, value in a_step(xp, 1).items():
         numpy.testing.assert_array_equal(value, first[name])
+
+
+def test_a_net_that_moves_to_device_1_takes_its_constants_along(xp, two_devices):
+    nn = layers.on(xp, rng=0)
+    shift = ConstantOperand(nn.Add(), right=xp.asarray(numpy.arange(3.0)))
+    net = Sequential(nn.Linear(2, 3), shift, nn.Slice((slice(None), numpy.array([2, 0]))))
+    x = numpy.ones((2, 2), "float32")
+    first = net.predict(xp.asarray(x)).get()
+    with xp.cuda.Device(1):
+        second = net.to(xp).predict(xp.asarray(x))
+        assert second.device.id == 1
+    numpy.testing.assert_array_equal(second.get(), first)
+
+
+def test_copies_lie_on_the_current_device_and_deep_copies_where_they_were(xp, two_devices):
+    x = xp.asarray(numpy.ones(3, "float32"))
+    with xp.cuda.Device(1):
+        assert [each.device.id for each in (xp.asarray(x), xp.array(x), x.copy(), copy.deepcopy(x))] == [1, 1, 1, 0]
+    assert xp.asarray(x) is x
 
 
 def test_a_loss_function_and_a_mask_may_be_used_on_two_devices(xp, two_devices):
