@@ -8,7 +8,7 @@ import pytest
 from small_training import IMAGES, LABELS, RECIPES, assert_equal_states, small_net, train
 
 import mtorch
-from mtorch import arrays, optim
+from mtorch import Sequential, arrays, layers, optim
 from mtorch.data import ArrayDataset, DataLoader
 from mtorch.devices import describe_device, module_for, trouble_with
 
@@ -118,6 +118,25 @@ def test_a_training_step_copies_nothing_and_waits_for_nothing(cupy, counted):
         step = counted()
     assert step["kernels"] > 0 == step["waits"] == step["to_host"] == step["to_device"]
     assert loss.value > 0 and counted()["to_host"] == 1
+
+
+def test_a_step_that_watches_for_wrong_ids_labels_and_lengths_waits_for_nothing(cupy, counted):
+    nn = layers.on(cupy, rng=0)
+    lstm = nn.LSTM(4, 5)
+    net = Sequential(nn.Embedding(3, 4), nn.Dropout(0.5), nn.Linear(4, 4), nn.Dropout(0.2))
+    head = mtorch.Module(nn.Linear(5, 3))
+    ids, labels = cupy.asarray(LABELS[:4].T.copy()), cupy.asarray(LABELS[:4].T.copy())
+    lengths = cupy.asarray(numpy.array([8, 3, 5, 1]))
+    for _ in range(2):
+        counted()
+        y = lstm((None, net(ids), lengths))
+        loss = mtorch.CrossEntropyLoss(head, ignore_index=2)(head(y), labels)
+        loss.backward()
+        net.discard()
+        lstm.discard()
+        step = counted()
+    assert step["kernels"] > 0 == step["waits"] == step["to_host"]
+    assert loss.value > 0
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -206,8 +206,6 @@ API int nvrtcGetProgramLogSize(Program* p, size_t* n) { return *n = p->log.size(
 API int nvrtcGetProgramLog(Program* p, char* to) { return give(p->log, to); }
 API int nvrtcDestroyProgram(Program** p) { return delete *p, 0; }
 API int nvrtcVersion(int* major, int* minor) { return *major = 12, *minor = 9, 0; }
-API int nvrtcGetNumSupportedArchs(int* n) { return *n = 1, 0; }
-API int nvrtcGetSupportedArchs(int* a) { return *a = 90, 0; }
 API const char* nvrtcGetErrorString(int e) { return e == 6 ? "NVRTC_ERROR_COMPILATION" : "NVRTC_ERROR"; }
 
 // ---------------------------------------------------------------------- a block of threads that wait for each other
@@ -291,10 +289,6 @@ API int cuModuleGetFunction(Function** f, void* module, const char* name) {
   *(void**)&(*f)->run = dlsym(module, ((*f)->name + "__run").c_str());
   return (*f)->run ? 0 : 500;  // CUDA_ERROR_NOT_FOUND
 }
-API int cuModuleGetGlobal_v2(void** p, size_t* n, void* module, const char* name) {
-  if (n) *n = 0;
-  return (*p = dlsym(module, name)) ? 0 : 500;
-}
 API int cuLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned,
                        void*, void** arguments, void**) {
   unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
@@ -306,12 +300,6 @@ API int cuLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned gz, unsig
 }
 API int cuGetErrorName(int, const char** s) { return *s = "CUDA_ERROR", 0; }
 API int cuGetErrorString(int, const char** s) { return *s = "see what hostcuda writes to stderr", 0; }
-API int cuCtxGetCurrent(void** context) { return *context = (void*)1, 0; }
-API int cuCtxGetDevice(int* d) { return *d = device, 0; }
-API int cuStreamGetCtx(void*, void** context) { return cuCtxGetCurrent(context); }
-API int cuFuncGetAttribute(int* value, int, void*) { return *value = 1024, 0; }
-API int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, void*, int, size_t) { return *n = 2, 0; }
-API int cuOccupancyMaxPotentialBlockSize(int* g, int* b, void*, void*, size_t, int) { return *g = 264, *b = 256, 0; }
 
 // ---------------------------------------------------------------------- cuBLAS: column-major, float16 in float32
 
@@ -321,9 +309,6 @@ struct Half {
   operator float() const { return _cvtsh_ss(bits); }
 };
 API int cublasCreate_v2(void** h) { return *h = new int, 0; }
-API int cublasGetVersion_v2(void*, int* v) { return *v = 120900, 0; }
-API int cublasGetStream_v2(void*, void** s) { return *s = nullptr, 0; }
-API int cublasGetPointerMode_v2(void*, int* mode) { return *mode = 0, 0; }
 API int cublasGetMathMode(void*, int* mode) { return *mode = 0, 0; }
 
 template <class T> struct Matrices {  // a batch of them
@@ -371,10 +356,6 @@ API int cublasGemmEx(SIZES, const void* alpha, const void* A, int type, int lda,
   return cublasGemmStridedBatchedEx(h, ta, tb, m, n, k, alpha, A, type, lda, 0, B, type_b, ldb, 0, beta, C, type_c, ldc, 0,
                                     1, compute, 0);
 }
-API int cublasSgemmEx(SIZES, const float* alpha, const void* A, int type, int lda, const void* B, int type_b, int ldb,
-                      const float* beta, void* C, int type_c, int ldc) {
-  return cublasGemmEx(h, ta, tb, m, n, k, alpha, A, type, lda, B, type_b, ldb, beta, C, type_c, ldc, 0, 0);
-}
 #define PRODUCTS_OF(P, T)                                                                                             \
   API int cublas##P##gemm_v2(SIZES, const T* alpha, const T* A, int lda, const T* B, int ldb, const T* beta, T* C,    \
                              int ldc) {                                                                               \
@@ -389,9 +370,6 @@ API int cublasSgemmEx(SIZES, const float* alpha, const void* A, int type, int ld
     for (; batch--; A++, B++, C++)                                                                                    \
       product<T, T, T>(ta, tb, m, n, k, *alpha, {*A, lda, 0}, {*B, ldb, 0}, *beta, {*C, ldc, 0});                     \
     return 0;                                                                                                         \
-  }                                                                                                                   \
-  API int cublas##P##dot_v2(void*, int n, const T* x, int step, const T* y, int step_y, T* sum) {                     \
-    return product<T, T, T>(0, 1, 1, 1, n, 1, {x, step, 0}, {y, step_y, 0}, 0, {sum, 1, 0});                          \
   }
 PRODUCTS_OF(S, float)
 PRODUCTS_OF(D, double)
