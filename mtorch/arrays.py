@@ -1,18 +1,21 @@
 """What differs between array modules, in one place: where an array lives, how it reaches the host, what a value is.
 
 A *value* is an array or a tuple of values; the helpers named `..._value` walk that structure.
-Outside `fast/` this is the only file that branches on the array module, and it does not import CuPy.
+Outside `fast/` this and `devices.py` are the only files that branch on the array module, and none imports CuPy.
 """
 
 import importlib
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 import numpy
+
+from mtorch.devices import module_for as module_for
 
 Array = Any  # numpy.ndarray, cupy.ndarray, or the strict fake's array
 Value = Any  # Array | tuple[Value, ...]
@@ -163,10 +166,24 @@ def flat_rows(x: Array) -> Array:
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
+def device_of(array: Array) -> Any:
+    """The number of the device on which an array lives; "cpu" on the host. A key for caches of arrays."""
+    return "cpu" if array.__class__ is numpy.ndarray else getattr(array.device, "id", "cpu")
+
+
+def on_device(xp: ModuleType, device: Any) -> AbstractContextManager:
+    """Within this context new arrays are made on that device."""
+    return nullcontext() if device == "cpu" else xp.cuda.Device(device)
+
+
 @lru_cache(maxsize=64)
-def ones(xp: ModuleType, n: int, dtype: numpy.dtype) -> Array:
-    """A vector of ones that nobody writes into: `ones(...).dot(g)` sums the rows of g faster than a reduction does."""
-    return xp.ones(n, dtype)
+def ones(xp: ModuleType, n: int, dtype: numpy.dtype, device: Any = "cpu") -> Array:
+    """A vector of ones that nobody writes into: `ones(...).dot(g)` sums the rows of g faster than a reduction does.
+
+    device: `device_of(g)`.
+    """
+    with on_device(xp, device):
+        return xp.ones(n, dtype)
 
 
 @lru_cache(maxsize=256)
@@ -200,51 +217,3 @@ def scatter_add(xp: ModuleType, target: Array, index: Any, values: Array) -> Non
     xp.add.at(total, index, values)
     if total is not target:
         target[...] = total
-
-
-_faults: dict[str, Array] = {}
-
-
-def defer_error(text: str, fault: Array) -> None:
-    """Keeps a truth value that is still being computed on a device; `raise_deferred` tells it at the next host read."""
-    _faults[text] = fault | _faults[text] if text in _faults else fault
-
-
-def mark_invalid(xp: ModuleType, value: Array) -> Array:
-    """The value, or NaN where a fault noted on that device has come true, so that one read tells."""
-    for fault in _faults.values():
-        if array_module(fault) is xp:
-            value = xp.where(fault, math.nan, value)
-    return value
-
-
-def raise_deferred() -> None:
-    """ValueError with the text of the first fault that has come true on a device. Without any, costs nothing."""
-    if not _faults:
-        return
-    noted = list(_faults.items())
-    _faults.clear()
-    for text, fault in noted:
-        if fault:
-            raise ValueError(text)
-
-
-def module_for(device: str) -> ModuleType:
-    """The array module of a device: "cpu" is NumPy, "gpu" CuPy, "auto" CuPy where it finds a GPU and NumPy elsewhere.
-
-    RuntimeError with one line that says what is missing when a GPU is asked for and cannot be had.
-    """
-    if device not in ("cpu", "gpu", "auto"):
-        raise ValueError(f"device must be 'cpu', 'gpu' or 'auto', got {device!r}")
-    if device == "cpu":
-        return numpy
-    try:
-        cupy = importlib.import_module("cupy")
-        if cupy.cuda.is_available():
-            return cupy
-        reason = "CuPy is installed but finds no CUDA GPU or driver"
-    except ImportError:
-        reason = "CuPy is not installed: pip install '.[cuda12]' (or cuda13, to match the driver)"
-    if device == "gpu":
-        raise RuntimeError(f"no GPU here: {reason}")
-    return numpy

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy
 
-from mtorch import arrays
+from mtorch import arrays, deferred
 from mtorch.arrays import Array
 from mtorch.checks import check_flag
+from mtorch.devices import check_usable
 from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
 from mtorch.parameter import Buffer, Parameter
@@ -108,7 +109,7 @@ class Tree(Keywords):
 
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """Host copies of all parameters and buffers by dotted name."""
-        arrays.raise_deferred()
+        deferred.raise_deferred(self)
         return {name: numpy.array(arrays.as_numpy(item.value)) for name, item in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> dict[str, list[str]]:
@@ -192,6 +193,8 @@ def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:
     """The array module and the dtype of a layer; an error where they are none."""
     if not hasattr(xp, "ndarray"):
         raise TypeError(f"{who} expected xp to be an array module such as numpy, got {xp!r}")
+    if xp is not numpy:
+        check_usable(who, xp)
     try:
         return xp, arrays.float_dtype(xp, dtype)
     except ValueError as error:

@@ -26,8 +26,8 @@ PATH = """
 
 # Files in which the arithmetic of any class may run: the protocol, shapes, and mathematics that layers share.
 SHARED = {
-    "layer.py", "guards.py", "container.py", "parameter.py", "arrays.py", "checks.py", "layers/geometry.py",
-    "layers/sequences.py", "losses/labels.py",
+    "layer.py", "guards.py", "container.py", "parameter.py", "arrays.py", "deferred.py", "checks.py",
+    "layers/geometry.py", "layers/sequences.py", "losses/labels.py",
 }  # fmt: skip
 INLINED = {"<listcomp>", "<setcomp>", "<dictcomp>"}  # functions of their own before Python 3.12 only
 VERBS = {"forward", "backward", "backward_parameters", "terms", "rule", "step", "__call__"}

@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--models", type=several_models, required=True, metavar="A,B,...", help=f"of {names}")
         if name in ("train", "compare"):
             add_training_options(command)
-        command.add_argument("--device", choices=("cpu", "gpu", "auto"), default="cpu")
+        command.add_argument(
+            "--device", choices=("cpu", "gpu", "auto"), default="cpu", help="auto: the GPU, if it computes"
+        )
         out, text = "runs/compare" if name == "compare" else "runs/mnist", "the folder of the run (%(default)s)"
         command.add_argument("--out", type=folder_name, default=out, metavar="DIR", help=text)
     return main

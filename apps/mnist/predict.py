@@ -12,6 +12,7 @@ from apps.mnist.train import probabilities, settings_of
 from mtorch import Module
 from mtorch.arrays import module_for
 from mtorch.data import ArrayDataset, DataLoader, load_digits_data
+from mtorch.devices import describe_device
 from mtorch.training import RunFolder, evaluate
 
 
@@ -35,6 +36,7 @@ def test(args: argparse.Namespace) -> None:
         raise ValueError(f"the model in {args.out} reads 8 x 8 scans, {data.name} has none: ask for --data digits")
     xp = module.xp
     dataset = ArrayDataset(xp.asarray(recipe.inputs(data.test_images)), xp.asarray(data.test_labels))
+    print(f"device: {describe_device(xp, args.device)}")
     score = evaluate(module, make_loss(settings["loss"], module), DataLoader(dataset, batch_size=500))
     print(
         f"{settings['model']} on the {len(dataset):,} test images of {data.name}: "
@@ -49,6 +51,8 @@ def predict(args: argparse.Namespace) -> None:
         raise ValueError(f"the model in {args.out} reads 8 x 8 scans, not pictures: train it on MNIST")
     images = [read_picture(Path(name)) for name in args.images]  # all are read before any is answered
     rows = probabilities(module, module.xp.asarray(recipe.inputs(numpy.stack(images))), settings["loss"])
+    if args.device != "cpu":
+        print(f"device: {describe_device(module.xp, args.device)}")
     for name, row in zip(args.images, rows, strict=True):
         print(f"{name}: {row.argmax()}")
         print("   " + "  ".join(f"{digit}: {p:.1%}" for digit, p in enumerate(row)))

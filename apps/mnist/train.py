@@ -13,6 +13,7 @@ from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES, Recipe, make_loss, m
 from mtorch import DataParallel, Module
 from mtorch.arrays import as_numpy, module_for
 from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
+from mtorch.devices import describe_device
 from mtorch.insight.summary import count_parameters
 from mtorch.training import RunFolder, Score, evaluate, progress, train_epoch, written
 
@@ -160,9 +161,9 @@ def run_training(args: argparse.Namespace, again: str) -> tuple[dict[str, Any], 
     parameters = count_parameters(run.module)
     print(
         f"{args.model} on {run.data.name}: {parameters:,} parameters, {len(run.data.train_labels):,} images "
-        f"to train on, {len(run.data.test_labels):,} to test with, {max(run.epochs, len(history))} epochs",
-        flush=True,
+        f"to train on, {len(run.data.test_labels):,} to test with, {max(run.epochs, len(history))} epochs"
     )
+    print(f"device: {describe_device(run.module.xp, args.device)}", flush=True)
     kept = len(history)
     try:
         if not run.epochs and not history:

@@ -15,7 +15,7 @@ def parser() -> Parser:
     main.add_argument("--steps", type=number(int, 0), help="default: the task's own")
     main.add_argument("--lr", type=number(float, 0, above=True), help="default: the task's own")
     main.add_argument("--seed", type=number(int, 0), default=0)
-    main.add_argument("--device", choices=("cpu", "gpu", "auto"), default="cpu")
+    main.add_argument("--device", choices=("cpu", "gpu", "auto"), default="cpu", help="auto: the GPU, if it computes")
     out, text = "runs/rnn_sin_cos", "the folder of the run (%(default)s)"
     main.add_argument("--out", type=folder_name, default=out, metavar="DIR", help=text)
     main.add_argument("--free-run", action="store_true", help="draw how the net goes on by itself: free_run.png")

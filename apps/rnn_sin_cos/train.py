@@ -10,6 +10,7 @@ import numpy
 from apps.rnn_sin_cos.tasks import TASKS, Task, on_host
 from mtorch import Adam, Module, MSELoss
 from mtorch.arrays import as_numpy, module_for
+from mtorch.devices import describe_device
 from mtorch.losses import Loss
 from mtorch.optim import schedules
 from mtorch.training import RunFolder, progress, written
@@ -102,6 +103,7 @@ def train(args: argparse.Namespace) -> None:
     started, folder = time.perf_counter(), RunFolder(args.out)
     run = Run.of(args)
     folder.prepare()
+    print(f"device: {describe_device(run.module.xp, args.device)}", flush=True)
     if args.resume and folder.model.exists():
         run.resume(folder)
         print(f"going on after step {run.optimizer.steps} of {folder.model}")

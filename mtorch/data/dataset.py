@@ -42,8 +42,17 @@ class ArrayDataset(Dataset):
         return self._length
 
     def __getitem__(self, index: Any) -> Any:
+        index = self.placed(index) if index.__class__ is numpy.ndarray else index
         rows = [_rows(x, index) for x in self.arrays]
         return rows[0] if len(rows) == 1 else tuple(rows)
+
+    def placed(self, index: numpy.ndarray) -> Any:
+        """An integer array of samples, on the device of the data: a `DataLoader` moves its order there once an epoch.
+
+        It stays on the host if some of the data are there. IndexError if there is no such sample.
+        """
+        host = index.dtype.kind not in "iu" or any(x.__class__ is numpy.ndarray for x in self.arrays)
+        return index if host else _moved(index, self.arrays[0])
 
     def __repr__(self) -> str:
         return f"ArrayDataset({self._length} samples of {describe_samples(self.arrays)})"
@@ -56,15 +65,18 @@ def describe_samples(data: tuple[Array, ...]) -> str:
 
 def _rows(array: Array, index: Any) -> Array:
     if index.__class__ is numpy.ndarray and index.dtype.kind in "iu":
-        if array.__class__ is numpy.ndarray:
-            return array.take(index, 0)
-        if index.size and not -len(array) <= index.min() <= index.max() < len(array):
-            raise IndexError(f"ArrayDataset of {len(array)} samples has no index {index.min()} … {index.max()}")
-        xp: Any = arrays.array_module(array)
-        return array[xp.asarray(index)]
+        return array.take(index, 0) if array.__class__ is numpy.ndarray else array[_moved(index, array)]
     if isinstance(index, tuple):
         raise TypeError(f"ArrayDataset expected an integer, a slice or an integer array as index, got {index!r}")
     return array[index]
+
+
+def _moved(index: numpy.ndarray, array: Array) -> Array:
+    """The index on the device of that array, after its bounds are checked."""
+    if index.size and not -len(array) <= index.min() <= index.max() < len(array):
+        raise IndexError(f"ArrayDataset of {len(array)} samples has no index {index.min()} … {index.max()}")
+    xp: Any = arrays.array_module(array)
+    return xp.asarray(index)
 
 
 def _as_samples(x: Any, position: int) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.checks import check_flag, check_size
-from mtorch.data.dataset import Dataset
+from mtorch.data.dataset import ArrayDataset, Dataset
 from mtorch.initializers import as_generator
 
 KEYS = {"rng", "samples", "epoch_seed", "position"}
@@ -31,7 +31,8 @@ class DataLoader:
     rng: a Generator or an int, read once for each shuffled epoch; without it `mtorch.seed` rules.
 
     Each `iter(loader)` is an epoch of its own, so that two can run at once. A batch is `dataset[indices]` with one
-    index array: new arrays, never views of the data. The permutation is drawn on the host.
+    index array: new arrays, never views of the data. The permutation is drawn on the host, and moved
+    once an epoch where an `ArrayDataset` lives on a device.
 
     `state_dict()` describes the epoch that began last and the generator. A loader made of the same data set that
     loads it goes on with exactly the batches that would have come; its first epoch holds what was left of the one in
@@ -68,7 +69,11 @@ class DataLoader:
 
     def _batches(self, epoch: _Epoch) -> Iterator[Any]:
         dataset, size, samples = self.dataset, self.batch_size, len(self.dataset)
-        order = numpy.random.default_rng(epoch.seed).permutation(samples) if self.shuffle else numpy.arange(samples)
+        order: Any = numpy.arange(samples)
+        if self.shuffle:
+            order = numpy.random.default_rng(epoch.seed).permutation(samples)
+        if isinstance(dataset, ArrayDataset) and type(dataset).__getitem__ is ArrayDataset.__getitem__:
+            order = dataset.placed(order)
         for start in range(epoch.position, samples - size + 1 if self.drop_last else samples, size):
             batch = dataset[order[start : start + size]]
             epoch.position = start + size

@@ -9,6 +9,7 @@ import numpy
 from mtorch import arrays, initializers
 from mtorch.arrays import Array
 from mtorch.checks import check_size
+from mtorch.deferred import defer_error
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
 
@@ -80,7 +81,7 @@ class Embedding(Layer):
             self.remember(x)
             return self.weight.value.take(x, axis=0)
         outside = (x < 0) | (x >= size)
-        arrays.defer_error(f"{self!r} expected ids in [0, {size}), got one outside", outside.any())
+        defer_error(self, f"{self!r} expected ids in [0, {size}), got one outside", outside.any())
         ids = xp.where(outside, 0, x)
         self.remember(ids)
         return xp.where(outside[..., None], xp.asarray(float("nan"), self.dtype), self.weight.value.take(ids, axis=0))

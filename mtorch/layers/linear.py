@@ -96,7 +96,7 @@ class Linear(Layer):
         g = g if g.ndim == 2 else g.reshape(-1, self.out_dim)
         self.weight.accumulate_product(g.T, x)
         if self.bias is not None:
-            self.bias.accumulate_product(ones(self.xp, len(g), g.dtype), g)
+            self.bias.accumulate_product(ones(self.xp, len(g), g.dtype, getattr(g.device, "id", "cpu")), g)
         return g
 
     @accelerated

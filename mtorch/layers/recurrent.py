@@ -97,7 +97,7 @@ def both(dz: Iterable[Array]) -> tuple[Array, Array]:
 
 def weight_grads(xp: ModuleType, x: Array, h: Array, da: Array, ds: Array, wanted: Wanted) -> tuple[Array | None, ...]:
     """The gradients of the weights from rows of x, h and the gradients of a = W_ih x + b_ih, s = W_hh h + b_hh."""
-    ones = arrays.ones(xp, len(da), da.dtype)  # ones.dot(d) is the sum of the rows of d
+    ones = arrays.ones(xp, len(da), da.dtype, arrays.device_of(da))  # ones.dot(d) is the sum of the rows of d
     factors = (da.T, x), (ds.T, h), (ones, da), (ones, ds)
     return tuple(a.dot(b) if each else None for each, (a, b) in zip(wanted, factors, strict=True))
 

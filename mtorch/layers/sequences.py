@@ -7,6 +7,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, Value
+from mtorch.deferred import defer_error
 from mtorch.errors import ShapeMismatchError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def check_lengths(layer: "RecurrentLayer", lengths: Array, steps: int, batch: in
     wrong = ((lengths < 1) | (lengths > steps)).any()
     text = f"{layer!r} expected lengths from 1 to {steps}"
     if arrays.array_module(lengths) is not numpy:
-        arrays.defer_error(text, wrong)
+        defer_error(layer, text, wrong)
     elif wrong:
         raise ValueError(f"{text}, got {lengths.tolist()}")
 

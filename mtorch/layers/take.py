@@ -8,6 +8,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, shape_value
+from mtorch.deferred import defer_error
 from mtorch.errors import ShapeMismatchError
 from mtorch.guards import NO_ARRAY
 from mtorch.layer import Layer
@@ -58,7 +59,7 @@ class Take(Layer):
             self._check_host(ids, size)
         else:
             outside = (ids < 0) | (ids >= size)
-            arrays.defer_error(f"{self!r} expected ids in [0, {size}), got one outside", outside.any())
+            defer_error(self, f"{self!r} expected ids in [0, {size}), got one outside", outside.any())
             ids = xp.where(outside, 0, ids)
         several = ids.ndim == values.ndim
         each = ids.shape[-1] if several else 1

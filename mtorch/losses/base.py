@@ -9,6 +9,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
+from mtorch.deferred import LazyValue
 from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
 from mtorch.layer import Layer
@@ -26,10 +27,12 @@ class Loss(Sums):
     outputs of a net that returns a tuple.
     """
 
-    def __init__(self, value: Any, grad: Array, backward_func: Any, name: str, prediction: Any = None):
+    def __init__(
+        self, value: Any, grad: Array, backward_func: Any, name: str, source: Any = None, prediction: Any = None
+    ):
         known = value.__class__ is numpy.float32 or value.__class__ is numpy.float64
-        xp: Any = numpy if known else arrays.array_module(grad[0] if grad.__class__ is tuple else grad)
-        self._value: Any = float(value) if known else arrays.mark_invalid(xp, value)
+        self._value: Any = float(value) if known else value
+        self._lazy: Any = None if known else LazyValue(value, source, backward_func)
         self.grad, self._backward_func, self._name = grad, backward_func, name
         try:
             self._prediction: Any = ref(prediction)
@@ -40,16 +43,14 @@ class Loss(Sums):
     def value(self) -> float | numpy.ndarray:
         """The loss as a float (an array with reduction="none"). On a GPU the first read waits for the queue."""
         if self._value.__class__ is not float:
-            value = arrays.as_numpy(self._value)
-            if (value != value).any():
-                arrays.raise_deferred()
+            value = self._lazy.read()
             self._value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
         return self._value
 
     @property
     def lazy_value(self) -> Any:
         """The value without waiting for it: a float on the host, a 0-d array that is still being computed on a GPU."""
-        return self._value
+        return self._value if self._value.__class__ is float else self._lazy.marked
 
     def backward(self, weights: Any = None) -> Any:
         """Drives the gradient back through the net.
@@ -162,7 +163,7 @@ class LossFunction(Keywords):
     def outcome(self, xp: ModuleType, value: Any, grad: Array, factor: float = 1.0, prediction: Any = None) -> Loss:
         """The Loss of this call, whose value is `factor * value`."""
         value = value if factor == 1 else factor * value
-        return Loss(value, grad, self.backward_func, type(self).__name__, prediction)
+        return Loss(value, grad, self.backward_func, type(self).__name__, self, prediction)
 
     def details(self) -> Iterator[str]:
         """The text between the brackets of the repr."""

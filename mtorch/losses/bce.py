@@ -6,6 +6,7 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Array
+from mtorch.deferred import defer_error
 from mtorch.losses.base import REDUCTIONS, LossFunction
 
 LOWEST, NARROWEST = -100.0, 1e-12
@@ -34,7 +35,7 @@ class BCELoss(LossFunction):
         inside = (x >= 0) & (x <= 1)
         text = f"{self!r} expected {what} in [0, 1]"
         if not arrays.is_numpy(xp):
-            arrays.defer_error(f"{text}, got others", ~inside.all())
+            defer_error(self, f"{text}, got others", ~inside.all())
         elif not inside.all():
             raise ValueError(f"{text}, got {x[~inside].reshape(-1)[0]}")
 

@@ -35,7 +35,7 @@ class BCEWithLogitsLoss(LossFunction):
             if not all(0 <= w < math.inf for w in pos_weight.reshape(-1).tolist()):
                 raise ValueError(f"{name} expected pos_weight to be finite numbers >= 0, got {pos_weight}")
         self.pos_weight = pos_weight
-        self._converted: dict[tuple[str, str], Array] = {}
+        self._converted: dict[tuple[str, str, Any], Array] = {}
 
     @quiet
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
@@ -56,7 +56,7 @@ class BCEWithLogitsLoss(LossFunction):
         fits = len(shape) <= x.ndim and all(n in (1, m) for n, m in zip(shape[::-1], x.shape[::-1], strict=False))
         if not fits:
             raise ShapeMismatchError(self, f"expected a pos_weight that broadcasts to {x.shape}, got {shape}")
-        key = xp.__name__, x.dtype.str
+        key = xp.__name__, x.dtype.str, arrays.device_of(x)
         if key not in self._converted:
             self._converted[key] = xp.asarray(self.pos_weight.astype(x.dtype))
         return self._converted[key]

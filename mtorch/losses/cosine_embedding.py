@@ -7,6 +7,7 @@ from typing import Any
 from mtorch import arrays
 from mtorch.arrays import Array, quiet
 from mtorch.checks import check_number
+from mtorch.deferred import defer_error
 from mtorch.errors import ShapeMismatchError
 from mtorch.losses.base import REDUCTIONS, LossFunction
 from mtorch.losses.several import SeveralLoss
@@ -41,7 +42,7 @@ class CosineEmbeddingLoss(SeveralLoss):
             raise ShapeMismatchError(self, f"expected a target of shape {prediction.shape[:-1]}, got {target.shape}")
         wrong = (target != 1) & (target != -1)
         if not arrays.is_numpy(xp):
-            arrays.defer_error(f"{self!r} expected targets of 1 and -1, got others", wrong.any())
+            defer_error(self, f"{self!r} expected targets of 1 and -1, got others", wrong.any())
         elif wrong.any():
             raise ValueError(f"{self!r} expected targets of 1 and -1, got {target[wrong].reshape(-1)[0]}")
         return target

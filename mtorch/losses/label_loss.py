@@ -10,6 +10,7 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Array, quiet
 from mtorch.checks import check_integer
+from mtorch.deferred import defer_error
 from mtorch.errors import ShapeMismatchError
 from mtorch.losses.base import Loss, LossFunction
 from mtorch.losses.labels import as_labels
@@ -41,7 +42,7 @@ class LabelLoss(LossFunction):
             if weight.ndim != 1 or not weight.size or not all(0 <= w < math.inf for w in weight.tolist()):
                 raise ValueError(f"{name} expected weight to be finite numbers >= 0 of shape (K,), got {weight}")
         self.weight, self.ignore_index = weight, ignore_index
-        self._converted: dict[tuple[str, str], Array] = {}
+        self._converted: dict[tuple[str, str, Any], Array] = {}
 
     @quiet
     def __call__(self, prediction: Array, target: Any) -> Loss:
@@ -68,17 +69,17 @@ class LabelLoss(LossFunction):
         total = self.weigh(xp, prediction, target)[1].sum()
         if xp is numpy:
             return self.number(total, prediction)
-        arrays.defer_error(f"{self!r} has nothing to average: no item counts", total == 0)
+        defer_error(self, f"{self!r} has nothing to average: no item counts", total == 0)
         return total
 
     def class_weights(self, xp: ModuleType, prediction: Array) -> Array:
         """The weights of the classes (K,) in the prediction's array module and dtype."""
-        classes, dtype = prediction.shape[-1], prediction.dtype
+        classes, dtype, device = prediction.shape[-1], prediction.dtype, arrays.device_of(prediction)
         if self.weight is None:
-            return arrays.ones(xp, classes, dtype)
+            return arrays.ones(xp, classes, dtype, device)
         if self.weight.shape != (classes,):
             raise ShapeMismatchError(self, f"expected a weight of shape ({classes},), got {self.weight.shape}")
-        key = xp.__name__, dtype.str
+        key = xp.__name__, dtype.str, device
         if key not in self._converted:
             self._converted[key] = xp.asarray(self.weight.astype(dtype))
         return self._converted[key]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy
 
 from mtorch import arrays
-from mtorch.arrays import Array
+from mtorch.arrays import Array, on_device
+from mtorch.deferred import defer_error
 from mtorch.errors import ShapeMismatchError
 
 UNSIGNED = {n: numpy.dtype(f"u{n}") for n in (1, 2, 4, 8)}
@@ -49,17 +50,18 @@ def _within_range(loss: object, xp: ModuleType, labels: Array, classes: int, ign
     inside = labels.clip(0, classes - 1)
     if ignored is not None:
         inside = xp.where(labels == ignored, labels, inside)
-    arrays.defer_error(f"{loss!r} expected labels in [0, {classes}), got others", (inside != labels).any())
+    defer_error(loss, f"{loss!r} expected labels in [0, {classes}), got others", (inside != labels).any())
     return inside
 
 
 def one_hot(xp: ModuleType, labels: Array, classes: int, dtype: Any) -> Array:
     """(...,) -> (..., K) with a 1 at each label."""
     if classes <= FEW:
-        return _identity(xp, classes, dtype).take(labels, 0)
+        return _identity(xp, classes, dtype, getattr(labels.device, "id", "cpu")).take(labels, 0)
     return (labels[..., None] == xp.arange(classes)).astype(dtype)
 
 
 @lru_cache(maxsize=16)
-def _identity(xp: ModuleType, classes: int, dtype: Any) -> Array:
-    return xp.eye(classes, dtype=dtype)
+def _identity(xp: ModuleType, classes: int, dtype: Any, device: Any) -> Array:
+    with on_device(xp, device):
+        return xp.eye(classes, dtype=dtype)

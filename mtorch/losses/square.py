@@ -45,7 +45,7 @@ class SquareLoss(LossFunction):
         if self.reduction == "mean":
             rows = self.number(d.size // p.shape[-1], d)
             value, d = value / rows, d / constant(xp, rows, d.dtype)
-        return Loss(value, d, self.backward_func, type(self).__name__, prediction)
+        return Loss(value, d, self.backward_func, type(self).__name__, self, prediction)
 
     def details(self) -> Iterator[str]:
         if self.transform:

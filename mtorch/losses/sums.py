@@ -9,6 +9,7 @@ import numpy
 from mtorch import arrays
 from mtorch.arrays import Array, Value, add_values, map_value
 from mtorch.checks import check_number
+from mtorch.deferred import LazyValue
 from mtorch.errors import BackwardError
 from mtorch.layer import Layer
 
@@ -33,6 +34,7 @@ class Sums:
     value: Any
     lazy_value: Any
     grad: Any
+    _lazy: Any
     _prediction: Any  # a weak reference to the prediction, or the `Outputs` of a net
     _backward_func: Callable[[Any], Any] | None
     _name: str
@@ -91,10 +93,15 @@ class Sums:
             raise ValueError(f"{self._name} has a value for each item, of shape {self._value.shape}: {fix}")
         return self.lazy_value
 
-    def _with(self, value: Any, grad: Value, **more: Any) -> Self:
-        """This loss with another value and gradient."""
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self), _value=value, grad=grad, **more)
+    def _with(self, value: Any, grad: Value, *others: Any, **more: Any) -> Self:
+        """This loss with another value and gradient; a device tells of what is wrong in it and in the others."""
+        twin: Any = object.__new__(type(self))
+        vars(twin).update(vars(self), _value=value, _lazy=None, grad=grad, **more)
+        if value.__class__ is not float:
+            lazy = twin._lazy = LazyValue(value, None, self._backward_func)
+            for each in (self, *others):
+                for key, fault in each._lazy.faults.items() if each._lazy is not None else ():
+                    lazy.faults[key] = fault | lazy.faults[key] if key in lazy.faults else fault
         return twin
 
     def _refusal(self) -> Exception:
@@ -131,7 +138,7 @@ def _sum(a: Any, b: Any) -> Any:
                 x.grad if x._prediction is prediction else prediction.placed(x._prediction, x.grad) for x in (a, b)
             ]
             grad = None if any(g is None for g in grads) else add_values(*grads)
-    return a._with(value, grad, _prediction=prediction, _name=name)
+    return a._with(value, grad, b, _prediction=prediction, _name=name)
 
 
 def _outputs_of(net: Any) -> Any:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from mtorch.arrays import Array
+from mtorch.arrays import Array, device_of, on_device
 
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
@@ -27,16 +27,17 @@ GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
 
 
 @lru_cache(maxsize=256)
-def _constants(xp: ModuleType, seed: int) -> tuple[Array, Array, Array, list[Array]]:
+def _constants(xp: ModuleType, seed: int, device: Any) -> tuple[Array, Array, Array, list[Array]]:
     """(multipliers, 32, low mask, round keys), rows as in the counters."""
     rounds = [(((seed & LOW) + r * W0) & LOW, ((seed >> 32) + r * W1) & LOW) for r in range(10)]
-    columns = xp.asarray([(M0, M1), *rounds], dtype=xp.uint64)[:, :, None]
-    return columns[0], xp.asarray(32, dtype=xp.uint64), xp.asarray(LOW, dtype=xp.uint64), list(columns[1:])
+    with on_device(xp, device):
+        columns = xp.asarray([(M0, M1), *rounds], dtype=xp.uint64)[:, :, None]
+        return columns[0], xp.asarray(32, dtype=xp.uint64), xp.asarray(LOW, dtype=xp.uint64), list(columns[1:])
 
 
 def philox(xp: ModuleType, even: Array, odd: Array, seed: int) -> None:
     """Encrypts counters in place: uint64 arrays (c0, c2) and (c1, c3) of shape (2, n), each value below 2^32."""
-    multipliers, half, low, keys = _constants(xp, seed)
+    multipliers, half, low, keys = _constants(xp, seed, device_of(even))
     products = xp.empty_like(even)
     swapped = products[::-1]
     for key in keys:

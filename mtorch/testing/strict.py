@@ -8,6 +8,8 @@ NumPy computes inside, so a machine without a GPU can prove that code written fo
   `tools/make_cupy_api.py` writes from an installed CuPy);
 * integer indices out of range and duplicate ones in `a[i] = v` are an IndexError, where CuPy goes on silently;
 * fresh memory from `empty` holds NaN, and the smallest integer, so that nothing reads it unnoticed;
+* new arrays are C-ordered in memory where CuPy's are, also where NumPy would follow the order of the arguments;
+* an array knows its device, of two (`with strict.cuda.Device(1):`), and computes on that one only;
 * every wait of the host for the device is counted: `synchronisations`, and
 
       with strict.count_synchronisations() as places:
@@ -59,6 +61,8 @@ _SYNCHRONISING = set(
     "linalg.tensorsolve nanmax nanmin nonzero place ravel_multi_index setdiff1d setxor1d trim_zeros union1d unique "
     "unique_all unique_counts unique_inverse unique_values unravel_index".split()
 )
+# functions whose results have the memory order of their arguments in CuPy too; the others' results are C-ordered
+_KEEP_ORDER = set("copy full_like imag nan_to_num ones_like pad real roll zeros_like einsum".split())
 # functions that write into their first argument
 _WRITING = {"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"}
 # arguments that CuPy takes as arrays only, sequences of such, and the exceptions
@@ -101,6 +105,8 @@ def _find(path: str) -> _Any:
         raise AttributeError("the strict module has no random numbers: the library draws them on the host")
     if path in ("linalg", "fft", "lib"):
         return _Namespace(path)
+    if path == "cuda":
+        return _Cuda(path)
     host: _Any = _numpy
     for part in path.split("."):
         host = getattr(host, part, None)
@@ -127,6 +133,15 @@ class _Namespace:
         found = _StrideTricks(path) if path == "lib.stride_tricks" else _find(path)
         setattr(self, name, found)
         return found
+
+
+class _Cuda(_Namespace):
+    """`cuda`, of which there is the choice of a device."""
+
+    Device = _array.Device
+
+    def __getattr__(self, name: str) -> _Any:
+        raise AttributeError(f"the strict module does not provide cuda.{name}")
 
 
 class _Named:
@@ -168,7 +183,9 @@ class _Function(_Named):
             return out
         if self._path in _HOST_RESULTS:
             return result
-        return _array.wrap(_numpy.asarray(result) if isinstance(result, bool | int) else result)
+        new = not (self._path in _KEEP_ORDER or any(result is each for each in (*plain, *named.values())))
+        result = _numpy.asarray(result) if isinstance(result, bool | int) else result
+        return _array.computed(result) if new else _array.wrap(result)
 
     def _bind(self, args: tuple, kwargs: dict[str, _Any]) -> tuple[list, dict[str, _Any], _Any]:
         """The arguments on the NumPy side, by position and by name, and the array given as `out`."""
@@ -263,7 +280,7 @@ class ufunc(_Named):
         targets = tuple(None if each is None else _array.target(each, what) for each in outs)
         result = self._host(*inputs, out=targets, **options)
         results = result if isinstance(result, tuple) else (result,)
-        given = tuple(_array.wrap(new) if each is None else each for new, each in zip(results, outs, strict=True))
+        given = tuple(_array.computed(new) if each is None else each for new, each in zip(results, outs, strict=True))
         return given if self.nout > 1 else given[0]
 
     def _operand(self, argument: _Any) -> _Any:
@@ -293,7 +310,7 @@ class ufunc(_Named):
     def reduceat(self, array: _Any, indices: _Any, axis: int = 0, dtype: _Any = None) -> _Any:
         self._only({"add": "sum"}, "reduceat")
         host = _array.needs_array(array, "reduceat"), _array.unwrap(indices, "reduceat")
-        return _array.wrap(self._host.reduceat(*host, axis, dtype))
+        return _array.computed(self._host.reduceat(*host, axis, dtype))
 
     def _only(self, having: dict[str, str], method: str) -> _Any:
         if self.__name__ not in having:
@@ -311,10 +328,11 @@ def array(
     obj: _Any, dtype: _Any = None, copy: bool | None = True, order: _Any = "K", subok: bool = False,
     ndmin: int = 0, blocking: bool = False,
 ) -> ndarray:  # fmt: skip
-    """cupy.array: the way from the host. What comes from there is copied, always."""
+    """cupy.array: the way from the host, and from another device. What comes from there is copied, always."""
     if subok:
         raise NotImplementedError("CuPy's array has no subclasses")
     if obj.__class__ is ndarray:
+        copy = copy if obj.device == _array.Device() else True
         made = _numpy.array(obj._values, dtype, copy=copy, order=order or "K", ndmin=ndmin)
         return obj if made is obj._values else _array.wrap(made)
     nested = _nested(obj)
@@ -392,7 +410,7 @@ def matmul(*args: _Any, out: ndarray | None = None) -> ndarray:
     a, b = (_array.needs_array(each, "cupy.matmul") for each in args[:2])
     out = args[2] if len(args) == 3 else out
     if out is None:
-        return _array.wrap(_numpy.matmul(a, b))
+        return _array.computed(_numpy.matmul(a, b))
     values = _array.target(out, "cupy.matmul")
     _refuse_overlap("cupy.matmul", values, [a, b])
     _numpy.matmul(a, b, out=values)
@@ -403,7 +421,7 @@ def dot(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:
     """cupy.dot; out= must be C-contiguous and have the dtype of the result."""
     host = _array.needs_array(a, "cupy.dot"), _array.needs_array(b, "cupy.dot")
     if out is None:
-        return _array.wrap(_numpy.dot(*host))
+        return _array.computed(_numpy.dot(*host))
     values = _array.target(out, "cupy.dot")
     _refuse_overlap("cupy.dot", values, list(host))
     _numpy.dot(*host, out=values)

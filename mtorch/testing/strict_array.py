@@ -1,12 +1,13 @@
 """The array of `mtorch.testing.strict`: NumPy values behind the walls that CuPy has.
 
 What CuPy lets through by accident is refused here as well, because a leak that works on one machine is still a leak:
-`np.exp(x)`, host arrays as indices, integer indices out of range (CuPy wraps them silently) and duplicate indices in
-`a[i] = v` (CuPy leaves open which value stays).
+`np.exp(x)`, host arrays as indices, integer indices out of range (CuPy wraps them silently), duplicate indices in
+`a[i] = v` (CuPy leaves open which value stays), and arrays of another device than the current one.
 """
 
 import operator
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,30 +42,96 @@ def synchronise(what: str) -> None:
             places.append(place)
 
 
+# ---------------------------------------------------------------------- devices
+
+
+class Device:
+    """cupy.cuda.Device: `with strict.cuda.Device(1):`. There are two, and every thread begins on device 0.
+
+    Arrays are made on the current device, and only those of the current device compute: CuPy goes on where one device
+    can read the memory of another, slowly and with a warning, and fails where it cannot.
+    """
+
+    count = 2
+    _thread = threading.local()
+
+    def __init__(self, device: "int | Device | None" = None):
+        self.id = Device.current() if device is None else int(device)
+        if not 0 <= self.id < Device.count:
+            raise ValueError(f"there is no device {self.id}: the strict module has {Device.count}")
+        self._before: list[int] = []
+
+    @classmethod
+    def current(cls) -> int:
+        return getattr(cls._thread, "id", 0)
+
+    def use(self) -> None:
+        Device._thread.id = self.id
+
+    def synchronize(self) -> None:
+        synchronise("Device.synchronize")
+
+    def __enter__(self) -> "Device":
+        self._before.append(Device.current())
+        self.use()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        Device._thread.id = self._before.pop()
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    def __repr__(self) -> str:
+        return f"<strict Device {self.id}>"
+
+
 # ---------------------------------------------------------------------- in and out of the fake
 
 
-def wrap(result: Any) -> Any:
-    """A NumPy result as this module's arrays; tuples and lists part by part."""
+def wrap(result: Any, device: int | None = None) -> Any:
+    """A NumPy result as this module's arrays, on that device or the current one; tuples and lists part by part."""
     if isinstance(result, numpy.ndarray | numpy.generic):
         if result.dtype.char not in DTYPES or not result.dtype.isnative:
             raise TypeError(f"CuPy has no arrays of dtype {result.dtype}")
         array = object.__new__(ndarray)
         array._values = result if isinstance(result, numpy.ndarray) else numpy.array(result)
+        array._device = Device.current() if device is None else device
         array._original = None
         return array
     if isinstance(result, tuple):
-        parts = [wrap(part) for part in result]
+        parts = [wrap(part, device) for part in result]
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
     if isinstance(result, list):
-        return [wrap(part) for part in result]
+        return [wrap(part, device) for part in result]
     return result
+
+
+def computed(result: Any) -> Any:
+    """A new result as this module's arrays. In memory it has the order C, whatever the order of the arguments was:
+    so CuPy's elementwise functions, reductions, gathers and joins have it, where NumPy follows the arguments.
+    """
+    if isinstance(result, tuple | list):
+        parts = [computed(part) for part in result]
+        return type(result)(*parts) if hasattr(result, "_fields") else type(result)(parts)
+    fresh = isinstance(result, numpy.ndarray) and result.base is None
+    return wrap(numpy.asarray(result, order="C") if fresh else result)
+
+
+def here(array: "ndarray", what: str) -> Any:
+    """The NumPy side of an array that is to compute; ValueError when it lives on another than the current device."""
+    if array._device != (current := Device.current()):
+        raise ValueError(f"{what} on device {current} got an array of device {array._device}")
+    return array._values
 
 
 def unwrap(argument: Any, what: str) -> Any:
     """The NumPy side of an argument; host arrays, alone or in a tuple or list, are refused."""
     if argument.__class__ is ndarray:
-        return argument._values
+        return here(argument, what)
     if isinstance(argument, numpy.ndarray):
         raise TypeError(f"{what} got a NumPy array of shape {argument.shape}: convert it with asarray first")
     if argument.__class__ in (tuple, list):
@@ -75,7 +142,7 @@ def unwrap(argument: Any, what: str) -> Any:
 def operand(argument: Any, what: str) -> Any:
     """The NumPy side of an operand: an array of this module or a number; NotImplemented for anything else."""
     if argument.__class__ is ndarray:
-        return argument._values
+        return here(argument, what)
     if isinstance(argument, numpy.ndarray):
         return unwrap(argument, what)
     return argument if isinstance(argument, SCALARS) else NotImplemented
@@ -86,7 +153,7 @@ def needs_array(argument: Any, what: str) -> numpy.ndarray:
     if argument.__class__ is not ndarray:
         unwrap(argument, what)
         raise TypeError(f"{what} takes arrays of the module, got {type(argument).__name__}")
-    return argument._values
+    return here(argument, what)
 
 
 # ---------------------------------------------------------------------- read-only memory
@@ -102,7 +169,7 @@ def _owner(values: Any) -> Any:
 
 def hold(array: "ndarray") -> "ndarray":
     """A view of the array; while the view lives and is not released, writing to its memory is a ValueError."""
-    view = wrap(array._values.view())
+    view = wrap(array._values.view(), array._device)
     view._original = array
     key = id(_owner(array._values))
 
@@ -178,7 +245,7 @@ def host_index(index: Any) -> tuple[tuple, bool]:
     gathers = False
     for i, part in enumerate(parts):
         if part.__class__ is ndarray:
-            parts[i] = part = part._values
+            parts[i] = part = here(part, "an index")
             if part.dtype.kind not in "iub":
                 raise IndexError(f"an index array holds integers or booleans, got dtype {part.dtype}")
             if part.dtype.kind == "b":
@@ -231,7 +298,7 @@ class Flags:
 class ndarray:
     """An array that meets only its own kind and numbers. It has CuPy's attributes, operators and methods."""
 
-    __slots__ = ("__weakref__", "_original", "_values")
+    __slots__ = ("__weakref__", "_device", "_original", "_values")
     __module__ = "mtorch.testing.strict"
     __array_priority__ = 100
 
@@ -239,7 +306,7 @@ class ndarray:
         if memptr is not None or strides is not None:
             raise TypeError("the strict module has no device pointers")
         fresh = _call("empty", shape, dtype, order)
-        self._values, self._original = fresh._values, None
+        self._values, self._device, self._original = fresh._values, fresh._device, None
 
     # what NumPy would use to get at the values
 
@@ -252,7 +319,7 @@ class ndarray:
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         scalar_operator = method == "__call__" and len(inputs) == 2 and isinstance(inputs[0], numpy.generic)
         if scalar_operator and not kwargs and ufunc in OPERATORS:  # numpy.float32(2) * x
-            return wrap(ufunc(inputs[0], operand(inputs[1], ufunc.__name__)))
+            return computed(ufunc(inputs[0], operand(inputs[1], ufunc.__name__)))
         raise TypeError(f"numpy.{ufunc.__name__} met an array of another module: use xp., and convert host arrays")
 
     # attributes
@@ -265,11 +332,15 @@ class ndarray:
     nbytes = property(lambda self: self._values.nbytes)
     strides = property(lambda self: self._values.strides)
     flags = property(lambda self: Flags(self._values.flags))
-    base = property(lambda self: wrap(self._values.base) if isinstance(self._values.base, numpy.ndarray) else None)
-    T = property(lambda self: wrap(self._values.T))
-    mT = property(lambda self: wrap(self._values.mT))
-    real = property(lambda self: wrap(self._values.real))
-    imag = property(lambda self: wrap(self._values.imag))
+    device = property(lambda self: Device(self._device))
+    base = property(lambda self: self._view(self._values.base) if self._values.base is not None else None)
+    T = property(lambda self: self._view(self._values.T))
+    mT = property(lambda self: self._view(self._values.mT))
+    real = property(lambda self: self._view(self._values.real))
+    imag = property(lambda self: self._view(self._values.imag))
+
+    def _view(self, values: numpy.ndarray) -> Any:
+        return wrap(values, self._device)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"CuPy's ndarray has no {name!r}, or the strict module does not provide it")
@@ -287,15 +358,15 @@ class ndarray:
     def __getitem__(self, index: Any) -> "ndarray":
         parts, gathers = host_index(index)
         if gathers:
-            return wrap(numpy.array(self._values[parts], order="K"))
-        return wrap(self._values[parts if Ellipsis in parts else (*parts, Ellipsis)])
+            return wrap(numpy.array(here(self, "a[i]")[parts], order="C"))
+        return self._view(self._values[parts if Ellipsis in parts else (*parts, Ellipsis)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
         new = operand(value, "a[i] = v")
         if new is NotImplemented:
             raise TypeError(f"a[i] = v takes arrays of the module and numbers, got {type(value).__name__}")
         parts, gathers = host_index(index)
-        values = self._values
+        values = here(self, "a[i] = v")
         check_writable(values if gathers else values[parts if Ellipsis in parts else (*parts, Ellipsis)], "a[i] = v")
         if gathers and numpy.size(new) > 1:
             refuse_duplicates(values, parts)
@@ -358,31 +429,32 @@ class ndarray:
     # copies, casts and shapes
 
     def __copy__(self) -> "ndarray":
-        return self.copy()
+        return self._view(self._values.copy())
 
     def __deepcopy__(self, memo: dict) -> "ndarray":
-        return self.copy()
+        return self._view(self._values.copy())
 
     def copy(self, order: str = "C") -> "ndarray":
+        """A copy on the current device, wherever the array lives."""
         return wrap(self._values.copy(order))
 
     def astype(self, dtype: Any, order: str = "K", casting: None = None, subok: None = None, copy: bool = True) -> Any:
         if casting is not None or subok is not None:
             raise TypeError("CuPy's astype supports neither casting nor subok")
-        cast = self._values.astype(dtype, order=order, copy=bool(copy))
+        cast = here(self, "astype").astype(dtype, order=order, copy=bool(copy))
         return self if cast is self._values else wrap(cast)
 
     def view(self, dtype: Any = None) -> "ndarray":
-        return wrap(self._values.view() if dtype is None or dtype is ndarray else self._values.view(dtype))
+        return self._view(self._values.view() if dtype is None or dtype is ndarray else self._values.view(dtype))
 
     def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> "ndarray":
-        return wrap(self._values.reshape(*shape, order=order, copy=copy))
+        return self._view(self._values.reshape(*shape, order=order, copy=copy))
 
     def transpose(self, *axes: Any) -> "ndarray":
-        return wrap(self._values.transpose(*axes))
+        return self._view(self._values.transpose(*axes))
 
     def flatten(self, order: str = "C") -> "ndarray":
-        return wrap(self._values.flatten(order))
+        return self._view(self._values.flatten(order))
 
     def clip(self, min: Any = None, max: Any = None, out: "ndarray | None" = None) -> "ndarray":
         return _call("clip", self, min, max, out)
@@ -443,7 +515,7 @@ for _name in FUNCTION_METHODS:
 def _forward(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     def method(self: ndarray, other: Any, *modulo: Any) -> Any:
         y = operand(other, what)
-        return NotImplemented if y is NotImplemented else wrap(function(self._values, y))
+        return NotImplemented if y is NotImplemented else computed(function(here(self, what), y))
 
     return method
 
@@ -451,7 +523,7 @@ def _forward(function: Callable[..., Any], what: str) -> Callable[..., Any]:
 def _reflected(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     def method(self: ndarray, other: Any, *modulo: Any) -> Any:
         x = operand(other, what)
-        return NotImplemented if x is NotImplemented else wrap(function(x, self._values))
+        return NotImplemented if x is NotImplemented else computed(function(x, here(self, what)))
 
     return method
 
@@ -472,13 +544,13 @@ def _compared(function: Callable[..., Any], what: str) -> Callable[..., Any]:
         y = operand(other, what)
         if y is NotImplemented:
             raise TypeError(f"{what} takes arrays of the module and numbers, got {type(other).__name__}")
-        return wrap(function(self._values, y))
+        return computed(function(here(self, what), y))
 
     return method
 
 
-def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self: wrap(function(self._values))
+def _unary(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    return lambda self: computed(function(here(self, what)))
 
 
 BINARY = "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul"
@@ -497,7 +569,7 @@ for _name, _value in (
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(ndarray, f"__{_name}__", _compared(getattr(operator, f"__{_name}__"), _name))
 for _name in ("neg", "pos", "abs", "invert"):
-    setattr(ndarray, f"__{_name}__", _unary(getattr(operator, f"__{_name}__")))
+    setattr(ndarray, f"__{_name}__", _unary(getattr(operator, f"__{_name}__"), _name))
 
 OPERATORS = {  # what `numpy.float32(2) * x` and the like call
     getattr(numpy, name)

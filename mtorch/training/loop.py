@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from mtorch import arrays
 from mtorch.arrays import Array
+from mtorch.deferred import raise_deferred
 from mtorch.layer import Layer
 from mtorch.losses.base import Loss
 from mtorch.optim.base import Optimizer
@@ -37,10 +38,12 @@ class _Tally:
         self.samples += n
         self.guesses += guess.size
 
-    def score(self) -> Score:
+    def score(self, module: Layer) -> Score:
         if not self.samples:
             raise ValueError("a pass expected at least one batch, got none: is the loader used up?")
         loss, right = float(arrays.as_numpy(self.loss)), float(arrays.as_numpy(self.right))
+        if loss != loss:
+            raise_deferred(module)
         return Score(loss / self.samples, right / max(self.guesses, 1))
 
 
@@ -58,9 +61,9 @@ def train_epoch(module: Layer, loss_func: LossFunc, optimizer: Optimizer, batche
         optimizer.step()
         tally.add(loss, prediction, labels, count)
         if show is not None and time.monotonic() - shown > REFRESH:
-            shown, score = time.monotonic(), tally.score()
+            shown, score = time.monotonic(), tally.score(module)
             show(f"loss {score.loss:.4f}, accuracy {score.accuracy:.1%}", refresh=False)
-    return tally.score()
+    return tally.score(module)
 
 
 def evaluate(module: Layer, loss_func: LossFunc, batches: Iterable[Any]) -> Score:
@@ -69,4 +72,4 @@ def evaluate(module: Layer, loss_func: LossFunc, batches: Iterable[Any]) -> Scor
     for x, labels in batches:
         prediction = module.predict(x)
         tally.add(loss_func(prediction, labels), prediction, labels, count)
-    return tally.score()
+    return tally.score(module)

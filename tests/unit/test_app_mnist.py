@@ -68,7 +68,8 @@ def test_training_is_the_default_and_leaves_everything_in_its_folder(tmp_path, c
     for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
         assert float(rows[-1][name]) == metrics[name]
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:9] for line in lines[1:4]] == ["epoch   1", "epoch   2", "epoch   3"]
+    assert lines[1] == "device: NumPy on the CPU"
+    assert [line[:9] for line in lines[2:5]] == ["epoch   1", "epoch   2", "epoch   3"]
     for name in PICTURES:
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
 
@@ -190,7 +191,7 @@ def test_a_comparison_is_gone_on_with_model_by_model(tmp_path, capsys, no_pictur
 def test_evaluate_gives_the_accuracy_of_the_run(trained, capsys):
     assert main(["evaluate", "--data", "digits", "--out", str(trained)]) == 0
     accuracy = json.loads((trained / "metrics.json").read_text())["test_accuracy"]
-    text = rf"deep on the 540 test images of digits: loss \d\.\d+, accuracy {accuracy:.2%}\n"
+    text = rf"device: NumPy on the CPU\ndeep on the 540 test images of digits: loss \d\.\d+, accuracy {accuracy:.2%}\n"
     assert re.fullmatch(text, capsys.readouterr().out)
 
 

@@ -50,7 +50,7 @@ def test_a_run_leaves_everything_in_its_folder(tmp_path, capsys):
     rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
     assert [row["step"] for row in rows] == [str(step) for step in range(0, 121, 10)]
     assert float(rows[-1]["test_mse"]) == metrics["test_mse"] < 0.5 * float(rows[0]["test_mse"])
-    assert capsys.readouterr().out.startswith("step   100   test mse 0.")
+    assert capsys.readouterr().out.startswith("device: NumPy on the CPU\nstep   100   test mse 0.")
 
 
 def test_the_second_task_tells_the_next_point_of_a_noisy_sine(tmp_path):

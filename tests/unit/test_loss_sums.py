@@ -505,3 +505,12 @@ def test_a_sum_tells_what_the_device_found_in_any_of_its_losses(driven):
         with pytest.raises(ValueError, match=r"labels in \[0, 3\)"):
             float(total())
     assert float(square(y, xp.zeros_like(y)) + 1) > 1
+
+
+def test_a_fault_that_two_losses_may_have_is_told_if_either_has_it():
+    xp = strict
+    y, loss = xp.asarray(data("float32")[0][:2]), CrossEntropyLoss()
+    for labels in (([0, 9], [0, 1]), ([0, 1], [9, 0])):
+        a, b = (loss(y, xp.asarray(each)) for each in labels)
+        with pytest.raises(ValueError, match=r"labels in \[0, 4\)"):
+            float(a + b)

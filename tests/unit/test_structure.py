@@ -14,7 +14,8 @@ import mtorch
 ROOT = Path(mtorch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-LOWEST = {"arrays", "parameter", "initializers", "checks", "errors", "keywords", "accelerate", "operators", "outputs"}
+LOWEST = {"accelerate", "arrays", "checks", "deferred", "devices", "errors", "initializers", "keywords", "operators"}
+LOWEST |= {"outputs", "parameter"}
 LOW = LOWEST | {"math", "tree", "layer", "guards", "states", "container", "last_forward"}
 CONTAINERS = {"sequential", "residual", "fork", "bidirectional", "unroll"}
 MIDDLE = LOW | CONTAINERS | {"layers", "losses", "optim"}
@@ -27,7 +28,9 @@ ALLOWED = {
     "keywords": set(),
     "accelerate": set(),
     "initializers": {"checks"},
-    "arrays": {"checks", "errors"},
+    "devices": set(),
+    "arrays": {"checks", "devices", "errors"},
+    "deferred": {"arrays"},
     "parameter": {"arrays", "checks", "errors", "operators"},
     "operators": set(),
     "outputs": {"arrays"},
