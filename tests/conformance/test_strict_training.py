@@ -5,9 +5,10 @@ import pytest
 from small_training import IMAGES, LABELS, RECIPES, assert_equal_states, small_net, train
 
 import mtorch
-from mtorch import SquareLoss, layers, losses, optim
+from mtorch import Fork, Module, Sequential, SquareLoss, layers, losses, optim
 from mtorch.losses.base import LossFunction
 from mtorch.losses.label_loss import LabelLoss
+from mtorch.losses.several import SeveralLoss
 from mtorch.testing import strict
 
 
@@ -22,6 +23,12 @@ def test_a_training_step_makes_no_synchronisation_and_ends_where_numpys_does(opt
     assert_equal_states(module, twin)
 
 
+def headed(xp, count):
+    """A net of several outputs."""
+    nn = layers.on(xp, rng=0)
+    return Module(Sequential(nn.Linear(6, 5), Fork(*(nn.Linear(5, 3) for _ in range(count)))))
+
+
 @pytest.mark.parametrize("name", [name for name in losses.__all__ if name not in ("Loss", "LossFunction")])
 def test_every_loss_trains_without_a_synchronisation(name):
     loss = getattr(losses, name)
@@ -29,12 +36,16 @@ def test_every_loss_trains_without_a_synchronisation(name):
     takes_labels = issubclass(loss, LabelLoss)
     rng = numpy.random.default_rng(3)
     target = LABELS[0] if takes_labels else rng.uniform(0.1, 0.9, (8, 3)).astype("float32")
+    heads = loss.parts if issubclass(loss, SeveralLoss) else 1
+    if heads > 1:
+        target = rng.choice([-1, 1], 8) if loss.has_target else None
     states, values = [], []
     for xp in (strict, numpy):
-        module = small_net(xp)
+        module = small_net(xp) if heads == 1 else headed(xp, heads)
         loss_func = loss(module)
-        images, device_target = xp.asarray(IMAGES[0]), xp.asarray(target)
-        with strict.count_synchronisations() as places, strict.frozen(), strict.read_only(images, device_target):
+        images, device_target = xp.asarray(IMAGES[0]), None if target is None else xp.asarray(target)
+        given = [images] if device_target is None else [images, device_target]
+        with strict.count_synchronisations() as places, strict.frozen(), strict.read_only(*given):
             outcome = loss_func(module(images), device_target)
             outcome.backward()
             module.step(0.1)
