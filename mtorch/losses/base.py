@@ -42,15 +42,16 @@ class Loss(Sums):
     @property
     def value(self) -> float | numpy.ndarray:
         """The loss as a float (an array with reduction="none"). On a GPU the first read waits for the queue."""
-        if self._value.__class__ is not float:
+        if self._lazy is not None:
             value = self._lazy.read()
-            self._value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
+            value = value if value.ndim else value.item() if value.dtype.itemsize <= 8 else value[()]
+            self._value, self._lazy = value, None
         return self._value
 
     @property
     def lazy_value(self) -> Any:
         """The value without waiting for it: a float on the host, a 0-d array that is still being computed on a GPU."""
-        return self._value if self._value.__class__ is float else self._lazy.marked
+        return self._value if self._lazy is None else self._lazy.marked
 
     def backward(self, weights: Any = None) -> Any:
         """Drives the gradient back through the net.

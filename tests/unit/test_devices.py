@@ -73,6 +73,14 @@ def test_a_healthy_loss_that_tells_an_older_fault_of_its_net_still_has_its_value
     net.state_dict()
 
 
+def test_a_value_is_read_from_the_device_once():
+    for reduction in ("mean", "none"):
+        loss = CrossEntropyLoss(reduction=reduction)(strict.ones((3, 2), "float32"), LABELS)
+        with strict.count_synchronisations() as places:
+            first, second = loss.value, loss.value
+        assert len(places) == 1 and first is second is loss.lazy_value
+
+
 def test_each_of_two_faults_is_told_once(xp):
     nn = layers.on(xp, rng=0)
     net = Sequential(nn.Embedding(3, 4), nn.Embedding(6, 4))
