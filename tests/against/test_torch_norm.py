@@ -54,7 +54,7 @@ def test_float16_is_torchs_to_within_its_rounding(name, sizes, options, shape):
         inside = numpy.isfinite(exact)  # a variance may leave the range of float16, in both
         assert (mine[~inside] == exact[~inside]).all()
         mine, exact = mine[inside], exact[inside]
-        assert not exact.size or abs(mine - exact).max() <= 2.0**-8 * abs(exact).max() + 1e-5
+        assert not exact.size or abs(mine - exact).max() <= 2.0**-8 * abs(exact).max() + 1e-4
 
 
 @pytest.mark.parametrize("name, sizes, options, shape", CASES)
