@@ -31,7 +31,7 @@ optimizer = Adam(module, lr=0.005)
 for epoch in range(20):
     for x, labels in DataLoader(ArrayDataset(train, data.train_labels), batch_size=32, shuffle=True, rng=epoch):
         which, amount = module(x)
-        loss = digit_loss(which, labels) + 10 * ink_loss(amount, x.mean(axis=1, keepdims=True))
+        loss = digit_loss(which, labels) + 300 * ink_loss(amount, x.mean(axis=1, keepdims=True))
         loss.backward()
         optimizer.step()
     if epoch % 5 == 0:
