@@ -32,7 +32,7 @@ def test_an_id_out_of_range_on_a_device_is_raised_at_the_next_host_read():
     layer = layers.Take(xp=strict)
     with strict.count_synchronisations() as places:
         y = layer(strict.asarray(Q), strict.asarray(numpy.array([0, 3, 1, 1])))
-        loss = MSELoss()(y, strict.zeros(4, "float32"))
+        loss = MSELoss(layer)(y, strict.zeros(4, "float32"))
     assert places == [] and numpy.isnan(y.get()).tolist() == [False, True, False, False]
     with pytest.raises(ValueError, match=r"Take\(\) expected ids in \[0, 3\)"):
         loss.value  # noqa: B018  it is read
