@@ -27,10 +27,10 @@ def made(monkeypatch):
     """The arrays that operations of the strict module have made, views left out."""
     found, wrap = [], strict_array.wrap
 
-    def noted(result):
+    def noted(result, *device):
         if isinstance(result, numpy.ndarray | numpy.generic) and getattr(result, "base", None) is None:
             found.append(result.shape)
-        return wrap(result)
+        return wrap(result, *device)
 
     monkeypatch.setattr(strict_array, "wrap", noted)
     return found
