@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import textwrap
 from pathlib import Path
 
 import numpy
@@ -507,6 +508,18 @@ def test_the_state_of_another_optimizer_is_refused():
 
 
 # ---------------------------------------------------------------------- what is refused
+
+
+def test_the_optimizer_of_the_docstring_is_complete_and_trains():
+    text = optim.Optimizer.__doc__
+    names = {"Optimizer": optim.Optimizer}
+    exec(textwrap.dedent(text[text.index("        class Lion") :]), names)
+    module, weights = one([1.0, -2.0, 0.5]), []
+    optimizer = names["Lion"](module, lr=0.1)
+    for grad in ([3.0, -1.0, 0.0], [-1.0, -1.0, 0.0]):
+        weights.append(move(optimizer, grad).copy())
+    numpy.testing.assert_allclose(weights[0], [0.9, -1.9, 0.5], atol=1e-12)
+    numpy.testing.assert_allclose(weights[1], [1.0, -1.8, 0.5], atol=1e-12)  # 0.9 * 0.03 - 0.1 < 0
 
 
 @every_optimizer
