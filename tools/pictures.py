@@ -241,10 +241,10 @@ def rows_right(model: Any, data: Any, count: int) -> float:
     return float(numpy.mean([read(model, image, several=True) == text for image, text in rows]))
 
 
-def table(model: Any, data: Any, count: int) -> None:
+def table(model: Any, data: Any, count: int, only: str = "") -> None:
     print(f"| kind of picture | light | middle | strong |\n|---|---|---|---|\n| {CLEAN} | ", end="")
     print(f"{accuracy(model, data, CLEAN, 0, count):.1%} | | |", flush=True)
-    for kind in KINDS:
+    for kind in (kind for kind in KINDS if only in kind):
         shares = []
         for strength, scene in enumerate(scenes(kind)):
             many = count if scene.width < MANY else max(1, count // 10)
@@ -260,7 +260,7 @@ def examples(path: Path, data: Any, side: int = 88) -> None:
         for strength in range(3):
             small = made(data, kind, strength, column).convert("RGB").resize((side, side))
             sheet.paste(small, (column * (side + 4), strength * (side + 4)))
-    sheet.quantize(64).save(path)
+    sheet.quantize(128).save(path)
 
 
 def main() -> None:
@@ -268,13 +268,15 @@ def main() -> None:
     parser.add_argument("--out", default="runs/mnist", help="the folder of the trained model (%(default)s)")
     parser.add_argument("--data", default="auto", help="where test digits come from (%(default)s)")
     parser.add_argument("--count", type=int, default=1000, help="pictures of each kind (%(default)s)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="the kinds whose name contains this")
     parser.add_argument("--examples", type=Path, metavar="FILE", help="draw one picture of each kind instead")
     args = parser.parse_args()
     data = load_digits_data(args.data, size=28)
     if args.examples:
         examples(args.examples, data)
     else:
-        table(trained(argparse.Namespace(out=args.out, device="cpu")), data, min(args.count, len(data.test_labels)))
+        model = trained(argparse.Namespace(out=args.out, device="cpu"))
+        table(model, data, min(args.count, len(data.test_labels)), args.only)
 
 
 if __name__ == "__main__":

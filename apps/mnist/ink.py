@@ -89,13 +89,13 @@ def resized(planes: numpy.ndarray, height: int, width: int) -> numpy.ndarray:
     return tent(planes.shape[-2], height) @ planes @ tent(planes.shape[-1], width).T
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def normal(length: int, deviation: float) -> numpy.ndarray:
     places = numpy.arange(length)
     return rows_of_one(numpy.exp(-0.5 * ((places - places[:, None]) / deviation) ** 2))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def tent(length: int, wanted: int) -> numpy.ndarray:
     step = length / wanted
     centres = (numpy.arange(wanted) + 0.5) * step

@@ -94,7 +94,7 @@ def working_copy(picture: Any, box: Box) -> numpy.ndarray:
     from PIL import Image
 
     width, height = box[2] - box[0], box[3] - box[1]
-    scale = SIDE / (width * height) ** 0.5
+    scale = min(SIDE / (width * height) ** 0.5, 5 * SIDE / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     copy = picture.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
     values = numpy.asarray(copy, dtype=numpy.float32)
@@ -118,11 +118,13 @@ def without_transparency(picture: Any, paper: str) -> Any:
 def full_scale(values: numpy.ndarray) -> numpy.ndarray:
     """Numbers of any range, such as 12 bits in a file for 16, as float32 from 0 to 1.
 
-    1 is the brightest pixel but for one in two thousand, which may be broken. Numbers below 0 move the range up; what
-    is not a number is dark.
+    A pixel in five thousand may be darker than 0 or brighter than 1: it may be broken. What is not a number is taken
+    for the median, which is paper.
     """
-    values = numpy.asarray(values, dtype=numpy.float32)
-    values = numpy.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    values = values - min(float(values.min()), 0.0)
-    most = float(numpy.quantile(values, 0.9995))
-    return numpy.clip(values / (most if most > 0 else 1.0), 0, 1)
+    values = numpy.array(values, dtype=numpy.float64)
+    finite = numpy.isfinite(values)
+    if not finite.any():
+        return numpy.zeros(values.shape, numpy.float32)
+    values[~finite] = numpy.median(values[finite])
+    least, most = (float(each) for each in numpy.quantile(values, [0.0002, 0.9998]))
+    return numpy.clip((values - least) / ((most - least) or 1.0), 0, 1).astype(numpy.float32)
