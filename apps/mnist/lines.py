@@ -67,7 +67,7 @@ def runs_of(on: numpy.ndarray) -> list[tuple[int, int]]:
 
 
 def stroke(ink: numpy.ndarray) -> float:
-    """About the width of a stroke: the median length of runs of ink, level or upright, whichever is less."""
+    """About the width of a stroke: the mean length of runs of ink, level or upright, whichever is less."""
     on = numpy.pad(ink > ink.max() / 2, 1)
     ends = [(numpy.diff(on.astype(numpy.int8), axis=axis) == 1).sum() for axis in (0, 1)]
     return float(on.sum() / max(ends)) if on.any() else 0.0

@@ -119,17 +119,16 @@ def test_a_large_photograph_takes_little_time(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """LeNet after an epoch of MNIST, or after thirty of the built-in digits where there is no MNIST; with the data."""
+    """LeNet as the app trains it on MNIST, or on the built-in digits where there is no MNIST; with the data."""
     name = "mnist" if "MTORCH_DATA" in os.environ else "digits"
     out = tmp_path_factory.mktemp("lenet")
-    options = ["--epochs", "1"] if name == "mnist" else []
-    assert main(["--model", "lenet", "--data", name, "--out", str(out), *options]) == 0
+    assert main(["--model", "lenet", "--data", name, "--out", str(out)]) == 0
     return trained(argparse.Namespace(out=str(out), device="cpu")), load_digits_data(name, size=28)
 
 
 @pytest.mark.slow
 def test_every_kind_of_picture_is_read_nearly_as_well_as_a_clean_one(model):
-    count = 50
+    count = 40
     clean = pictures.accuracy(*model, pictures.CLEAN, 0, count)
     found = {kind: pictures.accuracy(*model, kind, 1, 10 if "many" in kind else count) for kind in pictures.KINDS}
     assert clean >= 0.96
