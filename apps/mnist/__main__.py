@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if name == "predict":
             command.add_argument("images", nargs="+", metavar="IMAGE")
+            command.add_argument("--digits", action="store_true", help="read all digits of a row, from left to right")
+            text = "draw each picture with what the net saw of it"
+            command.add_argument("--show", type=picture_name, metavar="OUT.png", help=text)
         else:
             where, text = "auto|mnist|digits|DIR", "where digits come from"
             command.add_argument("--data", type=folder_name, default="auto", metavar=where, help=text)
@@ -55,6 +58,12 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     text = "divide each batch among so many processes (%(default)s); worth it for convolutions, on Linux, on the CPU"
     command.add_argument("--workers", type=number(int, 1), default=1, help=text)
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+
+def picture_name(text: str) -> str:
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"expected the name of a PNG file, got {text!r}")
+    return text
 
 
 def several_models(text: str) -> list[str]:

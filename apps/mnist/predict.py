@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy
 
-from apps.mnist.pictures import read_picture
+from apps.mnist.pictures import digits_in, open_picture
 from apps.mnist.recipes import RECIPES, Recipe, make_loss
+from apps.mnist.show import save_sheet
 from apps.mnist.train import probabilities, settings_of
 from mtorch import Module
 from mtorch.arrays import module_for
@@ -49,10 +50,17 @@ def predict(args: argparse.Namespace) -> None:
     module, settings, recipe = trained(args)
     if settings["side"] != 28:
         raise ValueError(f"the model in {args.out} reads 8 x 8 scans, not pictures: train it on MNIST")
-    images = [read_picture(Path(name)) for name in args.images]  # all are read before any is answered
-    rows = probabilities(module, module.xp.asarray(recipe.inputs(numpy.stack(images))), settings["loss"])
+    pictures = [open_picture(Path(name)) for name in args.images]  # all are read before any is answered
+    found = [digits_in(picture, name, args.digits) for picture, name in zip(pictures, args.images, strict=True)]
+    images = numpy.stack([digit.image for digits in found for digit in digits])
+    rows = iter(probabilities(module, module.xp.asarray(recipe.inputs(images)), settings["loss"]))
     if args.device != "cpu":
         print(f"device: {describe_device(module.xp, args.device)}")
-    for name, row in zip(args.images, rows, strict=True):
-        print(f"{name}: {row.argmax()}")
-        print("   " + "  ".join(f"{digit}: {p:.1%}" for digit, p in enumerate(row)))
+    answers = [[next(rows) for _ in digits] for digits in found]
+    for name, answer in zip(args.images, answers, strict=True):
+        print(f"{name}: {''.join(str(row.argmax()) for row in answer)}")
+        for row in answer:
+            print("   " + "  ".join(f"{digit}: {p:.1%}" for digit, p in enumerate(row)))
+    if args.show:
+        save_sheet(Path(args.show), pictures, found, [[int(row.argmax()) for row in answer] for answer in answers])
+        print(f"see {args.show}")

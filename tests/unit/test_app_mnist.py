@@ -219,12 +219,18 @@ def picture(kind, test_image):
         "one bit": large.convert("1"),
         "16 bits": Image.fromarray(grey.astype("uint16") * 257),
         "16 bits, faint": Image.fromarray(60_000 - grey.astype("uint16") * 40),
+        "10 bits in 16": Image.fromarray((255 - grey).astype("uint16") * 4),
+        "12 bits in 16": Image.fromarray(grey.astype("uint16") * 16),
+        "32 bits": Image.fromarray((255 - grey).astype("int32")),
+        "float, 0 to 1": Image.fromarray(1 - grey.astype("float32") / 255),
+        "float, any range": Image.fromarray(grey.astype("float32") / 50 + 1000),
     }[kind]  # fmt: skip
 
 
 KINDS = [
     "light on dark", "dark on light", "off centre", "grey on grey", "blue on yellow", "black on nothing",
-    "white on nothing", "palette", "one bit", "16 bits", "16 bits, faint",
+    "white on nothing", "palette", "one bit", "16 bits", "16 bits, faint", "10 bits in 16", "12 bits in 16", "32 bits",
+    "float, 0 to 1", "float, any range",
 ]  # fmt: skip
 
 
@@ -234,7 +240,7 @@ def test_predict_reads_a_digit_off_any_kind_of_picture(tmp_path, trained, capsys
     chosen = [numpy.flatnonzero(data.test_labels == digit)[0] for digit in (0, 2, 4, 7)]
     names = []
     for i in chosen:
-        names.append(str(tmp_path / f"{i}.png"))
+        names.append(str(tmp_path / (f"{i}.tif" if "float" in kind or "32" in kind else f"{i}.png")))
         picture(kind, data.test_images[i]).save(names[-1])
     assert main(["predict", *names, "--out", str(trained)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -254,10 +260,39 @@ def test_predict_sees_the_picture_as_the_net_saw_its_digits(tmp_path):
     assert numpy.corrcoef(standardise(seen[None])[0], standardise(image[None])[0])[0, 1] > 0.9
 
 
+def test_predict_reads_a_photograph_that_says_it_lies_on_its_side(tmp_path, trained, capsys):
+    data = digits()
+    i = numpy.flatnonzero(data.test_labels == 7)[0]
+    image, exif = picture("dark on light", data.test_images[i]), pytest.importorskip("PIL.Image").Exif()
+    exif[0x0112] = 6
+    image.rotate(90, expand=True).save(tmp_path / "seven.jpg", exif=exif)
+    assert main(["predict", str(tmp_path / "seven.jpg"), "--out", str(trained)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'seven.jpg'}: 7\n")
+
+
+def test_predict_reads_a_row_of_digits_and_shows_what_the_net_saw(tmp_path, trained, capsys):
+    Image = pytest.importorskip("PIL.Image")
+    data = digits()
+    row = numpy.hstack([data.test_images[numpy.flatnonzero(data.test_labels == digit)[0]] for digit in (4, 2, 0, 7)])
+    Image.fromarray(255 - row).resize((448, 112)).save(tmp_path / "row.png")
+    picture("blue on yellow", data.test_images[0]).save(tmp_path / "one.png")
+    names, sheet = [str(tmp_path / "row.png"), str(tmp_path / "one.png")], tmp_path / "new" / "sheet.png"
+    assert main(["predict", "--digits", *names, "--show", str(sheet), "--out", str(trained)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{names[0]}: 4207" and lines[5].startswith(f"{names[1]}: ") and lines[-1] == f"see {sheet}"
+    assert [line[:3] for line in lines[1:5]] == ["   "] * 4 and len(lines) == 8
+    with Image.open(sheet) as drawn:
+        assert drawn.format == "PNG" and drawn.width > 448 and drawn.height > 2 * 140
+
+
 def bad_pictures(folder):
     Image = pytest.importorskip("PIL.Image")
     Image.new("L", (30, 30), 200).save(folder / "blank.png")
     Image.new("L", (1, 1), 0).save(folder / "dot.png")
+    noise = numpy.random.default_rng(0).normal(size=(90, 120))
+    Image.fromarray((200 + 20 * noise).clip(0, 255).astype("uint8")).save(folder / "noise.png")
+    Image.fromarray((3 + noise).clip(0, 9).astype("uint16")).save(folder / "dark.png")
+    Image.fromarray(numpy.full((30, 30), numpy.nan, "float32")).save(folder / "nan.tif")
     Image.new("L", (40, 40), 0).save(folder / "short.png")
     data = (folder / "short.png").read_bytes()
     (folder / "short.png").write_bytes(data[: len(data) - 20])
@@ -267,6 +302,9 @@ def bad_pictures(folder):
     return {
         "blank.png": "shows no digit: the picture is blank",
         "dot.png": "shows no digit: the picture is blank",
+        "noise.png": "shows no digit: the picture is blank",
+        "dark.png": "shows no digit: the picture is blank",
+        "nan.tif": "shows no digit: the picture is blank",
         "short.png": "is damaged or too large",
         "text.png": "is not a picture that can be read",
         "empty.png": "is not a picture that can be read",
@@ -301,6 +339,7 @@ def test_predict_refuses_bad_pictures_in_one_line_each(tmp_path, trained, capsys
         (["compare", "--models", "mlp,what"], "argument --models: expected models of mlp, linear"),
         (["compare", "--models", "mlp,mlp"], "argument --models: expected models of"),
         (["predict"], "the following arguments are required: IMAGE"),
+        (["predict", "x.png", "--show", "x.jpg"], "argument --show: expected the name of a PNG file, got 'x.jpg'"),
         (["what.png"], "unrecognized arguments: what.png"),
     ],
 )  # fmt: skip
