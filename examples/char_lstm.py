@@ -50,6 +50,7 @@ def write(start, length):
     written, state = start, None
     x = numpy.array([letters.index(letter) for letter in start])[:, None]  # (T, 1)
     for _ in range(length):
+        # The state takes the place of both zeros, from the second call on.
         scores, state = module.predict(zeros[:1], zeros[:1], x, state=state)
         p = numpy.exp(2 * scores[-1, 0].astype("float64"))  # at temperature 1/2
         x = rng.choice(len(letters), size=(1, 1), p=p / p.sum())

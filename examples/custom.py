@@ -68,8 +68,9 @@ train, test = (images.reshape(-1, 64).astype("float32") / 16 for images in (data
 swish = Swish()
 module = Module(Sequential(layers.Linear(64, 48, coe=2, rng=0), swish, layers.Linear(48, 10, rng=1)))
 loss_func, optimizer = FocalLoss(module), Lion(module, lr=1e-3)
-for epoch in range(20):
-    for x, labels in DataLoader(ArrayDataset(train, data.train_labels), batch_size=32, shuffle=True, rng=epoch):
+loader = DataLoader(ArrayDataset(train, data.train_labels), batch_size=32, shuffle=True, rng=0)
+for _ in range(20):
+    for x, labels in loader:
         loss_func(module(x), labels).backward()
         optimizer.step()
 

@@ -1,7 +1,7 @@
 """A net that PyTorch has trained on the digits 0 to 4 learns 5 to 9 from forty pictures of each.
 
-Names, shapes and layouts are PyTorch's, so a state dict goes over as it is. The first layers are frozen: they keep what
-they learned, and no gradient is computed for them.
+Names, shapes and layouts are PyTorch's, so a state dict goes over as it is. The first layer is frozen: it keeps what it
+learned, and no gradient is computed for it.
 """
 
 import sys
@@ -35,8 +35,7 @@ with torch.no_grad():
 print(f"the same answers as PyTorch's, to {difference:.0e}")
 assert difference < 1e-4
 
-for name, parameter in module.parameters().items():
-    parameter.trainable = name.startswith("2.")
+module[0].trainable = False
 frozen = module.state_dict()["0.weight"]
 few = numpy.concatenate([numpy.flatnonzero(labels == digit)[:40] for digit in range(10)])
 loss_func, optimizer = CrossEntropyLoss(module), Adam(module, lr=0.02)

@@ -20,8 +20,9 @@ def trained(x, t, seed):
     module = Module(Sequential(layers.Linear(64, 32, coe=2, rng=seed), layers.ReLU(), layers.Linear(32, 10, rng=seed)))
     loss_func, optimizer = CrossEntropyLoss(module), SGD(module, lr=0.5)
     average = module.to_vector()
+    loader = DataLoader(ArrayDataset(x, t), batch_size=16, shuffle=True, rng=seed)
     for _ in range(15):
-        for batch, target in DataLoader(ArrayDataset(x, t), batch_size=16, shuffle=True, rng=seed):
+        for batch, target in loader:
             loss_func(module(batch), target).backward()
             optimizer.step()
             average += (1 - DECAY) * (module.to_vector() - average)

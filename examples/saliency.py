@@ -15,8 +15,9 @@ net = Sequential(layers.Linear(64, 64, coe=2, rng=0), layers.ReLU(), layers.Line
 module = Module(net, input_grad=True)  # backward returns the gradient of the input
 loss_func = CrossEntropyLoss(module)
 optimizer = Adam(module, lr=0.003)
+loader = DataLoader(ArrayDataset(train, data.train_labels), batch_size=32, shuffle=True, rng=0)
 for _ in range(30):
-    for x, labels in DataLoader(ArrayDataset(train, data.train_labels), batch_size=32, shuffle=True, rng=0):
+    for x, labels in loader:
         loss_func(module(x), labels).backward()
         optimizer.step()
 

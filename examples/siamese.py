@@ -50,6 +50,6 @@ def accuracy(embed):
     return (distances.argmin(axis=1) == data.test_labels).mean()
 
 
-pixels, learned = accuracy(lambda x: x), accuracy(Module(module.net).predict)
+pixels, learned = accuracy(lambda x: x), accuracy(module.net.predict)
 print(f"of the test digits {learned:.1%}; by the distance of their pixels {pixels:.1%}")
 assert loss.value < 0.1 and learned > pixels + 0.1 and learned > 0.9

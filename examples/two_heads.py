@@ -28,8 +28,9 @@ class TwoHeads(Module):
 module = TwoHeads()
 digit_loss, ink_loss = CrossEntropyLoss(module), MSELoss(module)
 optimizer = Adam(module, lr=0.005)
+loader = DataLoader(ArrayDataset(train, data.train_labels), batch_size=32, shuffle=True, rng=0)
 for epoch in range(20):
-    for x, labels in DataLoader(ArrayDataset(train, data.train_labels), batch_size=32, shuffle=True, rng=epoch):
+    for x, labels in loader:
         which, amount = module(x)
         loss = digit_loss(which, labels) + 300 * ink_loss(amount, x.mean(axis=1, keepdims=True))
         loss.backward()

@@ -61,7 +61,7 @@ bound = (a.value + b.value) / len(test)
 mean = train.mean(axis=0).clip(1e-3, 1 - 1e-3)
 plain = -(test * numpy.log(mean) + (1 - test) * numpy.log(1 - mean)).sum() / len(test)
 print(f"{bound:.2f} nats a test digit; {plain:.2f} where every pixel is drawn by itself")
-drawn = Module(module.decode).predict(rng.standard_normal((6, CODE)).astype("float32")).reshape(6, 8, 8)
+drawn = module.decode.predict(rng.standard_normal((6, CODE)).astype("float32")).reshape(6, 8, 8)
 for rows in drawn.swapaxes(0, 1):
     print("  ".join("".join(" .:*#"[int(4.99 / (1 + numpy.exp(-v)))] * 2 for v in row) for row in rows))
 assert bound < plain - 2 and b.value / len(test) > 2

@@ -39,4 +39,7 @@ def __getattr__(name: str):
         from mtorch import checkpoint
 
         return getattr(checkpoint, name)
-    raise AttributeError(f"module 'mtorch' has no attribute {name!r}")
+    from mtorch.keywords import NAMES
+
+    ours = f": it is mtorch.{NAMES[name]}" if name in NAMES else ""
+    raise AttributeError(f"module 'mtorch' has no attribute {name!r}{ours}")

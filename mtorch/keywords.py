@@ -10,6 +10,13 @@ WORDS = {
 }  # fmt: skip
 
 
+# What PyTorch calls our functions and classes.
+NAMES = {
+    "cat": "concat", "gather": "take", "manual_seed": "seed", "permute": "transpose", "no_grad": "Layer.predict",
+    "nn": "layers", "clamp": "clip", "SmoothL1Loss": "HuberLoss", "pow": "power", "mul": "multiply", "div": "divide",
+}  # fmt: skip
+
+
 class Keywords:
     """The base of classes that answer an unknown keyword in their own name.
 

@@ -38,7 +38,8 @@ class States(guards.Pass):
         names = {*self.names.values()}
         known = ", ".join(map(repr, sorted(names)))
         if not isinstance(state, Mapping):
-            raise TypeError(f"{self.net!r} expected state=None or a dict of states by name ({known}), got {state!r}")
+            given = f"an array of shape {state.shape}" if hasattr(state, "shape") else type(state).__name__
+            raise TypeError(f"{self.net!r} expected state=None or a dict of states by name ({known}), got {given}")
         for name in state:
             if name not in names and str(name).rpartition(":")[0] not in names:
                 raise ValueError(f"{self.net!r} has states named {known}, got a state named {name!r}")

@@ -53,6 +53,17 @@ class Tree(Keywords):
         """Dotted names of all parameters below; a shared one appears once, under its first name."""
         return self._named(Parameter)
 
+    @property
+    def trainable(self) -> bool:
+        """Whether a parameter below is trainable. Setting it freezes all parameters below, or thaws them."""
+        return any(parameter.trainable for parameter in self.parameters().values())
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        check_flag(self, "trainable", trainable)
+        for parameter in self.parameters().values():
+            parameter.trainable = trainable
+
     def buffers(self) -> dict[str, Buffer]:
         """Dotted names of all buffers below; a shared one appears once, under its first name."""
         return self._named(Buffer)

@@ -10,7 +10,7 @@ For example:
 import copy
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 
 from mtorch import arrays
 from mtorch.graph.table import Constant, leaves, mapped
@@ -73,6 +73,12 @@ class Expression(Operand):
         if parts is None:
             raise TypeError(f"{self!r} has no known length: take its parts with split or GetItem")
         return (self[i] for i in range(parts))
+
+    def _compared(self, other: Any) -> NoReturn:
+        fix = "use maximum, minimum, clip, relu or abs, or give `where` its condition as an input"
+        raise TypeError(f"{self!r} cannot be compared: its numbers are not there yet; {fix}")
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
 
     def __bool__(self) -> bool:
         raise TypeError(f"{self!r} has no truth value: Python cannot branch on data that is not there yet")

@@ -52,7 +52,8 @@ class Take(Layer):
         if ids.dtype.kind not in "iu":
             raise TypeError(f"{self!r} expected integer ids, got dtype {ids.dtype}")
         if not values.ndim or values.shape[:-1] != ids.shape[: values.ndim - 1] or ids.ndim > values.ndim:
-            wanted = f"ids of shape {values.shape[:-1]} or {(*values.shape[:-1], 'M')} for x of shape {values.shape}"
+            lead = ", ".join(map(str, values.shape[:-1]))
+            wanted = f"ids of shape {values.shape[:-1]} or ({lead}, M) for x of shape {values.shape}"
             raise ShapeMismatchError(self, f"expected {wanted}, got {ids.shape}")
         size, outside = values.shape[-1], None
         if arrays.is_numpy(xp):

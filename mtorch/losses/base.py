@@ -102,7 +102,8 @@ class LossFunction(Keywords):
             raise ValueError(f"{type(self).__name__} expected reduction in {self.reductions}, got {reduction!r}")
         backward_func = getattr(backward_func, "backward", backward_func)
         if backward_func is not None and not callable(backward_func):
-            raise TypeError(f"{type(self).__name__} expected a module or a function, got {backward_func!r}")
+            wanted = "a module or a function first, and options by keyword"
+            raise TypeError(f"{type(self).__name__} expected {wanted}, got {backward_func!r}")
         self.backward_func = backward_func
         self.reduction = reduction
 

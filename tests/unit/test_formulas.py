@@ -1,6 +1,7 @@
 """Formulas over parameters and buffers: the operators that expressions take, in a Module's forward and outside."""
 
 import copy
+import operator
 import pickle
 
 import numpy
@@ -201,3 +202,21 @@ def test_a_module_is_indexed_like_its_sequential():
         module[2]
     with pytest.raises(TypeError, match="not subscriptable"):
         Module(layers.Tanh())[0]
+
+
+@pytest.mark.parametrize("compare", [operator.lt, operator.le, operator.gt, operator.ge])
+def test_an_expression_cannot_be_compared_and_says_what_to_use(compare):
+    for x, other in ((Input("x"), 0), (Input("x") * 2, Input("y"))):
+        with pytest.raises(TypeError, match="cannot be compared: .* use maximum, minimum, clip, relu or abs"):
+            compare(x, other)
+
+
+@pytest.mark.parametrize(
+    "name, ours", [("cat", "concat"), ("gather", "take"), ("manual_seed", "seed"), ("nn", "layers")]
+)
+def test_a_name_of_torch_is_answered_with_ours(name, ours):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}': it is mtorch.{ours}$"):
+        getattr(mtorch, name)
+    assert hasattr(mtorch, ours)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing_like_it'$"):
+        _ = mtorch.nothing_like_it

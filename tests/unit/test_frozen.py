@@ -655,3 +655,17 @@ def test_the_workers_of_data_parallel_learn_of_freezing_and_thawing():
     assert parallel.backward_parameters(G) is None
     with pytest.raises(BackwardError):
         parallel.backward_parameters(G)
+
+
+def test_setting_trainable_on_a_layer_freezes_and_thaws_all_below():
+    net = Module(Sequential(layers.Linear(3, 4), layers.Tanh(), layers.Linear(4, 2)))
+    assert net.trainable and net[0].trainable and not net[1].trainable
+    net[0].trainable = False
+    assert not net[0].trainable and net.trainable
+    assert [p.trainable for p in net.parameters().values()] == [False, False, True, True]
+    net.trainable = False
+    assert not any(p.trainable for p in net.parameters().values())
+    net.trainable = True
+    assert all(p.trainable for p in net.parameters().values())
+    with pytest.raises(TypeError, match="trainable"):
+        net.trainable = "no"
