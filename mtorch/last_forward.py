@@ -4,7 +4,7 @@ import threading
 from typing import Any
 from weakref import WeakSet
 
-from mtorch.guards import in_predict
+from mtorch.guards import in_predict, predicting
 
 
 class _OfThread(threading.local):
@@ -20,9 +20,14 @@ _of_thread = _OfThread()
 class OfLastForward:
     """An attribute that forward assigns: `weights = OfLastForward()` in the class, `self.weights = p` in forward.
 
+    fix: what to do instead of reading it after a predict.
+
     It is None at first. Within predict, which changes nothing, an assignment keeps nothing; read after that, in the
     same thread, the attribute is a RuntimeError, because what it holds is of another input.
     """
+
+    def __init__(self, fix: str = "call the net itself (in eval mode: net.eval())"):
+        self.fix = fix
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name, self.slot = name, f"_{name}"
@@ -33,12 +38,12 @@ class OfLastForward:
         if layer in _of_thread.predicted:
             raise RuntimeError(
                 f"the last pass of {layer!r} in this thread was a predict, which leaves {self.name} as it was: "
-                f"call the net itself (in eval mode: net.eval()), or read {self.name} before you predict"
+                f"{self.fix}, or read {self.name} before you predict"
             )
         return vars(layer).get(self.slot)
 
     def __set__(self, layer: Any, value: Any) -> None:
-        if in_predict():
+        if predicting and in_predict():
             _of_thread.predicted.add(layer)
         else:
             _of_thread.predicted.discard(layer)

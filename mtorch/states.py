@@ -1,13 +1,12 @@
 """The states of layers that read a sequence step by step: how they travel through `predict`, and `final_state`."""
 
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from mtorch import guards
 from mtorch.arrays import Value
+from mtorch.last_forward import OfLastForward
 
 if TYPE_CHECKING:
     from mtorch.layer import Layer
@@ -112,44 +111,12 @@ class Stateful:
             states.end(self, last)
 
 
-class _OfThread(threading.local):
-    """What this thread ran last."""
-
-    def __init__(self) -> None:
-        self.predicted: WeakSet[Any] = WeakSet()  # the recurrent layers whose last pass in this thread was a predict
-
-
-_of_thread = _OfThread()
-
-
 class Recurrence(Stateful):
-    """A layer whose last state can be read."""
+    """A layer whose last state can be read: `final_state`, after the last forward, without gradient."""
 
-    _final_state: Value = None
-
-    @property
-    def final_state(self: Any) -> Value:
-        """The state after the last forward, without gradient.
-
-        RuntimeError after a predict of this thread, which changes nothing.
-        """
-        if self in _of_thread.predicted:
-            raise RuntimeError(
-                f"the last pass of {self!r} in this thread was a predict, which leaves final_state as it was: take "
-                f"the state from y, state = net.predict(x, state=state), or read final_state before you predict"
-            )
-        return self._final_state
-
-    @final_state.setter
-    def final_state(self: Any, state: Value) -> None:
-        if _of_thread.predicted:
-            _of_thread.predicted.discard(self)
-        self._final_state = state
+    final_state = OfLastForward("take the state from y, state = net.predict(x, state=state)")
 
     def end_with(self: Any, last: Value) -> None:
-        """Makes it `final_state`; within predict nothing changes, and the state may travel."""
-        if guards.predicting and guards.in_predict():
-            _of_thread.predicted.add(self)
-            super().end_with(last)
-        else:
-            self.final_state = last
+        """Makes it `final_state`; within predict that stays as it was, and the state may travel."""
+        self.final_state = last
+        super().end_with(last)

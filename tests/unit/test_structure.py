@@ -38,7 +38,7 @@ ALLOWED = {
     "guards": LOWEST,
     "last_forward": {"guards"},
     "tree": LOWEST,
-    "states": LOWEST | {"guards"},
+    "states": LOWEST | {"guards", "last_forward"},
     "layer": LOWEST | {"guards", "states", "tree"},
     "container": LOWEST | {"guards", "layer"},
     "layers": LOW | {"layers", "aliases"},
