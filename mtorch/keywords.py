@@ -24,7 +24,7 @@ class Keywords:
     `**options` answer for themselves.
     """
 
-    def __new__(cls, *args: Any, **options: Any) -> Self:
+    def __new__(cls, /, *args: Any, **options: Any) -> Self:
         code = getattr(cls.__init__, "__code__", None)
         if options and code is not None and not code.co_flags & inspect.CO_VARKEYWORDS:
             known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]

@@ -32,6 +32,8 @@ class Probe(Layer):
 
     moves_data = True
 
+    _last: Any = None  # the last call
+
     value = OfLastForward()
     grad = OfLastForward()
 
@@ -48,12 +50,15 @@ class Probe(Layer):
 
     def forward(self, x: Value) -> Value:
         self.value, self.grad = x, None
-        self.remember(x)
+        call = object()
+        if not self.predicting:
+            self._last = call
+        self.remember(call)
         return x
 
     def backward(self, output_grad: Value) -> Value:
         g = self.cast_grad(output_grad)
-        if self.recall() is vars(self)["_value"]:
+        if self.recall() is self._last:
             self.grad = g
         return g
 

@@ -82,8 +82,9 @@ class Sums:
     def weighted(self, weights: Any) -> Self:
         """The loss (weights * value).sum() of one with reduction="none"; the weights have the shape of its value."""
         grad = self._weighted(weights)
-        xp: Any = arrays.array_module(grad)
-        value = (arrays.as_float(xp, self.grad.dtype, weights, self._name) * self.lazy_value).sum()
+        first = self.grad[0] if self.grad.__class__ is tuple else self.grad
+        xp: Any = arrays.array_module(first)
+        value = (arrays.as_float(xp, first.dtype, weights, self._name) * self.lazy_value).sum()
         return self._with(float(value) if xp is numpy else value, grad)
 
     def _number(self) -> Any:
@@ -131,11 +132,11 @@ def _sum(a: Any, b: Any) -> Any:
         raise ValueError(f"{name} drive different nets: call backward of each, and add the numbers float(loss)")
     prediction, grad = a._prediction, None
     if a.grad is not None and b.grad is not None:
-        if prediction is None or prediction is not b._prediction:
+        if prediction is None or not _same(prediction, b._prediction):
             prediction = _outputs_of(net)
         if prediction is not None:
             grads = [
-                x.grad if x._prediction is prediction else prediction.placed(x._prediction, x.grad) for x in (a, b)
+                x.grad if _same(x._prediction, prediction) else prediction.placed(x._prediction, x.grad) for x in (a, b)
             ]
             grad = None if any(g is None for g in grads) else add_values(*grads)
     return a._with(value, grad, b, _prediction=prediction, _name=name)
@@ -162,3 +163,10 @@ def _apart(name: str, net: Any) -> str:
 
 def _is_number(x: Any) -> bool:
     return isinstance(x, Real) and not isinstance(x, bool)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether both stand for the same prediction, which may be a tuple of arrays."""
+    if a.__class__ is tuple and b.__class__ is tuple:
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a is b

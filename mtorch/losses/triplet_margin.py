@@ -60,7 +60,7 @@ class TripletMarginLoss(SeveralLoss):
                 for new, old in ((slope, da), (-slope - slope_pn, dp), (slope_pn, dn))
             )  # fmt: skip
         terms = near - far + self.margin
-        wrong = terms >= 0
+        wrong = ~(terms < 0)  # NaN as well
         return xp.maximum(terms, 0)[..., 0], tuple(xp.where(wrong, grad, 0) for grad in (da, dp, dn))
 
     def _distance(self, xp: ModuleType, x: Array, y: Array) -> tuple[Array, Array]:
