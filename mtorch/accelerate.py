@@ -49,6 +49,21 @@ class Blas:
     single_threaded: Callable[[], AbstractContextManager] = staticmethod(nullcontext)
 
 
+def limits_blas(method: Callable) -> Callable:
+    """Marks a method of a Tape: while it runs layers that divide their work among threads, BLAS uses one thread."""
+    if not ENABLED:
+        return method
+
+    @wraps(method)
+    def limited(tape: Any, *args: Any) -> Any:
+        if tape.owner.multithreaded and not Blas.held():
+            with Blas.single_threaded():
+                return method(tape, *args)
+        return method(tape, *args)
+
+    return limited
+
+
 def multithreaded(layer: Any) -> bool:
     """Whether the fast bodies of that layer share their work between threads."""
     forward = layer.__class__.forward

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mtorch import accelerate, guards
-from mtorch.accelerate import Blas
+from mtorch.accelerate import limits_blas
 from mtorch.arrays import Value, shape_value
-from mtorch.guards import EMPTY, NO_ARRAY, NO_VALUE, in_predict, predicting
+from mtorch.guards import EMPTY, NO_ARRAY, NO_VALUE, in_predict, passes
 from mtorch.layer import Layer
 from mtorch.parameter import Buffer, Parameter
 
@@ -30,13 +30,11 @@ class Tape:
         """layer.forward(x), its memory kept here."""
         return self.run((layer,), x)
 
+    @limits_blas
     def run(self, layers: Sequence[Layer], x: Value) -> Value:
         """Calls the layers one after the other, each on what the one before it returned."""
         owner, calls = self.owner, self.calls
-        if owner.multithreaded and not Blas.held():
-            with Blas.single_threaded():
-                return self.run(layers, x)
-        array, composites, keeps = owner.xp.ndarray, owner.composites, not (predicting and in_predict())
+        array, composites, keeps = owner.xp.ndarray, owner.composites, not (passes and in_predict())
         layer = layers[0]
         try:
             for layer in layers:
@@ -69,19 +67,17 @@ class Tape:
         """Runs the backward of the last call."""
         return self.rewind(output_grad, len(self.calls) - 1)
 
+    @limits_blas
     def rewind(self, output_grad: Value, stop: int = 0) -> Value:
         """Runs the backward of one call after the other, from the last down to number `stop`."""
         calls, composites = self.calls, self.owner.composites
-        if self.owner.multithreaded and not Blas.held():
-            with Blas.single_threaded():
-                return self.rewind(output_grad, stop)
         layer: Any = None
         above = None
         try:
             while len(calls) > stop:
                 above = layer
                 layer, memory = calls.pop()
-                if output_grad is None:
+                if output_grad is None:  # the layer above took integers: nothing below it gets a gradient
                     continue
                 layer._memory = memory
                 if composites and layer in composites:
@@ -96,11 +92,9 @@ class Tape:
             raise
         return output_grad if output_grad.__class__ is self.owner.xp.ndarray else guards.as_grad(output_grad)
 
+    @limits_blas
     def pull_parameters(self, output_grad: Value) -> None:
         """Runs the backward_parameters of the last call."""
-        if self.owner.multithreaded and not Blas.held():
-            with Blas.single_threaded():
-                return self.pull_parameters(output_grad)
         layer, memory = self.calls.pop()
         layer._memory = memory
         try:

@@ -21,8 +21,7 @@ _noted: WeakKeyDictionary[Any, Faults] = WeakKeyDictionary()  # by owner; a copy
 
 def defer_error(owner: Any, text: str, fault: Array) -> None:
     """Notes that a ValueError with this text is due if `fault`, a truth value on a device, comes true."""
-    faults, key = _noted.setdefault(owner, {}), (text, device_of(fault))
-    faults[key] = fault | faults[key] if key in faults else fault
+    _add(_noted.setdefault(owner, {}), (text, device_of(fault)), fault)
 
 
 def raise_deferred(net: Any, more: Faults | None = None) -> None:
@@ -52,6 +51,11 @@ class LazyValue:
         for faults in _below(self.net):
             self.marked = _mark_invalid(self.marked, faults)
 
+    def include(self, other: "LazyValue | None") -> None:
+        """Takes over what may be wrong with a value that this one was computed from."""
+        for key, fault in other.faults.items() if other is not None else ():
+            _add(self.faults, key, fault)
+
     def read(self) -> numpy.ndarray:
         """The value on the host, after one wait; ValueError for a fault, of which each is told once."""
         found = as_numpy(self.marked)
@@ -59,6 +63,10 @@ class LazyValue:
             raise_deferred(self.net, self.faults)
             found = as_numpy(self.value)
         return found
+
+
+def _add(faults: Faults, key: tuple[str, Any], fault: Array) -> None:
+    faults[key] = fault | faults[key] if key in faults else fault
 
 
 def _below(net: Any) -> Iterator[Faults]:

@@ -43,28 +43,28 @@ class Pass:
 
 
 _pass: ContextVar[Pass | None] = ContextVar("pass", default=None)
-predicting: set[Pass] = set()  # those that run now, in all threads
+passes: set[Pass] = set()  # those that run now, in all threads; most often none, which is cheap to ask
 
 
 def current_pass() -> Pass | None:
     """The call of `Layer.predict` that this is within."""
     current = _pass.get()
-    return current if current in predicting else None
+    return current if current in passes else None
 
 
 def in_predict() -> bool:
     """Whether this is within `Layer.predict`."""
-    return _pass.get() in predicting
+    return _pass.get() in passes
 
 
 def predicted(layer: "Layer", x: Value, new: Pass) -> Value:
     """`checked_forward` within that pass."""
     token = _pass.set(new)
     try:
-        predicting.add(new)
+        passes.add(new)
         return checked_forward(layer, x)
     finally:
-        predicting.discard(new)
+        passes.discard(new)
         _pass.reset(token)
 
 
@@ -101,7 +101,7 @@ def _cast_leaf(layer: "Layer", x: Any, kind: str) -> Any:
 
 def checked_forward(layer: "Layer", x: Value) -> Value:
     """layer.forward(x). When it raises, nothing is remembered at or below the layer, and buffers are as before."""
-    keeps = not (predicting and in_predict())
+    keeps = not (passes and in_predict())
     below = layer.buffers_below if layer.has_tape or not keeps else layer.buffers().values()
     buffers = [(buffer, buffer.value) for buffer in below] if below and keeps else ()
     try:

@@ -4,7 +4,7 @@ import threading
 from typing import Any
 from weakref import WeakSet
 
-from mtorch.guards import in_predict, predicting
+from mtorch.guards import in_predict, passes
 
 
 class _OfThread(threading.local):
@@ -43,7 +43,7 @@ class OfLastForward:
         return vars(layer).get(self.slot)
 
     def __set__(self, layer: Any, value: Any) -> None:
-        if predicting and in_predict():
+        if passes and in_predict():
             _of_thread.predicted.add(layer)
         else:
             _of_thread.predicted.discard(layer)

@@ -37,7 +37,7 @@ import numpy
 from mtorch import guards
 from mtorch.arrays import Value
 from mtorch.errors import BackwardError, ShapeMismatchError
-from mtorch.guards import EMPTY, Pass, in_predict, predicting
+from mtorch.guards import EMPTY, Pass, in_predict, passes
 from mtorch.operators import Operand
 from mtorch.parameter import Buffer, Parameter
 from mtorch.states import predicted_on
@@ -87,11 +87,10 @@ class Layer(Tree):
             self.backward(output_grad)
             return
         self.cast_grad(output_grad)
-        below = [] if self.has_tape else [layer for _, layer in self.walk()]
-        if all(layer._memory is EMPTY for layer in below):
-            self.recall()
-        for layer in below:
-            layer._memory, layer._returned = EMPTY, None
+        if self.has_tape or all(layer._memory is EMPTY for _, layer in self.walk()):
+            self.recall()  # drops the tape of a container; elsewhere it says that there was no forward
+        else:
+            self.forget()
 
     def step(self, lr: float) -> None:
         for item in vars(self).values():
@@ -134,7 +133,7 @@ class Layer(Tree):
 
     def remember(self, value: Any = (), *more: Any) -> None:
         """Keeps what backward will need, by reference; replaces what was there. Within predict it keeps nothing."""
-        if not (predicting and in_predict()):
+        if not (passes and in_predict()):
             self._memory = (value, *more) if more else value
 
     def recall(self) -> Any:
@@ -148,7 +147,7 @@ class Layer(Tree):
 
     def returns(self, y: Value) -> Value:
         """Notes the shapes and dtypes that `cast_grad` compares with; returns y."""
-        if not (predicting and in_predict()):
+        if not (passes and in_predict()):
             self._returned = (y.shape, y.dtype) if y.__class__ is self.xp.ndarray else guards.signature(y)
         return y
 

@@ -48,7 +48,7 @@ class Module(Layer):
     """
 
     _described: bool | None = None  # whether the class has a forward of its own, once `__init__` ran
-    _graph: Graph | None = None  # the traced forward, and the attributes that it was traced with
+    _graph: Any = None  # the traced forward, a Graph, and the attributes that it was traced with
     _traced: list[Any] = []
     _tracing = False
 
@@ -76,9 +76,9 @@ class Module(Layer):
             raise TypeError(f"{type(self).__name__}.__init__ must begin with super().__init__()")
         if not self._described:
             return self.net
-        if self._graph is None or self._changed():
+        if self._changed():
             with TRACING:  # of two threads that use the module first, one traces
-                return self.retrace() if self._graph is None or self._changed() else self._graph
+                return self.retrace() if self._changed() else self._graph
         return self._graph
 
     def retrace(self) -> Graph:
@@ -101,11 +101,13 @@ class Module(Layer):
         return [item for name, item in vars(self).items() if name not in PRIVATE and isinstance(item, HOLDERS)]
 
     def _changed(self) -> bool:
-        """Whether other layers or parameters are assigned than when the forward was traced."""
+        """Whether the forward was never traced, or other layers or parameters were assigned since."""
+        if self._graph is None:
+            return True
         now = self._attributes()
         if len(now) == len(self._traced) and all(a is b for a, b in zip(now, self._traced, strict=True)):
             return False
-        if self._graph is None or self._graph.named != dict(named_items(self)):
+        if self._graph.named != dict(named_items(self)):
             return True
         self._traced = now
         return False

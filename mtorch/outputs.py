@@ -43,6 +43,7 @@ def _refs(y: tuple[Value, ...]) -> tuple:
 
 
 def _placed(refs: Any, prediction: Any, grads: list[Array]) -> Value:
+    """`grads` holds the gradient until it is placed. Python has one weak reference to an array, so `is` finds it."""
     if refs.__class__ is tuple:
         parts = tuple([_placed(part, prediction, grads) for part in refs])
         return parts if any(part is not None for part in parts) else None

@@ -16,7 +16,7 @@ class Parameter(Stored):
     """An array that training updates, and the gradient collected since the last step. The constructor copies `value`.
 
     `grad` has the shape and dtype of `value` and reads as zeros while `has_grad` is False. The first contribution after
-    a step overwrites the array and later ones are added to it, so that no pass sets it to zero. An optimizer sets
+    a step overwrites the array and later ones are added to it: it is never filled with zeros first. An optimizer sets
     `direction`, which the next step follows instead of the gradient. Layers that share a weight share its Parameter. In
     a formula it is an operand: `x @ w.T`.
 
@@ -53,7 +53,7 @@ class Parameter(Stored):
 
     def _workspace(self) -> Array:
         if (grad := self._grad) is None or grad.shape != self.value.shape or grad.dtype != self.value.dtype:
-            self._grad = self.value.copy()
+            self._grad = self.value.copy()  # an array like the value; what stands in it is overwritten
         return self._grad
 
     def collect_in(self, grad: Array) -> None:
@@ -104,7 +104,7 @@ class Parameter(Stored):
             value, grad = self.value, self._grad
             rate = constant(numpy if value.__class__ is numpy.ndarray else None, lr, value.dtype)
             if self.direction is not None:
-                with numpy.errstate(over="ignore", invalid="ignore"):
+                with numpy.errstate(all="ignore"):
                     xp: Any = array_module(value)
                     value -= xp.multiply(self.direction, rate, grad)
             else:

@@ -70,10 +70,10 @@ class Sequential(Container):
     def backward_parameters(self, output_grad: Value) -> None:
         g = self.cast_grad(output_grad)
         tape, first = self.recall(), self.first_trained
-        if not (self.first_parameters and self.first_parameters[0]._trainable):
+        if not (self.first_parameters and self.first_parameters[0]._trainable):  # frozen: look further
             first = next((i for i, layer in enumerate(self._layers) if layer.trains()), len(self._layers))
         g = tape.rewind(g, first + 1)
-        if len(tape.calls) == first + 1 and g is not None:
+        if first < len(self._layers) and g is not None:
             tape.pull_parameters(g)
 
     def step(self, lr: float) -> None:

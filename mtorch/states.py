@@ -23,10 +23,16 @@ class States(guards.Pass):
         self.net, self.calls = net, Counter[str]()
         self.names: dict[int, str] = {}
         self.inner: set[int] = set()  # the layers within cells
+        cells: list[str] = []
         for prefix, layer in net.walk():
-            if isinstance(layer, Stateful) and layer.has_state and id(layer) not in self.inner:
+            within = any(prefix.startswith(cell) for cell in cells)
+            if within:
+                self.inner.add(id(layer))
+            elif isinstance(layer, Stateful) and layer.has_state:
                 self.names.setdefault(id(layer), prefix[:-1])
-                self.inner |= {id(each) for _, each in layer.walk() if each is not layer}
+                cells.append(prefix)
+            if id(layer) in self.inner and id(layer) in self.names:
+                raise TypeError(f"{layer!r} is in a cell and outside of it: call predict(x) on the whole sequence")
         if not self.names:
             raise TypeError(f"{net!r} has no layer with a state: call predict(x) on the whole sequence")
         self.alone = "" in self.names.values()  # the net is one such layer
@@ -40,7 +46,8 @@ class States(guards.Pass):
             given = f"an array of shape {state.shape}" if hasattr(state, "shape") else type(state).__name__
             raise TypeError(f"{self.net!r} expected state=None or a dict of states by name ({known}), got {given}")
         for name in state:
-            if name not in names and str(name).rpartition(":")[0] not in names:
+            first, _, number = str(name).rpartition(":")
+            if name not in names and not (first in names and number.isdecimal() and int(number) > 1):
                 raise ValueError(f"{self.net!r} has states named {known}, got a state named {name!r}")
         return dict(state)
 
@@ -81,7 +88,7 @@ def _travelling() -> States | None:
 
 def states_travel(layer: "Layer") -> bool:
     """Whether the layer is called within `predict(x, state=...)`."""
-    states = _travelling() if guards.predicting else None
+    states = _travelling() if guards.passes else None
     return states is not None and id(layer) not in states.inner
 
 
@@ -100,7 +107,7 @@ class Stateful:
 
     def begin_with(self: Any, state: Value) -> Value:
         """The state to begin with: the one that travels, else the one given."""
-        states = _travelling() if guards.predicting else None
+        states = _travelling() if guards.passes else None
         found = None if states is None else states.begin(self)
         return state if found is None else found
 

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "mtorch"
 
 # The order of the reading path, where docs/reading.md does not stand yet.
 PATH = """
-    parameter layer layers/tanh layers/softmax layers/linear container sequential losses/base losses/square optim/base
+    parameter layer layers/tanh layers/softmax layers/linear container sequential losses/base losses/mse optim/base
     optim/sgd module layers/lstm testing/gradients
 """.split()
 

@@ -71,7 +71,8 @@ class Expression(Operand):
     def __iter__(self) -> Iterator["Expression"]:
         parts = self.layer.parts if self.layer is not None else None
         if parts is None:
-            raise TypeError(f"{self!r} has no known length: take its parts with split or GetItem")
+            fix = "take the parts of a tuple with GetItem(i)(it), those of an axis with split"
+            raise TypeError(f"{self!r} has no known length: {fix}")
         return (self[i] for i in range(parts))
 
     def _compared(self, other: Any) -> NoReturn:

@@ -1,7 +1,7 @@
 """The order in which a Graph runs its nodes: straight stretches become chains, and only their ends get a slot."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtorch.graph.table import NodeTable, Template, gather, leaves, mapped
 from mtorch.layer import Layer
@@ -11,7 +11,15 @@ from mtorch.layers.get_item import GetItem
 NOT_WANTED, PARAMETERS = -1, -2  # in place of a template: no gradient is wanted, or only that of the parameters
 
 
-Step = tuple[int, Template, int, int, bool, bool]
+class Step(NamedTuple):
+    """What backward does with one chain."""
+
+    slot: int  # of the chain's value
+    target: Template  # the slots that its input gradient is added to, or NOT_WANTED, or PARAMETERS
+    start: int  # its first node
+    stop: int  # the node at which full backward calls end
+    is_get_item: bool
+    is_half_wanted: bool  # whether it begins with an operator of which the gradient of one operand is not wanted
 
 
 class Schedule:
@@ -59,9 +67,7 @@ class Schedule:
         return [tuple(slots) for slots in found]
 
     def backward(self, input_grad: bool, trained: Sequence[bool], sources: Sequence[bool]) -> list[Step]:
-        """For each chain, the last one first: its slot, the template of slots that its input gradient is added to, its
-        first node, the node at which full backward calls end, whether it is a GetItem, and whether it begins with an
-        operator of which the gradient of one operand is not wanted.
+        """The steps of backward, one for each chain, the last chain first.
 
         trained: for each node, whether its layer is trainable. sources: for each source, whether it is.
         """
@@ -83,7 +89,7 @@ class Schedule:
                     target, stop = PARAMETERS, found[0] + 1
             is_get_item = layers[start].__class__ is GetItem and operand.__class__ is int
             is_half_wanted = _is_operator(layers[start]) and target.__class__ is tuple and None in target
-            steps.append((len(wanted), target, start, stop, is_get_item, is_half_wanted))
+            steps.append(Step(len(wanted), target, start, stop, is_get_item, is_half_wanted))
             wanted.append(target != NOT_WANTED)
         return steps[::-1]
 

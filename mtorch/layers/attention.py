@@ -201,7 +201,8 @@ class MultiHeadAttention(Stateful, Container):
         before = self.begin_with(None)
         if before is not None:
             n, size = len(k), self.embed_dim
-            if [getattr(part, "shape", ())[1:] for part in before] != [(n, size)] * 2:
+            shapes = [getattr(part, "shape", ()) for part in before]
+            if [shape[1:] for shape in shapes] != [(n, size)] * 2 or shapes[0] != shapes[1]:
                 wanted = f"a state of two arrays (S, {n}, {size})"
                 raise ShapeMismatchError(self, f"expected {wanted}, got {arrays.shape_value(before)}")
             k, v = (self.xp.concatenate((self.heads(a), b), axis=2) for a, b in zip(before, (k, v), strict=True))

@@ -30,7 +30,7 @@ class _AlongAxis(Activation):
 
     @quiet
     def shifted(self, x: Array) -> Array:
-        """x minus its maximum along the axis. Both functions of it are the same, and no exponential can overflow.
+        """x minus its maximum along the axis: neither function changes by that, and no exponential can overflow.
 
         A row whose maximum is infinite has no softmax and becomes NaN.
         """

@@ -11,7 +11,7 @@ class MSELoss(LossFunction):
 
     Shapes: prediction and target of one shape, any.
 
-    Backward: dL/dp = 2 (p - t).
+    Backward: d/dp of (p - t)^2 is 2 (p - t); the mean divides it by the number of elements.
     """
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:

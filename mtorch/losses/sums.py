@@ -82,7 +82,7 @@ class Sums:
     def weighted(self, weights: Any) -> Self:
         """The loss (weights * value).sum() of one with reduction="none"; the weights have the shape of its value."""
         grad = self._weighted(weights)
-        first = self.grad[0] if self.grad.__class__ is tuple else self.grad
+        first = grad[0] if grad.__class__ is tuple else grad
         xp: Any = arrays.array_module(first)
         value = (arrays.as_float(xp, first.dtype, weights, self._name) * self.lazy_value).sum()
         return self._with(float(value) if xp is numpy else value, grad)
@@ -95,14 +95,13 @@ class Sums:
         return self.lazy_value
 
     def _with(self, value: Any, grad: Value, *others: Any, **more: Any) -> Self:
-        """This loss with another value and gradient; a device tells of what is wrong in it and in the others."""
+        """This loss with another value and gradient; reading it raises what is wrong with this one or the others."""
         twin: Any = object.__new__(type(self))
         vars(twin).update(vars(self), _value=value, _lazy=None, grad=grad, **more)
         if value.__class__ is not float:
             lazy = twin._lazy = LazyValue(value, None, self._backward_func)
             for each in (self, *others):
-                for key, fault in each._lazy.faults.items() if each._lazy is not None else ():
-                    lazy.faults[key] = fault | lazy.faults[key] if key in lazy.faults else fault
+                lazy.include(each._lazy)
         return twin
 
     def _refusal(self) -> Exception:

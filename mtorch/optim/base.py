@@ -78,7 +78,7 @@ class Optimizer:
         if not isinstance(module, Layer):
             raise TypeError(f"{name} expected a module or layer, got {module!r}")
         self.module, self.lr, self.steps = module, lr, 0
-        self.smallest = max(float(numpy.nextafter(0, 1, dtype=module.dtype)), 5e-324)  # number above 0 in that dtype
+        self.smallest = max(float(numpy.nextafter(0, 1, dtype=module.dtype)), 5e-324)  # above 0 in that dtype
         self.rate  # noqa: B018  a bad rate is refused here already
         read = self.patterns if isinstance(weight_decay, dict) else self.number
         self.weight_decay: Any = read("weight_decay", weight_decay)
@@ -157,16 +157,16 @@ class Optimizer:
     def rewrites(self) -> bool:
         """False when the direction is the gradient itself."""
         clips = self.clip_value is not None or self.clip_norm is not None
-        more = self.maximize or self.error_if_nonfinite or bool(self.weight_decay or self.scale)
-        return self.has_rule or clips or more
+        changes = self.has_rule or clips or self.maximize or self.weight_decay or self.scale
+        return bool(changes or self.error_if_nonfinite)
 
     @numpy.errstate(over="ignore", invalid="ignore")  # an error here would leave half of the states renewed
     def _direct(self) -> None:
         """Sets the direction of each trainable parameter that has a gradient."""
         live = {path: p for path, p in self.named.items() if p.has_grad and p.trainable}
         factors, xp = self.factors, self.module.xp
-        decay = self.weight_decay
-        decays = self.matched(decay) if isinstance(decay, dict) else dict.fromkeys(live, decay)
+        given = self.weight_decay
+        decays = self.matched(given) if isinstance(given, dict) else dict.fromkeys(live, given)
         if self.error_if_nonfinite:
             self._refuse_nonfinite(xp, live)
         grads = [p.grad for p in live.values()]

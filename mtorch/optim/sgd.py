@@ -37,7 +37,7 @@ class SGD(Optimizer):
         if nesterov and dampening:
             raise ValueError(f"SGD expected a dampening of 0 with nesterov=True, got {dampening}")
         self.slots = ("momentum_buffer",) if momentum else ()
-        self.has_rule = momentum > 0 or type(self).rule is not SGD.rule
+        self.has_rule = momentum > 0 or type(self).rule is not SGD.rule  # or a subclass has a rule of its own
 
     def rule(self, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
         if not self.momentum:

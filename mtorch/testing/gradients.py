@@ -211,7 +211,7 @@ class _LayerSubject(_Subject):
         frozen = [name for name, p in own if not p.trainable and p.has_grad]
         if frozen:
             raise GradientError(f"{self}: a gradient was added for the frozen {', '.join(frozen)}")
-        parameters = {name: (p.value, p.grad.copy()) for name, p in own if p.trainable}
+        parameters = [(name, p.value, p.grad.copy()) for name, p in own if p.trainable]
         for (path, x), (_, dx) in itertools.zip_longest(
             _leaves(self.inputs, "input"), _leaves(grad, "input"), fillvalue=("", None)
         ):
@@ -219,8 +219,7 @@ class _LayerSubject(_Subject):
                 yield path, x, dx
             elif dx is not None:
                 raise GradientError(f"{self}: {path} holds no floats, so its gradient must be None")
-        for name, (value, analytic) in parameters.items():
-            yield name, value, analytic
+        yield from parameters
 
 
 class _LossSubject(_Subject):
