@@ -48,20 +48,11 @@ class Blas:
     held: Callable[[], bool] = staticmethod(lambda: True)
     single_threaded: Callable[[], AbstractContextManager] = staticmethod(nullcontext)
 
-
-def limits_blas(method: Callable) -> Callable:
-    """Marks a method of a Tape: while it runs layers that divide their work among threads, BLAS uses one thread."""
-    if not ENABLED:
-        return method
-
-    @wraps(method)
-    def limited(tape: Any, *args: Any) -> Any:
-        if tape.owner.multithreaded and not Blas.held():
-            with Blas.single_threaded():
-                return method(tape, *args)
-        return method(tape, *args)
-
-    return limited
+    @staticmethod
+    def limited(function: Callable, *args: Any) -> Any:
+        """function(*args), while BLAS uses one thread."""
+        with Blas.single_threaded():
+            return function(*args)
 
 
 def multithreaded(layer: Any) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mtorch import accelerate, guards
-from mtorch.accelerate import limits_blas
+from mtorch.accelerate import Blas
 from mtorch.arrays import Value, shape_value
 from mtorch.guards import EMPTY, NO_ARRAY, NO_VALUE, in_predict, passes
 from mtorch.layer import Layer
@@ -30,9 +30,10 @@ class Tape:
         """layer.forward(x), its memory kept here."""
         return self.run((layer,), x)
 
-    @limits_blas
     def run(self, layers: Sequence[Layer], x: Value) -> Value:
         """Calls the layers one after the other, each on what the one before it returned."""
+        if self.owner.multithreaded and not Blas.held():
+            return Blas.limited(self.run, layers, x)
         owner, calls = self.owner, self.calls
         array, composites, keeps = owner.xp.ndarray, owner.composites, not (passes and in_predict())
         layer = layers[0]
@@ -67,9 +68,10 @@ class Tape:
         """Runs the backward of the last call."""
         return self.rewind(output_grad, len(self.calls) - 1)
 
-    @limits_blas
     def rewind(self, output_grad: Value, stop: int = 0) -> Value:
         """Runs the backward of one call after the other, from the last down to number `stop`."""
+        if self.owner.multithreaded and not Blas.held():
+            return Blas.limited(self.rewind, output_grad, stop)
         calls, composites = self.calls, self.owner.composites
         layer: Any = None
         above = None
@@ -92,9 +94,10 @@ class Tape:
             raise
         return output_grad if output_grad.__class__ is self.owner.xp.ndarray else guards.as_grad(output_grad)
 
-    @limits_blas
     def pull_parameters(self, output_grad: Value) -> None:
         """Runs the backward_parameters of the last call."""
+        if self.owner.multithreaded and not Blas.held():
+            return Blas.limited(self.pull_parameters, output_grad)
         layer, memory = self.calls.pop()
         layer._memory = memory
         try:

@@ -208,8 +208,7 @@ class Graph(Container):
         self._follow()
         values = [*self._parts(x), *[source.value for source in self._sources]]
         if self.multithreaded and not Blas.held():
-            with Blas.single_threaded():
-                return self.forward(x)
+            return Blas.limited(self.forward, x)
         tape, schedule = Tape(self), self._schedule
         for chain, operand, last_read in schedule.steps:
             values.append(tape.run(chain, operand(values)))
@@ -239,8 +238,7 @@ class Graph(Container):
     def _answer(self, output_grad: Value, steps: list[Step]) -> list[Value]:
         """The gradients of the inputs, parameters and constants."""
         if self.multithreaded and not Blas.held():
-            with Blas.single_threaded():
-                return self._answer(output_grad, steps)
+            return Blas.limited(self._answer, output_grad, steps)
         output_grad = self.cast_grad(output_grad)
         tape: Tape = self.recall()
         try:

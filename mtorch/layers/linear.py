@@ -8,7 +8,7 @@ import numpy
 
 from mtorch import initializers
 from mtorch.accelerate import accelerated
-from mtorch.arrays import Array, ones
+from mtorch.arrays import Array, device_of, ones
 from mtorch.checks import check_flag, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
@@ -96,7 +96,8 @@ class Linear(Layer):
         g = g if g.ndim == 2 else g.reshape(-1, self.out_dim)
         self.weight.accumulate_product(g.T, x)
         if self.bias is not None:
-            self.bias.accumulate_product(ones(self.xp, len(g), g.dtype, getattr(g.device, "id", "cpu")), g)
+            device = "cpu" if self.xp is numpy else device_of(g)
+            self.bias.accumulate_product(ones(self.xp, len(g), g.dtype, device), g)  # 1^T g sums the rows of g
         return g
 
     @accelerated
