@@ -6,22 +6,13 @@ decoder reads the right letters, moved by one; later its own, one a call, with t
 
 import numpy
 
-from mtorch import Adam, CrossEntropyLoss, Module, concat, layers
+from mtorch import Adam, CrossEntropyLoss, Module, Sequential, concat, layers
 from mtorch.optim.schedules import CosineAnnealingLR
 
 ALPHABET, LONGEST, SIZE, BATCH, STEPS = 10, 8, 64, 32, 800
 BEGIN, END = ALPHABET, ALPHABET + 1  # letters are 0 ... 9
 rng = numpy.random.default_rng(0)
 nn = layers.on(numpy, rng=0)
-
-
-class Encoder(Module):
-    def __init__(self):
-        super().__init__()
-        self.embed, self.gru = nn.Embedding(ALPHABET + 2, 16), nn.GRU(16, SIZE, return_state=True)
-
-    def forward(self, word):
-        return self.gru(self.embed(word))  # the last state, and h of every step
 
 
 class Decoder(Module):
@@ -38,10 +29,11 @@ class Decoder(Module):
 class Translator(Module):
     def __init__(self):
         super().__init__()
-        self.encoder, self.decoder = Encoder(), Decoder()
+        self.encoder = Sequential(nn.Embedding(ALPHABET + 2, 16), nn.GRU(16, SIZE, return_state=True))
+        self.decoder = Decoder()
 
     def forward(self, word, written):
-        first, memory = self.encoder(word)
+        first, memory = self.encoder(word)  # the last state, and h of every step
         return self.decoder(first, memory, written)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy
 
+from mtorch.arrays import refuse_masked
 from mtorch.checks import check_integer, check_number
 
 Initializer = Callable[["numpy.random.Generator", tuple[int, ...], float, float], numpy.ndarray]
@@ -63,6 +64,7 @@ def draw(
     except TypeError as error:
         wanted = "a function of (rng, shape, fan_in, fan_out) as init, such as orthogonal()"
         raise TypeError(f"{who} expected {wanted}, got {init!r}: {error}") from error
+    refuse_masked(weight, f"{who} init:")
     if getattr(weight, "shape", ()) != shape or weight.dtype.kind not in "fiu":
         got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
         raise ValueError(f"{who} expected init to return an array of shape {shape}, got {got}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import ACCIDENTS, Array, array_module, as_numeric, constant, is_array
+from mtorch.arrays import ACCIDENTS, Array, array_module, as_numeric, constant, is_array, refuse_masked
 from mtorch.checks import check_flag, check_rate
 from mtorch.errors import ShapeMismatchError
 from mtorch.operators import Stored
@@ -143,6 +143,7 @@ class Buffer(Stored):
     __slots__ = ("value", "persistent")
 
     def __init__(self, value: Array, *, persistent: bool = True):
+        refuse_masked(value, "Buffer")
         self.value = value
         self.persistent = persistent
 

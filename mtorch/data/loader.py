@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from mtorch.arrays import refuse_masked
 from mtorch.checks import check_flag, check_size
 from mtorch.data.dataset import ArrayDataset, Dataset
 from mtorch.initializers import as_generator
@@ -42,6 +43,7 @@ class DataLoader:
     def __init__(
         self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False, rng: Any = None
     ):
+        refuse_masked(dataset, "DataLoader dataset:")
         if isinstance(dataset, list | tuple | dict | str) or not isinstance(dataset, Dataset):
             kind = type(dataset).__name__
             raise TypeError(f"DataLoader dataset: expected a Dataset such as ArrayDataset(images, labels), got {kind}")

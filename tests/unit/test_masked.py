@@ -52,6 +52,14 @@ def adam():
 
 
 PLACES = {  # what takes data, and whom the error names
+    "a buffer": (lambda: mtorch.Buffer(FLOATS), "Buffer"),
+    "a loader's data set": (lambda: DataLoader(FLOATS), "DataLoader dataset:"),
+    "initial values": (
+        lambda: layers.Linear(3, 2, init=lambda rng, shape, i, o: numpy.ma.ones(shape)), "Linear init:",
+    ),
+    "initial values of an embedding": (
+        lambda: layers.Embedding(3, 2, init=lambda rng, shape, i, o: numpy.ma.ones(shape)), "Embedding init:",
+    ),
     "a layer": (lambda: layers.Linear(3, 2)(FLOATS), r"Linear\(3 -> 2\)"),
     "a layer, a list": (lambda: layers.Linear(3, 2)([FLOATS[0], FLOATS[1]]), r"Linear\(3 -> 2\)"),
     "a layer, a constant in a list": (lambda: layers.ReLU()([[1.0, numpy.ma.masked]]), "ReLU"),

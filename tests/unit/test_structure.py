@@ -27,7 +27,7 @@ ALLOWED = {
     "checks": set(),
     "keywords": set(),
     "accelerate": set(),
-    "initializers": {"checks"},
+    "initializers": {"arrays", "checks"},
     "devices": set(),
     "arrays": {"checks", "devices", "errors"},
     "deferred": {"arrays"},
