@@ -18,6 +18,7 @@ import pytest
 
 import mtorch
 from mtorch import Layer, Module, layers, losses, optim
+from mtorch.data import ArrayDataset, DataLoader
 from mtorch.keywords import WORDS
 from mtorch.losses import LossFunction
 from mtorch.optim import schedules
@@ -46,6 +47,7 @@ def pairs():
 
 
 PAIRS = list(pairs())
+PAIRS.append(("", DataLoader, torch.utils.data.DataLoader))
 NAMED = {cls.__name__: (group, cls, twin) for group, cls, twin in PAIRS}
 
 
@@ -408,7 +410,20 @@ def covered():
     return found | {name: set(options) for name, (_, options) in SCHEDULES.items()}
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_a_loader_gives_torchs_batches(batch_size, drop_last):
+    x = numpy.arange(20.0).reshape(10, 2)
+    ours = DataLoader(ArrayDataset(x, x[:, 0]), batch_size, drop_last=drop_last)
+    theirs = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(x[:, 0])), batch_size, drop_last=drop_last
+    )
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert all((a == b.numpy()).all() for a, b in zip(mine, other, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name, (group, *_) in NAMED.items() if group])
 def test_every_option_that_both_have_is_compared(name):
     group, cls, twin = NAMED[name]
     ours = public_names.signature(cls).parameters
