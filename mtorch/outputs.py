@@ -33,7 +33,7 @@ class Outputs:
 def references(prediction: Any) -> Any:
     """Weak references to a tuple of arrays; None to what is the output of no net, such as a list or a number."""
     try:
-        return tuple(map(ref, prediction)) if prediction.__class__ is tuple else None
+        return _refs(prediction) if prediction.__class__ is tuple else None
     except TypeError:
         return None
 
