@@ -29,13 +29,13 @@ module = TwoHeads()
 digit_loss, ink_loss = CrossEntropyLoss(module), MSELoss(module)
 optimizer = Adam(module, lr=0.005)
 loader = DataLoader(ArrayDataset(train, data.train_labels), batch_size=32, shuffle=True, rng=0)
-for epoch in range(20):
+for epoch in range(30):
     for x, labels in loader:
         which, amount = module(x)
         loss = digit_loss(which, labels) + 300 * ink_loss(amount, x.mean(axis=1, keepdims=True))
         loss.backward()
         optimizer.step()
-    if epoch % 5 == 0:
+    if epoch % 10 == 0:
         print(f"epoch {epoch}: {loss:.4f}")
 
 which, amount = module.predict(test)
