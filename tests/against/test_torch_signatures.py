@@ -1,6 +1,6 @@
 """The arguments of every class that torch has too: their names, order, defaults and meaning.
 
-The section "What differs from torch" of the README lists the differences; its table is read here, and a row too few or
+The section "What differs from torch" of docs/from_torch.md lists the differences; its table is read here, and a row too few or
 too many is an error. A row has classes, what torch has, what mtorch has, and the reason. Names on both sides are one
 argument under two names; with `=` they are defaults; a name on one side is an argument that the other has not. An
 ordinal (`coe` third) is the position of an argument that stands elsewhere in torch, or nowhere; "by keyword" marks one
@@ -25,7 +25,7 @@ from mtorch.optim import schedules
 
 torch = pytest.importorskip("torch")
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "from_torch.md").read_text()
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 BY_KEYWORD = "by keyword"
 OTHER_NAMES = {"MultiHeadAttention": "MultiheadAttention"}
@@ -51,12 +51,12 @@ PAIRS.append(("", DataLoader, torch.utils.data.DataLoader))
 NAMED = {cls.__name__: (group, cls, twin) for group, cls, twin in PAIRS}
 
 
-# ---------------------------------------------------------------------- the list of the README
+# ---------------------------------------------------------------------- the list of the page
 
 
 def rows():
     """(classes or a group, torch's names, ours) of each row."""
-    section = README.partition("## What differs from torch")[2].partition("\n## ")[0]
+    section = PAGE.partition("## What differs from torch")[2].partition("\n## ")[0]
     for line in re.findall(r"^\|(.*)\|$", section, re.M)[2:]:
         classes, theirs, ours, _ = (cell.strip() for cell in line.split("|"))
         item = re.compile(rf"`([^`]+)`((?: (?:{'|'.join([*ORDINALS, BY_KEYWORD])}))?)")
@@ -132,19 +132,19 @@ def test_arguments_are_torchs_but_for_what_the_readme_lists(name):
     group, cls, twin = NAMED[name]
     found, general, own = differences(group, cls, twin), LISTED.get(group, []), LISTED.get(name, [])
     missing = [item for item in found if item not in own and item not in general]
-    assert not missing, f"the README's list lacks, for {name}: {missing}"
+    assert not missing, f"the page's list lacks, for {name}: {missing}"
     stale = [item for item in own if item not in found]
-    assert not stale, f"the README lists for {name} what is no difference any longer: {stale}"
+    assert not stale, f"the page lists for {name} what is no difference any longer: {stale}"
 
 
 def test_every_row_of_the_list_is_about_something():
     assert len(PAIRS) > 50
     unknown = set(LISTED) - set(NAMED) - set(GROUPS)
-    assert not unknown, f"the README lists differences of {unknown}, which are not in both libraries"
+    assert not unknown, f"the page lists differences of {unknown}, which are not in both libraries"
     for group in GROUPS:
         found = [item for kind, cls, twin in PAIRS if kind == group for item in differences(kind, cls, twin)]
         stale = [item for item in LISTED[group] if item not in found]
-        assert not stale, f"the README lists for {group} what is no difference of any: {stale}"
+        assert not stale, f"the page lists for {group} what is no difference of any: {stale}"
 
 
 def test_a_name_of_torchs_is_answered_with_ours():

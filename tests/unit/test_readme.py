@@ -1,4 +1,4 @@
-"""Every code block of the README runs."""
+"""Every code block of the README and of the pages in docs/ runs."""
 
 import os
 import re
@@ -12,8 +12,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
-BASH = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
+BASH = [
+    line
+    for text in (README, *PAGES.values())
+    for block in re.findall(r"```bash\n(.*?)```", text, re.S)
+    for line in block.splitlines()
+]
+LINKS = [("README.md", link) for link in re.findall(r"\]\(((?!http)[^)#]+)\)", README)]
+LINKS += [(f"docs/{page}.md", link) for page in PAGES for link in re.findall(r"\]\(((?!http)[^)#]+)\)", PAGES[page])]
+MADE = ("reference/index.md", "recipes/index.md")  # by tools/make_site.py
 SETUP = [line for line in BASH if line.startswith("python3 -m venv")]
 COMMANDS = [line for line in BASH if line not in SETUP]
 
@@ -22,6 +31,16 @@ COMMANDS = [line for line in BASH if line not in SETUP]
 def test_a_python_block_runs_as_it_stands(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(PYTHON[number], f"README block {number}", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in PAGES[page] and page != "new_layer"])
+def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for needed in re.findall(r"<!-- needs (\w+) -->", PAGES[page]):
+        pytest.importorskip(needed)
+    names = {"__name__": "page"}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", PAGES[page], re.S)):
+        exec(compile(block, f"block {number} of docs/{page}.md", "exec"), names)
 
 
 def test_the_two_commands_come_first_and_are_what_ci_runs():
@@ -72,6 +91,6 @@ def seven(path):
     picture.save(path)
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)#]+)\)", README))
-def test_a_link_leads_somewhere(link):
-    assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("page, link", LINKS)
+def test_a_link_leads_somewhere(page, link):
+    assert link in MADE or (ROOT / page).parent.joinpath(link).exists(), link
