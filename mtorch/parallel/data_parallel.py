@@ -13,6 +13,8 @@ from mtorch.layer import Layer
 from mtorch.parallel.system import can_fork, cpu_count
 
 if TYPE_CHECKING:
+    from mtorch.parallel.communicators import Communicator
+    from mtorch.parallel.ranks import Ranks
     from mtorch.parallel.replicas import Replicas
 
 LEAST = 2  # samples of a process; BatchNorm has nothing to compare one with
@@ -36,19 +38,34 @@ class DataParallel(Container):
     step on. Batches of less than four samples, eval mode, `predict`, GPUs and systems other than Linux are served by
     this process alone.
 
+    comm: instead of workers, the ranks of an MPI job, `"mpi"` for all or a communicator of mpi4py. Every rank runs the
+    same script with the same seeds, and so has the same batches; each computes its share of them, on whatever machine
+    it is, with NumPy or CuPy. Running statistics are then the means over the ranks, weighted by samples. An error on
+    one rank is an error on all. `mpiexec -n 4 python script.py` starts it; `pip install '.[mpi]'` brings both.
+
     Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended.
 
     Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", 2020, arXiv:2006.15704.
     """
 
-    def __init__(self, net: Layer, workers: int | None = None, *, axis: int = 0, out_axis: int | None = None):
+    def __init__(
+        self, net: Layer, workers: int | None = None, *, axis: int = 0, out_axis: int | None = None, comm: Any = None
+    ):
         (self.net,) = nets = self.cores((net,))
         super().__init__(nets)
+        if workers is not None and comm is not None:
+            raise TypeError("DataParallel expected workers or comm, got both")
         self.workers = cpu_count() if workers is None else check_size("DataParallel", "workers", workers)
         self.axis = check_size("DataParallel", "axis", axis, 0)
         self.out_axis = self.axis if out_axis is None else check_size("DataParallel", "out_axis", out_axis, 0)
         self.takes, self.moves_data, self.parts = self.net.takes, self.net.moves_data, self.net.parts
-        self._replicas: Replicas | None = None
+        self._replicas: Replicas | Ranks | None = None
+        self.comm: Communicator | None = None
+        if comm is not None:
+            from mtorch.parallel.communicators import communicator
+
+            self.comm = communicator(comm, self.xp)
+            self.workers = self.comm.size
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         yield "", self.net
@@ -65,17 +82,16 @@ class DataParallel(Container):
 
     def forward(self, x: Value) -> Value:
         tape, bounds = Tape(self), self._bounds(x)
-        if len(bounds) < 2:
+        if not bounds:
             y = tape.call(self.net, x)
             self.remember(tape, None, bounds)
             return self.returns(y)
-        own, *others = (self._share(x, self.axis, samples) for samples in bounds)
-        if self._replicas is None or self._replicas.outdated(len(others)):
-            from mtorch.parallel.replicas import Replicas  # imports what only systems with processes have
-
-            self._replicas = Replicas(self, self.net, len(others))
         try:
-            request, values = self._replicas.forward(lambda: tape.call(self.net, own), others)
+            request, values = self._engine(len(bounds)).forward(
+                lambda share: tape.call(self.net, share),
+                lambda rank: self._share(x, self.axis, bounds[rank]),
+                [samples.stop - samples.start for samples in bounds],
+            )
             y = self._join(values, self.out_axis, bounds)
         except BaseException as error:
             tape.undo()
@@ -83,6 +99,21 @@ class DataParallel(Container):
             raise
         self.remember(tape, request, bounds)
         return self.returns(y)
+
+    def _engine(self, shares: int) -> "Replicas | Ranks":
+        """What computes the shares."""
+        engine = self._replicas
+        if engine is None or engine.outdated(shares - 1):
+            if self.comm is not None:
+                from mtorch.parallel.ranks import Ranks
+
+                engine = Ranks(self, self.net, self.comm)
+            else:
+                from mtorch.parallel.replicas import Replicas  # imports what only systems with processes have
+
+                engine = Replicas(self, self.net, shares - 1)
+            self._replicas = engine
+        return engine
 
     def backward(self, output_grad: Value) -> Value:
         return self._backward(output_grad, True)
@@ -98,23 +129,27 @@ class DataParallel(Container):
         pull = tape.pull if wanted else tape.pull_parameters
         if request is None:
             return pull(output_grad)
-        own, *others = (self._share(output_grad, self.out_axis, samples) for samples in bounds)
         try:
-            grads = request.backward(lambda: pull(own), others, wanted)
+            grads = request.backward(
+                pull, lambda rank: self._share(output_grad, self.out_axis, bounds[rank]), len(bounds), wanted
+            )
         except BaseException as error:
             guards.discard(self, error)
             raise
         return self._join(grads, self.axis)
 
     def _bounds(self, x: Value) -> list[slice]:
-        """Which samples each process gets, in order; one slice where this process does all."""
-        if self.workers == 1 or not self.training or not can_fork() or not is_numpy(self.xp):
-            return [slice(None)]
+        """Which samples each process gets, in order; nothing where this process does all."""
+        forks = self.comm is None and can_fork() and is_numpy(self.xp)
+        if self.workers == 1 or not self.training or self.predicting or not (forks or self.comm):
+            return []
         sizes = {a.shape[self.axis] if a.ndim > self.axis else -1 for a in leaves(x)}
         n = sizes.pop() if len(sizes) == 1 else -1
         if n < 0:
             raise ShapeMismatchError(self, f"expected one batch along axis {self.axis}, got {arrays.shape_value(x)}")
         k = max(1, min(n // LEAST, self.workers))
+        if k == 1 and forks:
+            return []
         return [slice(n * i // k, n * (i + 1) // k) for i in range(k)]
 
     def _share(self, value: Value, axis: int, samples: slice) -> Value:

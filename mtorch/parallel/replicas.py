@@ -54,8 +54,10 @@ class Replicas:
 
     # ------------------------------------------------------------------ in this process
 
-    def forward(self, function: Callable[[], Value], shares: list[Value]) -> tuple["Request", list[Value]]:
-        """(this request, [function(), the net's result for the first share, ...])."""
+    def forward(
+        self, call: Callable[[Value], Value], share: Callable[[int], Value], sizes: list[int]
+    ) -> tuple["Request", list[Value]]:
+        """(this request, the net's result for each share). sizes: the number of samples of each share."""
         self.count += 1
         request = Request(self, self.count)
         self.requests = {n: known for n, known in self.requests.items() if known()} | {self.count: ref(request)}
@@ -64,12 +66,17 @@ class Replicas:
         modes = [layer.training for layer in self.layers]
         states = [layer.random_state() for layer in self.random]
         news = self.count, list(self.requests), modes, states
-        return request, self._run(function, [("forward", *news, share) for share in shares])
+        own, *others = (share(rank) for rank in range(len(sizes)))
+        return request, self._run(lambda: call(own), [("forward", *news, other) for other in others])
 
-    def backward(self, number: int, function: Callable[[], Value], shares: list[Value], wanted: bool) -> list[Value]:
-        """[function(), the input gradient of the first share, ...]; adds the gradients of all ranks' parameters."""
+    def backward(
+        self, number: int, pull: Callable[[Value], Value], share: Callable[[int], Value], count: int, wanted: bool
+    ) -> list[Value]:
+        """[the input gradient of each share]; adds the gradients of all ranks' parameters."""
         trainable = [parameter.trainable for parameter in self.parameters]
-        own, *answers = self._run(function, [("backward", number, wanted, trainable, share) for share in shares])
+        own, *others = (share(rank) for rank in range(count))
+        messages = [("backward", number, wanted, trainable, other) for other in others]
+        own, *answers = self._run(lambda: pull(own), messages)
         for grads, (has_grad, _) in zip(self.grads, answers, strict=False):
             for parameter, grad, given in zip(self.parameters, grads, has_grad, strict=True):
                 if given:
