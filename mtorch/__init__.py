@@ -34,7 +34,11 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """`save` and `load` are fetched when first asked for: pathlib and json would be a fifth of the import."""
+    """`save`, `load` and `inspect` are fetched when first asked for: they would be a fifth of the import."""
+    if name == "inspect":
+        from mtorch.insight.inspection import inspect
+
+        return inspect
     if name in ("load", "save"):
         from mtorch import checkpoint
 
