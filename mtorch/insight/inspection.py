@@ -57,6 +57,7 @@ class Sample:
     input_grad: tuple[numpy.ndarray, ...] = ()
     parameters: tuple[tuple[str, numpy.ndarray, numpy.ndarray], ...] = ()  # name, value, gradient of the whole batch
     memory: tuple[tuple[str, tuple[int, ...], int], ...] = ()  # what is remembered: its name, shape and bytes
+    fast: bool = False  # whether a fast body remembers it
     attention: numpy.ndarray | None = None  # (num_heads, L, S)
 
 
@@ -271,6 +272,7 @@ def _record(watched: Watched, axes: _BatchAxes) -> Record:
             input_grad=_sample(last.input_grad, x_axes, last.x),
             parameters=tuple((n, w, g) for (n, _), w, g in zip(parameters, weights, grads, strict=True)),
             memory=_memory(watched, last),
+            fast=isinstance(last.memory, FastMemory),
             attention=None if last.attention is None else _host(last.attention[0]),
         ),
     )
