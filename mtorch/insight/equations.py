@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mtorch.insight.inspection import Record, Sample
 
 TERMS = 3  # of a long sum that are written out
-SIGNS = {layers.Add: "+", layers.Subtract: "−", layers.Multiply: "·", layers.Divide: "/"}
+SIGNS: dict[Any, str] = {layers.Add: "+", layers.Subtract: "−", layers.Multiply: "·", layers.Divide: "/"}
 
 
 class Equations(NamedTuple):
@@ -46,8 +46,14 @@ def equations(layer: Layer) -> Equations:
 
 
 def _flowing(text: str) -> str:
-    """The text with its sentences in one line; indented lines, which are equations, stay."""
-    return re.sub(r"(?<=\S)\n(?=\S)", " ", text.strip())
+    """The text with each of its sentences in one line; indented lines, which are equations, stay."""
+    lines: list[str] = []
+    for line in text.strip(" ,\n").split("\n"):
+        if lines and not line.startswith(" ") and not lines[-1].startswith(" "):
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+    return "\n".join([lines[0][:1].upper() + lines[0][1:], *lines[1:]] if text.startswith(",") else lines)
 
 
 # ---------------------------------------------------------------------- one entry with its numbers
@@ -62,7 +68,9 @@ def worked(record: "Record") -> tuple[list[str], list[str]]:
         return _moved(s)
     with numpy.errstate(all="ignore"):
         forward, backward = _rule(layer)(layer, s)
-        return forward or _first_entries("x", s.x, "y", s.y), backward or _first_entries("g", s.grad, "dx", s.input_grad)
+        return forward or _first_entries("x", s.x, "y", s.y), backward or _first_entries(
+            "g", s.grad, "dx", s.input_grad
+        )
 
 
 def _rule(layer: Layer) -> Any:
@@ -70,12 +78,19 @@ def _rule(layer: Layer) -> Any:
     return next((rule for kinds, rule in _RULES if isinstance(layer, kinds)), lambda layer, s: ([], []))
 
 
-def _first_entries(name: str, values: tuple[numpy.ndarray, ...], then: str, results: tuple[numpy.ndarray, ...]) -> list[str]:
-    """How values and results begin: for layers of which no entry can be told from a few others."""
-    if not values or not results:
+def _first_entries(name: str, values: Any, then: str, results: Any) -> list[str]:
+    """Some entries of values and results, from the row with the largest: for layers that have no rule."""
+    if not values or not results or not values[-1].size or not results[-1].size:
         return []
-    texts = [", ".join(_total(v) for v in part[-1].reshape(-1)[:4]) + ", …" * (part[-1].size > 4) for part in (values, results)]
-    return [f"{name} = {texts[0]}  gives  {then} = {texts[1]}"]
+    value, result = values[-1], results[-1]
+    row = numpy.unravel_index(int(numpy.nan_to_num(abs(value)).argmax()), value.shape)[:-1] if value.ndim else ()
+    places = [row, row if value.shape[:-1] == result.shape[:-1] else ()]
+    texts = []
+    for each, array, place in zip((name, then), (value, result), places, strict=True):
+        entries = [_total(v) for v in array[tuple(place)].reshape(-1)[:4]]
+        at = _at(each, tuple(int(i) for i in place))
+        texts.append(f"{at} = {', '.join(entries)}{', …' * (array[tuple(place)].size > 4)}")
+    return ["  gives  ".join(texts)]
 
 
 def _moved(s: "Sample") -> tuple[list[str], list[str]]:

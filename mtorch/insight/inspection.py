@@ -174,7 +174,7 @@ def _loss_and_grad(function: Any, y: Value, target: Any, module: Layer, copy: La
     A loss of several outputs finds them by identity among those of the module's last call. So y stands there meanwhile.
     """
     net, own = copy.core(), vars(module.core())
-    before = {name: own[name] for name in ("_outputs", "_returned") if name in own}
+    before: dict[str, Any] = {name: own[name] for name in ("_outputs", "_returned") if name in own}
     own.update(_outputs=net._outputs, _returned=net._returned)
     try:
         result = function(y, target)
@@ -294,9 +294,7 @@ def _saturated(layer: Layer, entries: numpy.ndarray) -> float | None:
     return _mean((entries <= bounds[0] + margin) | (entries >= bounds[1] - margin))
 
 
-def _over_time(
-    layer: Layer, calls: list[Call], name: str, of: str, axes: list[int | None]
-) -> tuple[float, ...] | None:
+def _over_time(layer: Layer, calls: list[Call], name: str, of: str, axes: list[int | None]) -> tuple[float, ...] | None:
     """The norm of that gradient in every call, or where there is one call, at every step of a sequence."""
     grads = [getattr(call, name) for call in calls]
     if len(grads) > 1:
@@ -314,7 +312,7 @@ def _memory(watched: Watched, call: Call) -> tuple[tuple[str, tuple[int, ...], i
     known = [(name, leaf) for name in ("x", "y") for leaf in _leaves(getattr(call, name))]
     known += [(name, parameter.value) for name, parameter in watched.twin.own(Parameter)]
     found: dict[int, tuple[str, tuple[int, ...], int]] = {}
-    stack = [call.memory]
+    stack: list[Any] = [call.memory]
     while stack:
         item = stack.pop(0)
         if isinstance(item, FastMemory):

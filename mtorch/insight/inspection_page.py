@@ -21,6 +21,7 @@ MOST = 2_900_000  # bytes of a page
 CELLS = 12_800  # entries of an array that are drawn, at first; fewer where the page would be too large
 NUMBERS, SIDE = 64, 8  # an array of so few entries, in so short rows, is written in numbers
 TILES, TILE = 16, 64  # pictures of an array, and entries along a side
+MAP = "the attention map of each head: a row for each query, a column for each key"
 STEPS = 400  # bars of a chart over time
 SQUARE = 64  # rows of so many entries or more that are a square are drawn as one: weights of an image's pixels
 
@@ -67,34 +68,22 @@ def _template() -> str:
 
 def _layer(record: "Record", cells: int) -> dict[str, Any]:
     s, says = record.sample, equations(record.layer)
-    forward, backward = worked(record) if cells else ([], [])
-    grads = {name: grad for name, _, grad in s.parameters}
-    many = f"in {record.calls} calls" if record.calls > 1 else ""
     return {
         "name": record.name,
         "kind": type(record.layer).__name__,
         "repr": repr(record.layer),
         "shape": shape_text(record.shape),
         "equation": [says.forward, says.backward],
-        "worked": [forward, backward],
-        "stats": [
-            [["output", shape_text(record.shape)], ["mean", number(record.mean)], ["std", number(record.std)],
-             ["dead", share(record.dead)],
-             *([["saturated", share(record.saturated)]] if record.saturated is not None else []),
-             ["time", f"{milliseconds(record.forward_seconds)} ms {many}".strip()]],
-            [["‖gradient that comes‖", number(record.grad_norm)], ["‖gradient that goes‖", number(record.input_grad_norm)],
-             *([["‖weights‖", number(record.weight_norm)], ["‖their gradient‖", number(record.weight_grad_norm)]]
-               if record.weight_norm is not None else []),
-             ["time", f"{milliseconds(record.backward_seconds)} ms {many}".strip()]],
-        ],
+        "worked": worked(record) if cells else ([], []),
+        "stats": _stats(record),
         "norm": _plain(record.grad_norm),
         "x": _arrays("x", s.x, cells, "what comes in"),
         "y": _arrays("y", s.y, cells, "what goes out"),
         "g": _arrays("g", s.grad, cells, "the gradient that comes"),
         "dx": _arrays("dx", s.input_grad, cells, "the gradient that goes"),
         "parameters": [
-            [_array(name, value, cells, ""), _array(f"d {name}", grads[name], cells, "its gradient, of the whole batch")]
-            for name, value, _ in s.parameters
+            [_array(name, value, cells, ""), _array(f"d {name}", grad, cells, "its gradient, of the whole batch")]
+            for name, value, grad in s.parameters
         ],
         "memory": _memory(record, says.remembers),
         "kept": sorted(
@@ -102,10 +91,25 @@ def _layer(record: "Record", cells: int) -> dict[str, Any]:
             | {*re.findall(r"\b[xy]\b", says.remembers.split(", not ")[0])}
         ),
         "time": _time(record),
-        "attention": []
-        if s.attention is None
-        else [_array(f"head {i}", p, cells, "rows: queries, columns: keys") for i, p in enumerate(s.attention[:TILES])],
-    }  # fmt: skip
+        "attention": [] if s.attention is None else _arrays("P", (s.attention,), cells, MAP),
+    }
+
+
+def _stats(record: "Record") -> list[list[list[str]]]:
+    """What is said of the forward, and of the backward."""
+    forward = [["output", shape_text(record.shape)], ["mean", number(record.mean)], ["std", number(record.std)]]
+    forward.append(["dead", share(record.dead)])
+    if record.saturated is not None:
+        forward.append(["saturated", share(record.saturated)])
+    backward = [["‖gradient that comes‖", number(record.grad_norm)]]
+    backward.append(["‖gradient that goes‖", number(record.input_grad_norm)])
+    if record.weight_norm is not None:
+        backward.append(["‖weights‖", number(record.weight_norm)])
+        backward.append(["‖their gradient‖", number(record.weight_grad_norm)])
+    calls = f" in {record.calls} calls" if record.calls > 1 else ""
+    forward.append(["time", f"{milliseconds(record.forward_seconds)} ms{calls}"])
+    backward.append(["time", f"{milliseconds(record.backward_seconds)} ms{calls}"])
+    return [forward, backward]
 
 
 def _memory(record: "Record", says: str) -> str:

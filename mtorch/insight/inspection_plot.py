@@ -36,7 +36,9 @@ def figure(found: "Inspection") -> Any:
     out.axhline(0, color=GREY, linewidth=0.8)
     out.set_title("outputs: mean, and one standard deviation either way")
 
-    share.bar([p - 0.2 for p in places], [100 * r.dead for r in records], 0.38, color=GREY, label="dead: 0 for all samples")
+    share.bar(
+        [p - 0.2 for p in places], [100 * r.dead for r in records], 0.38, color=GREY, label="dead: 0 for all samples"
+    )
     full = [(p + 0.2, 100 * r.saturated) for p, r in enumerate(records) if r.saturated is not None]
     share.bar([p for p, _ in full], [s for _, s in full], 0.38, color=RED, label="saturated: within 1 % of a bound")
     share.set(ylim=(0, 105), ylabel="% of the entries", title="entries that let no gradient through")
@@ -60,7 +62,9 @@ def figure(found: "Inspection") -> Any:
 
     if timed:
         for r in timed:
-            axes[3].plot(range(len(r.input_over_time or ())), r.input_over_time or (), "-", label=f"{r.name} {r.layer!r}")
+            axes[3].plot(
+                range(len(r.input_over_time or ())), r.input_over_time or (), "-", label=f"{r.name} {r.layer!r}"
+            )
         axes[3].set(yscale="log", xlabel="step", title="norm of the gradient that a layer hands on, at every step")
         axes[3].legend(frameon=False, fontsize=8)
     for axis in axes:

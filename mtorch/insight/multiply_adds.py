@@ -5,8 +5,8 @@ from typing import Any
 
 from mtorch import layers
 from mtorch.layer import Layer
-from mtorch.layers.convolution import Convolution
 from mtorch.layers.conv_transpose import ConvTranspose
+from mtorch.layers.convolution import Convolution
 from mtorch.layers.recurrent import Cell, RecurrentLayer
 from mtorch.parameter import Parameter
 

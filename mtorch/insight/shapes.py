@@ -154,5 +154,3 @@ def _leaves(given: Any) -> Iterator[Any]:
 def _rank(leaf: Any, is_shape: bool) -> int:
     """The number of axes with that of the batch."""
     return len(leaf) + 1 if is_shape else leaf.ndim
-
-

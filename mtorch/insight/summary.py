@@ -55,10 +55,11 @@ class Summary(str):
 def summary(layer: Layer, input_shape: Any = None) -> Summary:
     """One line for each layer, indented as layers nest, with its own parameters; then the total.
 
-    input_shape: the shape of one sample without the batch axis, (1, 28, 28), or (T, D) for a net of sequences (T, N, D);
-        a tuple of shapes for a net of several inputs; or an example with the batch axis. Then each line also has
-        the shape of the output, (N, 4, 8, 8), and what one sample takes: the memory of the output and the multiply-adds
-        (see `multiply_adds`) of the layer's own products. A layer that is called several times counts every call.
+    input_shape: the shape of one sample without the batch axis, (1, 28, 28), or (T, D) for a net of sequences
+        (T, N, D); a tuple of shapes for a net of several inputs; or an example with the batch axis. Then each line also
+        has the shape of the output, (N, 4, 8, 8), and what one sample takes: the memory of the output, and the
+        multiply-adds of the layer's products (see `multiply_adds`). A layer that is called several times counts every
+        call. The shapes come from two predictions of a copy.
 
     `print(summary(net))` shows the table, a notebook too, and `summary(net).rows` are its numbers.
     """
@@ -69,7 +70,7 @@ def summary(layer: Layer, input_shape: Any = None) -> Summary:
     rows = []
     for name, depth, below in _below(layer):
         own = {id(p): p.value.size for _, p in below.own(Parameter) if id(p) not in counted}
-        row = Row(name, depth, below.headline(), sum(own.values()))
+        row = Row(name, depth, below._headline(), sum(own.values()))
         if input_shape is not None:
             output, memory, products = seen.get(id(below), ("not called", 0, 0))
             again = id(below) in counted
@@ -153,7 +154,9 @@ def _as_text(rows: tuple[Row, ...], total: str) -> str:
     for line in lines:
         line[1] = line[1] if len(line[1]) <= widths[1] else line[1][: widths[1] - 1] + "…"
         left = len(line) - (1 if len(line) == 3 else 3)  # the columns of numbers end at their right edge
-        cells = [f"{text:<{w}}" if i < left else f"{text:>{w}}" for i, (text, w) in enumerate(zip(line, widths))]
+        cells = [
+            text.ljust(w) if i < left else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        ]
         texts.append("  ".join(cells).rstrip())
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join([texts[0], rule, *texts[1:], rule, total])
