@@ -1,5 +1,7 @@
 """mtorch: a neural-network library in which every layer carries its own hand-written derivative."""
 
+from typing import TYPE_CHECKING
+
 from mtorch import fast, layers, losses, optim
 from mtorch.aliases import ShapeNotMatchException
 from mtorch.bidirectional import Bidirectional
@@ -22,6 +24,9 @@ from mtorch.parameter import Buffer, Parameter
 from mtorch.residual import Residual
 from mtorch.sequential import Sequential
 from mtorch.unroll import Recurrent
+
+if TYPE_CHECKING:
+    from mtorch.insight.inspection import inspect as inspect
 
 __version__ = "0.1.0"
 

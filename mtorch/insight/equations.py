@@ -67,7 +67,10 @@ def worked(record: "Record") -> tuple[list[str], list[str]]:
     if layer.moves_data:
         return _moved(s)
     with numpy.errstate(all="ignore"):
-        forward, backward = _rule(layer)(layer, s)
+        try:
+            forward, backward = _rule(layer)(layer, s)
+        except (LookupError, TypeError, ValueError, ArithmeticError):  # no sample as the rule expects one
+            forward, backward = [], []
         return forward or _first_entries("x", s.x, "y", s.y), backward or _first_entries(
             "g", s.grad, "dx", s.input_grad
         )
@@ -217,7 +220,8 @@ def _elementwise(layer: Any, s: "Sample") -> tuple[list[str], list[str]]:
     place, name = _place(s), type(layer).__name__
     x, y = s.x[0][place], s.y[0][place]
     if isinstance(layer, layers.Softmax | layers.LogSoftmax):
-        axis = layer.axis % s.x[0].ndim
+        behind = layer.axis if layer.axis < 0 else layer.axis - s.x[0].ndim - 1  # the batch axis, before it, is gone
+        axis = range(s.x[0].ndim)[behind]
         line = numpy.moveaxis(s.x[0], axis, -1)[place[:axis] + place[axis + 1 :]]
         z, total = x - line.max(), numpy.exp(line - line.max()).sum()
         if isinstance(layer, layers.Softmax):

@@ -151,8 +151,10 @@ def inspect(module: Layer, x: Value, target: Any, loss: Any) -> Inspection:
     result, grad = _loss_and_grad(function, y, target, module, copy)
     copy.core().backward(grad)
     axes = _BatchAxes(module, copy.cast_input(x))
+    with numpy.errstate(all="ignore"):  # the norm of what is infinite is
+        records = [_record(watched, axes) for watched in observation]
     return Inspection(
-        [_record(watched, axes) for watched in observation],
+        records,
         type(module).__name__,
         float(numpy.sum(result.value)),
         result._name,
@@ -171,22 +173,23 @@ def _loss_function(loss: Any) -> Any:
 def _loss_and_grad(function: Any, y: Value, target: Any, module: Layer, copy: Layer) -> tuple[Loss, Value]:
     """The loss, and its gradient in the structure of y.
 
-    A loss of several outputs finds them by identity among those of the module's last call. So y stands there meanwhile.
+    A loss of several outputs finds them by identity among those of the module's last call, so y stands there meanwhile.
     """
     net, own = copy.core(), vars(module.core())
-    before: dict[str, Any] = {name: own[name] for name in ("_outputs", "_returned") if name in own}
-    own.update(_outputs=net._outputs, _returned=net._returned)
+    names = ("_outputs", "_returned") if isinstance(y, tuple) else ()
+    before: dict[str, Any] = {name: own[name] for name in names if name in own}
+    own.update((name, getattr(net, name)) for name in names)
     try:
         result = function(y, target)
         if not isinstance(result, Loss):
             raise TypeError(f"inspect expected {function!r} to return a Loss, got {result!r}")
         if result.grad is None:
             raise ValueError(f"inspect: the terms of {result!r} have no common gradient; make each loss of the module")
-        return result, placed(result, result.grad, net) if net._outputs is not None else result.grad
+        return result, placed(result, result.grad, net) if names else result.grad
     finally:
-        for name in ("_outputs", "_returned"):
-            own.pop(name, None)
         own.update(before)
+        for name in {*names} - {*before}:
+            del own[name]
 
 
 # ---------------------------------------------------------------------- where the samples lie
@@ -197,7 +200,8 @@ class _BatchAxes:
 
     def __init__(self, module: Layer, x: Value):
         first = next(iter(_leaves(x)), None)
-        self.batch = first.shape[0] if first is not None and first.ndim else None
+        single = first is None or not first.ndim or (first.ndim == 1 and first.dtype.kind == "f")
+        self.batch = None if single else first.shape[0]
         self.seen: dict[str, Any] = {}
         if any(isinstance(layer, TIME_MAJOR) for _, layer in module.walk()):
             try:
@@ -225,7 +229,7 @@ class _BatchAxes:
             small_x, small_y, large_x, large_y = top.calls[0]
             x_axes = [batch_axis(*pair) for pair in zip(_shapes(small_x), _shapes(large_x), strict=True)]
             y_axes = [batch_axis(*pair) for pair in zip(_shapes(small_y), _shapes(large_y), strict=True)]
-            first, axis = next(iter(_leaves(x))), x_axes[0]
+            first, axis = list(_leaves(x))[0], x_axes[0]
             self.batch = None if axis is None else first.shape[axis]
         targets = tuple(numpy.asarray(arrays.as_numpy(leaf)) for leaf in _leaves(target))
         shapes = dict(zip([leaf.shape for leaf in _leaves(y)], y_axes, strict=True))

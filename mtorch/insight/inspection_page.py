@@ -28,14 +28,15 @@ SQUARE = 64  # rows of so many entries or more that are a square are drawn as on
 
 def page(found: "Inspection") -> str:
     """The text of the page: as much of every array as fits in 2.9 MB."""
-    cells = CELLS
+    count = sum(4 + 2 * len(record.sample.parameters) for record in found)  # of arrays; four letters for three entries
+    cells = min(CELLS, 2 * MOST // (3 * count))
     while True:
         text = _page(found, cells)
         if len(text.encode()) <= MOST:
             return text
         if not cells:
             raise ValueError(f"a page of {len(found)} layers would be larger than {MOST:,} bytes")
-        cells = cells // 2 if cells > 16 else 0
+        cells = cells // 3 if cells > 16 else 0
 
 
 def _page(found: "Inspection", cells: int) -> str:
@@ -170,7 +171,7 @@ def _array(name: str, a: numpy.ndarray, cells: int, note: str) -> dict[str, Any]
     pictures = []
     for tile in tiles[:count]:
         rows, columns = (ceil(n / max(side, cells // count // 4 if min(tile.shape) == 1 else side)) for n in tile.shape)
-        picked = tile[::rows, ::columns]
+        picked = numpy.nan_to_num(tile[::rows, ::columns], nan=numpy.nan, posinf=most, neginf=-most)
         scaled = numpy.where(numpy.isfinite(picked), numpy.rint(127 * picked / (most or 1)), -128)
         bits = numpy.clip(scaled, -128, 127).astype(numpy.int8)
         pictures.append([*bits.shape, urlsafe_b64encode(bits.tobytes()).decode()])
