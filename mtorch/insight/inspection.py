@@ -199,9 +199,8 @@ class _BatchAxes:
     """The batch axis of what every call took and returned: axis 0, or in a net of sequences where shapes say."""
 
     def __init__(self, module: Layer, x: Value):
-        first = next(iter(_leaves(x)), None)
-        single = first is None or not first.ndim or (first.ndim == 1 and first.dtype.kind == "f")
-        self.batch = None if single else first.shape[0]
+        shapes = [leaf.shape for leaf in _leaves(x) if leaf.ndim > (leaf.dtype.kind == "f")]  # (D,) has no batch
+        self.batch = shapes[0][0] if shapes else None
         self.seen: dict[str, Any] = {}
         if any(isinstance(layer, TIME_MAJOR) for _, layer in module.walk()):
             try:

@@ -45,13 +45,15 @@ def shapes_of(module: Layer, sample: Any, containers: bool = True) -> list[Seen]
     given = sample if inputs is None else inputs
     sequences = any(isinstance(layer, TIME_MAJOR) for _, layer in module.walk())
     leaves = list(_leaves(given))
-    most = [((1, 0) if sequences and _rank(leaf, inputs is None) > 1 else (0,)) for leaf in leaves]
-    uniform = dict.fromkeys([tuple(m[0] for m in most), (0,) * len(most)])
+    choices = [_axes(_rank(leaf, inputs is None), sequences, len(leaves) > 1) for leaf in leaves]
+    first = tuple(each[0] for each in choices)
+    zeros = tuple(0 if 0 in each else None for each in choices)
     failed: Exception | None = None
-    for axes in dict.fromkeys([*uniform, *islice(product(*most), TRIES)]):
+    for axes in dict.fromkeys([first, zeros, *islice(product(*choices), TRIES)]):
         try:
             small, large = (_pass(module, given, axes, n, containers) for n in (SMALL, LARGE))
         except (ValueError, TypeError, IndexError) as error:
+            error.add_note(f"with {SMALL} samples along axis {', '.join(map(str, axes))} of what was given as a sample")
             failed = failed or error
             continue
         seen = [
@@ -87,7 +89,7 @@ def _open_size(small: int, large: int) -> str:
     return str(small) if a == 0 else f"{a if a > 1 else ''}N{f' + {b}' if b else ''}"
 
 
-def _pass(module: Layer, given: Any, axes: tuple[int, ...], n: int, containers: bool) -> list[Any]:
+def _pass(module: Layer, given: Any, axes: tuple[int | None, ...], n: int, containers: bool) -> list[Any]:
     """The watched layers of a prediction for n samples; of the calls only the shapes are kept."""
     observation = Observation(module, containers)
     copy, remaining = observation.copy, iter(axes)
@@ -100,7 +102,7 @@ def _pass(module: Layer, given: Any, axes: tuple[int, ...], n: int, containers: 
     return observation.watched
 
 
-def _batch(net: Layer, given: Any, takes: Any, n: int, axes: Iterator[int]) -> Value:
+def _batch(net: Layer, given: Any, takes: Any, n: int, axes: Iterator[int | None]) -> Value:
     """n samples of that shape, or taken from that example, along the axes."""
     if _is_structure(given):
         kinds = takes if isinstance(takes, tuple) else (takes,) * len(given)
@@ -109,11 +111,17 @@ def _batch(net: Layer, given: Any, takes: Any, n: int, axes: Iterator[int]) -> V
     if given is None:
         return None
     axis = next(axes)
+    if axis is None:
+        return given if hasattr(given, "dtype") else _filled(net, given, takes)
     if hasattr(given, "dtype"):
         return net.xp.asarray(given).take(net.xp.asarray(numpy.arange(n) % max(1, given.shape[axis])), axis=axis)
-    shape = (*given[:axis], n, *given[axis:])
-    if takes == "ids":  # ids that every table has, and lengths that every sequence has
-        return net.xp.zeros(shape, "int64") if given else net.xp.ones(shape, "int64")
+    return _filled(net, (*given[:axis], n, *given[axis:]), takes, lengths=not given)
+
+
+def _filled(net: Layer, shape: tuple[int, ...], takes: Any, lengths: bool = False) -> Value:
+    """An array of that shape: an id that every table has, a length that every sequence has, or the number 1."""
+    if takes == "ids":
+        return net.xp.ones(shape, "int64") if lengths else net.xp.zeros(shape, "int64")
     return net.xp.ones(shape, net.dtype)
 
 
@@ -149,6 +157,13 @@ def _leaves(given: Any) -> Iterator[Any]:
             yield from _leaves(part)
     elif given is not None:
         yield given
+
+
+def _axes(rank: int, sequences: bool, several: bool) -> tuple[int | None, ...]:
+    """Where the batch axis of an input may be, the likeliest first; None for one of several that has none."""
+    if not rank:
+        return (None,)
+    return (1, 0)[not (sequences and rank > 1) :] + (None,) * several
 
 
 def _rank(leaf: Any, is_shape: bool) -> int:

@@ -4,6 +4,7 @@ import pickle
 
 import numpy
 import pytest
+from harness import LAYERS, example
 
 import mtorch
 from mtorch import (
@@ -174,6 +175,18 @@ def test_the_summary_is_a_string_and_a_table_in_a_notebook():
 def test_models_are_summed_up(name):
     text = summary(getattr(models, name)(rng=0), (784,))
     assert "(N, 10)" in text and max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("cls, index", [case for case in LAYERS if case.values[1] < 3])
+def test_every_class_is_summed_up_from_an_example(cls, index):
+    """But for those whose example has no axis of samples."""
+    layer, x = example(cls, index)
+    try:
+        text = summary(layer, x)
+    except ShapeMismatchError as error:
+        assert layer.details() and "samples along axis 0" in error.__notes__[-1]
+    else:
+        assert max(map(len, text.splitlines())) <= 100 and "activations" in text
 
 
 @pytest.mark.parametrize("module, shape, error", [
