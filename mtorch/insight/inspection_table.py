@@ -4,10 +4,10 @@ from math import isfinite, log10
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtorch.insight.inspection import Inspection, Record
+    from mtorch.insight.inspection import Inspection
 
 WIDTH, BAR = 80, 12
-NAME, LAYER, SHAPE = 12, 10, 16  # at most, at least, at most
+NAME, LAYER, SHAPE = 16, 10, 16  # at most, at least, at most
 
 
 def table(found: "Inspection") -> str:
@@ -69,10 +69,10 @@ def bar(value: float | None, all_values: list[float | None]) -> str:
 def _lines(heads: list[str], rows: list[list[str]], sides: str) -> list[str]:
     """Columns; the layers' shrinks until all fit."""
     cells = [heads, *rows]
-    limits = {0: NAME, 2: SHAPE} if heads[2] == "output" else {0: NAME}
     for row in cells:
-        for i, most in limits.items():
-            row[i] = _cut(row[i], most)
+        row[0] = row[0] if len(row[0]) <= NAME else f"…{row[0][1 - NAME :]}"  # the end of a path tells layers apart
+        if heads[2] == "output":
+            row[2] = _cut(row[2], SHAPE)
     widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
     widths[1] = min(widths[1], max(LAYER, WIDTH - (sum(widths) - widths[1]) - 2 * (len(widths) - 1)))
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
@@ -82,14 +82,9 @@ def _lines(heads: list[str], rows: list[list[str]], sides: str) -> list[str]:
     for row in cells:
         row[1] = _cut(row[1], widths[1])
         parts = [f"{c:<{w}}" if side == "l" else f"{c:>{w}}" for c, w, side in zip(row, widths, sides, strict=True)]
-        lines.append(gap.join(parts).rstrip())
+        lines.append(gap.join(parts).rstrip()[:WIDTH])
     return [lines[0], "-" * (sum(widths) + len(gap) * (len(widths) - 1)), *lines[1:]]
 
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def records_with_time(found: "Inspection") -> "list[Record]":
-    """Those of sequences, whose gradient is known at every step."""
-    return [r for r in found if r.over_time and len(r.over_time) > 1]

@@ -25,7 +25,6 @@ class Call:
     def __init__(self, x: Value):
         self.x, self.y, self.memory = x, None, None
         self.attention: Any = None  # the map of an attention
-        self.answered = False
         self.grad: Value = None
         self.input_grad: Value = None
         self.forward_seconds = self.backward_seconds = 0.0
@@ -37,6 +36,7 @@ class Watched:
     def __init__(self, name: str, layer: Layer, twin: Layer, order: list["Watched"]):
         self.name, self.layer, self.twin = name, layer, twin
         self.calls: list[Call] = []
+        self.waiting: list[Call] = []  # those without an answer
         self.order = order
         if isinstance(twin, MultiHeadAttention):
             twin.keep_weights = True
@@ -49,6 +49,7 @@ class Watched:
         if not self.calls:
             self.order.append(self)
         self.calls.append(call)
+        self.waiting.append(call)
         call.y, call.forward_seconds = self._timed("forward", x)
         call.memory = self.twin._memory
         if isinstance(self.twin, MultiHeadAttention) and not self.twin.predicting:
@@ -66,13 +67,12 @@ class Watched:
 
     def _answer(self, verb: str, output_grad: Value, *more: Any) -> Value:
         """Runs that verb, and notes it at the call whose memory is back: the last one without an answer."""
-        memory = self.twin._memory
-        waiting = [call for call in self.calls if not call.answered]
-        same = [call for call in waiting if call.memory is memory] or waiting
+        memory, waiting = self.twin._memory, self.waiting
+        place = next((i for i in range(len(waiting))[::-1] if waiting[i].memory is memory), len(waiting) - 1)
         result, seconds = self._timed(verb, output_grad, *more)
-        if same:
-            call = same[-1]
-            call.answered, call.grad, call.input_grad, call.backward_seconds = True, output_grad, result, seconds
+        if waiting:
+            call = waiting.pop(place)
+            call.grad, call.input_grad, call.backward_seconds = output_grad, result, seconds
         return result
 
     def _timed(self, verb: str, *args: Any) -> tuple[Any, float]:

@@ -364,6 +364,16 @@ def test_without_matplotlib_the_figure_names_the_extra(monkeypatch):
         found.plot()
 
 
+def test_the_figure_of_the_readme_shows_what_it_says():
+    pytest.importorskip("matplotlib")
+    from vanishing_gradients import IMAGE, NETS, norms
+
+    sigmoid, relu = (norms(activation, coe) for _, activation, coe, _ in NETS)
+    assert len(sigmoid) == len(relu) == 11
+    assert sigmoid[0] < 1e-6 * sigmoid[-1] and 0.3 < relu[0] / relu[-1] < 3
+    assert IMAGE.stat().st_size < 120_000
+
+
 def test_names_are_escaped_in_the_page(tmp_path):
     name = "</script><img src=x onerror=alert(1)>"
     kind = type("<b>&Net", (Module,), {})

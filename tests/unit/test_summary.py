@@ -75,6 +75,7 @@ def test_with_a_shape_each_line_has_the_output_and_what_a_sample_costs():
 def test_an_example_with_the_batch_axis_tells_as_much_as_a_shape(batch):
     net = convolutional()
     assert summary(net, numpy.zeros((batch, 1, 28, 28))) == summary(net, (1, 28, 28))
+    assert summary(Linear(3, 2), 3) == summary(Linear(3, 2), (3,))
     sequences = Sequential(Embedding(9, 4, rng=0), LSTM(4, 3, rng=0), Slice(-1))
     assert summary(sequences, numpy.zeros((6, batch), int)) == summary(sequences, (6,))
 
