@@ -117,7 +117,7 @@ def _memory(record: "Record", says: str) -> str:
     """What is remembered, in words and bytes."""
     memory = record.sample.memory
     if not memory:
-        return says and f"{says}."
+        return f"{says or 'No array'}."
     named = [f"{name or 'an array'} {shape_text(shape)}" for name, shape, _ in memory[:4]]
     more = f" and {len(memory) - 4} more arrays" if len(memory) > 4 else ""
     size = sum(count for *_, count in memory)
