@@ -1,5 +1,7 @@
 """mtorch: a neural-network library in which every layer carries its own hand-written derivative."""
 
+from typing import TYPE_CHECKING
+
 from mtorch import fast, layers, losses, optim
 from mtorch.aliases import ShapeNotMatchException
 from mtorch.bidirectional import Bidirectional
@@ -23,6 +25,9 @@ from mtorch.residual import Residual
 from mtorch.sequential import Sequential
 from mtorch.unroll import Recurrent
 
+if TYPE_CHECKING:
+    from mtorch.insight.inspection import inspect as inspect
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -34,7 +39,11 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """`save` and `load` are fetched when first asked for: pathlib and json would be a fifth of the import."""
+    """`save`, `load` and `inspect` are fetched when first asked for: they would be a fifth of the import."""
+    if name == "inspect":
+        from mtorch.insight.inspection import inspect
+
+        return inspect
     if name in ("load", "save"):
         from mtorch import checkpoint
 

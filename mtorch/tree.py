@@ -79,6 +79,23 @@ class Tree(Keywords):
         """Whether a parameter at or below this layer is trainable."""
         return any(p.trainable for _, p in self.own(Parameter)) or any(layer.trains() for _, layer in self.children())
 
+    def _headline(self) -> str:
+        """The repr, but only the name of the class where it would repeat the layers below."""
+        text = repr(self)
+        return type(self).__name__ if any(repr(layer) in text for _, layer in self.children()) else text
+
+    def __str__(self) -> str:
+        """The repr; with layers below a line for each, indented as they nest."""
+        below = [f"({name}): {layer}" if name else str(layer) for name, layer in self.children()]
+        return "\n".join([self._headline(), *below]).replace("\n", "\n  ")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from mtorch.insight.summary import summary  # imported here: it stands above
+
+        layer: Any = self
+        return summary(layer)._repr_html_()
+
     # ------------------------------------------------------------------ one vector, for optimizers of other libraries
 
     def to_vector(self) -> Array:

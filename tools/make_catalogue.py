@@ -69,7 +69,8 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
             "", "mtorch/states.py", "test_predict.py test_passes.py"
         ),
         "Save, load, resume": ("", "mtorch/checkpoint.py", "test_checkpoint.py"),
-        "Summary and parameter count": ("", "mtorch/insight/summary.py", "test_training.py"),
+        "Summary: shapes, memory, multiply-adds, parameters": ("", "mtorch/insight/summary.py", "test_summary.py"),
+        "inspect: one forward and one backward, layer by layer": ("", "mtorch/insight/inspection.py", "test_inspect.py"),
         "Typed errors with place, expected, got": ("", "mtorch/errors.py", "test_protocol.py"),
     },
     "Operators": {
