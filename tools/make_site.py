@@ -28,7 +28,7 @@ INTERFACE = {
     "Data": ["mtorch.data.ArrayDataset", "mtorch.data.DataLoader", "mtorch.data.digits", "mtorch.data.standardise"],
     "Saving": ["mtorch.checkpoint.save", "mtorch.checkpoint.load"],
     "Looking inside": [
-        "mtorch.insight.summary.summary", "mtorch.insight.summary.inspect", "mtorch.testing.check_gradients",
+        "mtorch.insight.summary.summary", "mtorch.insight.inspection.inspect", "mtorch.testing.check_gradients",
     ],
     "Models": ["mtorch.models"],
 }  # fmt: skip
