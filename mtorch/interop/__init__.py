@@ -1,4 +1,4 @@
-"""To and from other libraries. A function is imported when it is first asked for; docs/interop.md says what it needs."""
+"""To and from other libraries. A function is imported when first asked for; docs/interop.md says what it needs."""
 
 from importlib import import_module
 from typing import Any

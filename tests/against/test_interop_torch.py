@@ -471,7 +471,7 @@ def test_what_mtorch_has_not_is_named_all_at_once():
         "11 (MultiheadAttention): mtorch has no _qkv_same_embed_dim=False",
     ):  # fmt: skip
         assert part in text
-    with pytest.raises(TypeError, match="expected a module of torch.nn, got dict"):
+    with pytest.raises(TypeError, match="expected a module of torch.nn, got OrderedDict"):
         interop.from_torch(nn.Linear(2, 2).state_dict())
     with pytest.raises(ValueError, match="parameters of one dtype, got float32, float64"):
         interop.from_torch(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()))
