@@ -1,6 +1,8 @@
 """Weights of real Keras 3 models: the same outputs after they were taken over."""
 
 import os
+import re
+from pathlib import Path
 
 import numpy
 import pytest
@@ -185,3 +187,11 @@ def test_too_many_and_too_few_layers_are_named():
         interop.load_keras_weights(layers.Linear(4, 3), {})
     with pytest.raises(TypeError, match="expected a module or layer"):
         interop.load_keras_weights(short, short)
+
+
+def test_the_code_on_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "interop_torch.md").read_text()
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "import keras" in block)
+    names = {"Sequential": Sequential, "interop": interop, "layers": layers}
+    exec(block, names)
+    assert_same(names["ours"], names["model"], rows(3, 6, 4))

@@ -1,6 +1,8 @@
 """To and from PyTorch: state dicts, optimizer states, whole nets and safetensors; a run goes on in either library."""
 
 import copy
+import re
+from pathlib import Path
 
 import numpy
 import pytest
@@ -649,3 +651,18 @@ def test_safetensors_files_are_read_by_both(tmp_path):
         other = Sequential(layers.Linear(3, 2), layers.BatchNorm1d(2))
         mtorch.load(tmp_path / "theirs.safetensors", other)
         numpy.testing.assert_array_equal(other[0].weight.value, net[0].weight.detach().float().numpy())
+
+
+# ---------------------------------------------------------------------- the page
+
+
+def test_the_code_on_the_page_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "interop_torch.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    names: dict = {}
+    assert len(blocks) == 4
+    for block in blocks:
+        if "import keras" not in block:  # tests/against/test_interop_keras.py
+            exec(block, names)
+    error, *shown = capsys.readouterr().out.splitlines()
+    assert float(error) < 1e-6 and shown[0] == "Sequential("
