@@ -10,6 +10,7 @@ stands in the table as such.
 """
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "compare"
 PAGE = ROOT / "docs" / "comparison.md"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-OF_GRADIENTS = re.compile("grad|backprop|backward|derivative|finite_diff", re.I)
+GRADIENT_CHECK = re.compile(r"finite.?diff|gradcheck\(|numeric(al)?_grad|check_gradients\(", re.I)
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ def version_of(library: Library) -> str:
     return run(library, "-c", code).stdout.strip()
 
 
-def gradient_tests(library: Library) -> str:
-    """How many cases pytest collects, of the tests that come along, whose functions' names speak of gradients."""
+def gradient_checks(library: Library) -> str:
+    """How many cases pytest collects of the tests that come along, and how many of them compare with differences."""
     homes = {"mtorch": ROOT / "tests", "tinytorch": CACHE / "tinytorch-source" / "tests"}
     tests = homes.get(library.module, packages_of(library) / library.module / "tests")
     if not tests.exists():
@@ -159,15 +160,24 @@ def gradient_tests(library: Library) -> str:
         pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", tools]
         subprocess.run([*pip, "pytest", "hypothesis", "mock"], check=True)
     options = ["--collect-only", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
-    command = [str(python_of(library)), "-m", "pytest", *options, str(tests)]
+    settings = ["--rootdir", tests.parent] if library.module in homes else ["-c", os.devnull, "--rootdir", tests.parent]
+    command = [python_of(library), "-m", "pytest", *options, *settings, tests]
     given = dict(os.environ) | ONE_THREAD | {"PYTHONPATH": str(tools), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=given, cwd=tests.parent)
-    names = [
-        line.split("::", 1)[1].partition("[")[0] for line in done.stdout.splitlines() if re.match(r"\S+\.py::", line)
-    ]
-    found = sum(bool(OF_GRADIENTS.search(name)) for name in names)
-    errors = len(re.findall(r"^ERROR ", done.stdout, re.M))
-    return f"{found:,}" + (f"; {errors} files cannot be collected" if errors else "")
+    where = tests.parent if library.module in homes else CACHE
+    done = subprocess.run(command, capture_output=True, text=True, env=given, cwd=where)
+    cases = re.findall(r"^(\S+\.py)::(?:\w+::)?(\w+)", done.stdout, re.M)
+    found, sources = 0, {}
+    for name, function in cases:
+        if name not in sources:
+            sources[name] = functions_of((tests.parent / name).read_text())
+        found += bool(GRADIENT_CHECK.search(sources[name].get(function, "")))
+    return f"{found:,} of {len(cases):,}"
+
+
+def functions_of(text: str) -> dict[str, str]:
+    """The source of every function by its name."""
+    nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+    return {node.name: ast.get_source_segment(text, node) or "" for node in nodes}
 
 
 # ---------------------------------------------------------------------- the table
@@ -182,7 +192,7 @@ def measured(libraries: list[Library], rounds: int, clone: Path | None) -> list[
     for row in here:
         library = row["library"]
         print(f"{library.title}: reading, size, tests", file=sys.stderr)
-        row |= {"version": version_of(library), "size": size_of(library), "tests": gradient_tests(library)}
+        row |= {"version": version_of(library), "size": size_of(library), "tests": gradient_checks(library)}
         row |= {"read": answer(library, "read", MTORCH_FAST="0"), "imports": [], "steps": []}
     for number in range(rounds + 1):  # in turns; the first one fills the disk cache
         print(f"round {number} of {rounds}", file=sys.stderr)
@@ -205,7 +215,7 @@ def in_units(value: float, units: tuple[tuple[float, str], ...]) -> str:
 
 
 TIME = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
-HEADS = ("", "lines to read, Linear + LSTM", "import", "install", "digit-net step", "tests of gradients")
+HEADS = ("", "lines to read, Linear + LSTM", "import", "install", "digit-net step", "gradient checks among its tests")
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -249,11 +259,11 @@ Measured with {rounds} rounds on {machine}, one thread each.
 * **Digit-net step**: 784-16-16-10 with ReLU, ReLU and sigmoid, a batch of 20, half the squared error, SGD: forward,
   backward and update, the median over rounds. micrograd computes with single numbers, one object each; it has no
   sigmoid.
-* **Tests of gradients**: the cases that pytest collects, of the tests that come with what was installed, whose names
-  speak of gradients, backprop or derivatives. mtorch and TinyTorch are installed from a clone, so that these are the
-  clone's; the wheels of PyTorch, micrograd and PyDyNet bring no tests (PyTorch's repository has many). A count of names
-  says nothing of what a test proves: mtorch's compare each layer's gradients with finite differences in float64 and
-  longdouble.
+* **Gradient checks**: of the test cases that pytest collects, those that compare a derivative with finite differences,
+  as the source of the test function shows. They are the tests that come with what was installed: of mtorch and
+  TinyTorch the clone's, which the index has not. The wheels of PyTorch, micrograd and PyDyNet bring no tests. PyTorch's
+  repository has thousands of such checks, micrograd's compares with PyTorch; they are not counted, because they were
+  not there to count.
 * **TinyTorch** is the course of the Machine Learning Systems book, in which a reader writes each part; the project of
   that name in the package index is another one. It was made from the sources of its repository.
 

@@ -217,11 +217,11 @@ def thinc_step() -> Callable[[], Any]:
 
 
 def thinc_read() -> Callable[[], Any]:
-    from thinc.api import LSTM, Linear, chain, list2padded, padded2list, with_array2d
+    from thinc.api import LSTM, Linear, chain, with_array2d
 
     x, g = sequences()
-    given, grads = [x[:, n] for n in range(N)], [g[:, n] for n in range(N)]
-    net = chain(list2padded(), LSTM(H, D), with_array2d(Linear(K, H)), padded2list())
+    net = chain(LSTM(H, D), with_array2d(Linear(K, H)))
+    given, grads = (net.ops.list2padded([each[:, n] for n in range(N)]) for each in (x, g))
     net.initialize(X=given, Y=grads)
 
     def run() -> None:

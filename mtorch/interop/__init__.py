@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import Any
 
 HOMES = {
-    "from_torch": "torch_modules",
+    "from_torch": "torch_import",
     "from_torch_optimizer_state": "torch_optimizers",
     "from_torch_state_dict": "torch_weights",
     "load_keras_weights": "keras_weights",
-    "to_torch": "torch_modules",
+    "to_torch": "torch_export",
     "to_torch_optimizer_state": "torch_optimizers",
     "to_torch_state_dict": "torch_weights",
 }

@@ -64,6 +64,9 @@ def _weighted(layer: Any, image: list[Any]) -> Iterator[tuple[Any, Any]]:
     image: one entry, the shape of an image that has been flattened and not been read yet; True behind a convolution.
     """
     kind = type(layer).__name__
+    if kind == "TimeDistributed":
+        yield from _weighted(layer.layer, image)
+        return
     if kind not in CONVERTERS and kind != "Bidirectional" and hasattr(layer, "layers"):
         for each in layer.layers:
             yield from _weighted(each, image)

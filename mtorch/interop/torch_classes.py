@@ -217,3 +217,12 @@ OWN_OPTIONS = {
     **dict.fromkeys(("RNNCell", "GRUCell", "LSTMCell"), ()),
     "MultiHeadAttention": ("causal", "keep_weights"),
 }
+
+
+def __getattr__(name: str) -> Any:
+    """The classes by name, so that pickles and copies in other processes find them."""
+    if name in OPTIONS:
+        return function_class(name)
+    if name in OWN_OPTIONS:
+        return called_as_ours(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

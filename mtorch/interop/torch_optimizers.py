@@ -131,6 +131,10 @@ def _differences(optimizer: Any, names: tuple[str, ...], group: Mapping[str, Any
             same = ours == type(optimizer)(optimizer.module, eps=theirs, **_averaging(optimizer)).eps
         if not same:
             found.append(f"{name} is {theirs!r} there and {ours!r} here")
+    if group.get("decoupled_weight_decay", optimizer.decoupled) != optimizer.decoupled:
+        found.append(
+            f"decoupled_weight_decay is {group['decoupled_weight_decay']} there, {type(optimizer).__name__} here"
+        )
     if not isinstance(optimizer.weight_decay, dict) and group.get("weight_decay", 0) != optimizer.weight_decay:
         found.append(f"weight_decay is {group['weight_decay']!r} there and {optimizer.weight_decay!r} here")
     return found

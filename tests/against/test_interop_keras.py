@@ -106,9 +106,11 @@ def test_recurrent_layers(name, use_bias):
 
 
 def test_a_text_net():
-    model = chain((6,), K.Embedding(9, 4), K.LSTM(5), K.Dense(2), dtype="int32")
+    each_step = K.TimeDistributed(K.Dense(4))
+    model = chain((6,), K.Embedding(9, 4), each_step, K.LSTM(5), K.Dense(2), dtype="int32")
     ours = Sequential(
         layers.Embedding(9, 4),
+        layers.Linear(4, 4),
         layers.LSTM(4, 5, batch_first=True),
         layers.Slice((slice(None), -1)),
         layers.Linear(5, 2),

@@ -1,6 +1,7 @@
 """To and from PyTorch: state dicts, optimizer states, whole nets and safetensors; a run goes on in either library."""
 
 import copy
+import pickle
 import re
 from pathlib import Path
 
@@ -311,10 +312,11 @@ def test_a_schedule_goes_on(ours, theirs):
 def test_options_that_differ_are_refused_all_at_once_and_nothing_is_changed():
     net = small()
     theirs = interop.to_torch(net)
-    rival = torch.optim.Adam(theirs.parameters(), 0.05, betas=(0.8, 0.9), eps=1e-5, weight_decay=0.1, amsgrad=True)
+    decay = {"weight_decay": 0.1, "decoupled_weight_decay": True}
+    rival = torch.optim.Adam(theirs.parameters(), 0.05, betas=(0.8, 0.9), eps=1e-5, amsgrad=True, **decay)
     step_torch(theirs, rival, BATCHES[:1])
     optimizer = optim.Adam(net)
-    text = r"betas is \(0.8, 0.9\) there and \(0.9, 0.999\) here; eps .*; amsgrad is True .*; weight_decay is 0.1 there"
+    text = r"betas is \(0.8, 0.9\) there and \(0.9, 0.999\) here; eps .*; amsgrad .*; decoupled_.*; weight_decay is"
     with pytest.raises(ValueError, match=text):
         interop.from_torch_optimizer_state(optimizer, rival.state_dict())
     assert optimizer.steps == 0 and not optimizer.state
@@ -479,6 +481,22 @@ def test_what_mtorch_has_not_is_named_all_at_once():
         interop.from_torch(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()))
 
 
+def test_a_class_that_only_names_a_chain_is_that_chain():
+    class Net(nn.Sequential):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    class Other(Net):
+        def forward(self, x):
+            return -super().forward(x)
+
+    x, net = rows(4, 3).astype("float32"), Net()
+    assert_close(interop.from_torch(net)(x), arrays(net(tensors(x))), 1e-6)
+    with pytest.raises(ValueError, match=r"the module \(Other\): no class of torch.nn"):
+        interop.from_torch(Other())
+
+
 def test_shared_modules_and_parameters_stay_shared():
     layer = nn.Linear(3, 3)
     tied = nn.Linear(3, 3)
@@ -628,11 +646,12 @@ def test_what_torch_cannot_say_is_named_all_at_once():
         interop.to_torch(nn.Linear(2, 2))
 
 
-def test_a_net_in_torch_prints_its_layers_and_is_copied():
+def test_a_net_in_torch_prints_its_layers_and_is_copied_and_pickled():
     theirs = interop.to_torch(models.resnet_simple(64, channels=2))
     assert "Residual(" in repr(theirs) and "Reshape(shape=(1, 8, 8))" in repr(theirs)
-    twin = copy.deepcopy(theirs)
-    assert_same_bits(interop.from_torch(twin), interop.from_torch(theirs))
+    for net in (theirs, interop.to_torch(models.lstm(64, hidden=2)), interop.to_torch(models.transformer(64, width=4))):
+        for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+            assert_same_bits(interop.from_torch(twin), interop.from_torch(net))
 
 
 # ---------------------------------------------------------------------- safetensors

@@ -1,4 +1,4 @@
-"""Nets from PyTorch and to PyTorch: the same layers with the same weights."""
+"""A net of PyTorch's as ours: the same layers with the same weights."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -8,19 +8,9 @@ import numpy
 
 import mtorch
 from mtorch import layers
-from mtorch.graph import Graph
 from mtorch.interop import torch_classes, torch_graphs
-from mtorch.interop.torch_twins import (
-    OURS,
-    REQUIRED,
-    SPECIAL,
-    THEIRS,
-    TWINS,
-    arguments,
-    option_of_ours,
-    option_of_torch,
-)
-from mtorch.interop.torch_weights import as_array, pytorch, to_torch_state_dict
+from mtorch.interop.torch_twins import OURS, REQUIRED, SPECIAL, THEIRS, TWINS, arguments, option_of_torch
+from mtorch.interop.torch_weights import as_array, pytorch
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
 from mtorch.sequential import Sequential
@@ -43,45 +33,9 @@ def from_torch(module: Any, *, xp: ModuleType = numpy, dtype: Any = None) -> Lay
     reader = _Reader(torch, *home_of("from_torch", xp, dtype or _dtype_of(module)))
     found = reader.read(module, "")
     if reader.refused:
-        raise ValueError(_listed("from_torch cannot build", reader.refused))
+        text = "; ".join(reader.refused)
+        raise ValueError(f"from_torch cannot build {len(reader.refused)} of these modules: {text}")
     return found
-
-
-def to_torch(module: Layer) -> Any:
-    """The torch module that computes what the layer does, with its weights, under the same names in the state dict.
-
-    A `Sequential` becomes an `nn.Sequential`, and a layer that torch.nn has becomes that one. The others become small
-    modules made for them: `Residual`, `Reshape`, `Slice`, ...; recurrent layers and attention, which torch calls
-    otherwise, are subclasses of torch's that are called as ours. `from_torch` makes ours of all of them again.
-
-    Errors: ValueError that lists every layer that torch cannot say, with its path.
-    """
-    torch = pytorch("to_torch")
-    if not isinstance(module, Layer):
-        raise TypeError(f"to_torch expected a module or layer, got {module!r}")
-    net = module.core()
-    writer = _Writer(torch)
-    found = writer.write(net, "")
-    if writer.refused:
-        raise ValueError(_listed("to_torch cannot say", writer.refused))
-    found.load_state_dict(to_torch_state_dict(net))
-    first: dict[int, Any] = {}
-    places = dict(found.named_modules(remove_duplicate=False))
-    for prefix, layer in net.walk():
-        place = places.get(prefix.removesuffix("."))
-        if place is None:  # the dropout of attention, which torch has as a number
-            continue
-        place.training = layer.training
-        for name, parameter in layer.own(Parameter):
-            holder, last = writer.holder(place, name)
-            tensor = first.setdefault(id(parameter), getattr(holder, last))
-            tensor.requires_grad_(parameter.trainable)
-            setattr(holder, last, tensor)
-    return found
-
-
-def _listed(what: str, refused: list[str]) -> str:
-    return f"{what} {len(refused)} of these modules: {'; '.join(refused)}"
 
 
 def _dtype_of(module: Any) -> str:
@@ -108,7 +62,10 @@ class _Reader:
         return self.made[id(module)]
 
     def made_of(self, module: Any, path: str) -> Layer:
-        if type(module) is self.torch.nn.Sequential and not _hooks(module):
+        if module._forward_hooks or module._forward_pre_hooks:
+            return self.refuse(module, path, "mtorch has no hooks")
+        chain = self.torch.nn.Sequential
+        if isinstance(module, chain) and type(module).forward is chain.forward:
             return self.checked(module, path, lambda below: Sequential(below) if below else self.leaf(module, path))
         kind = getattr(module, "kind", None)
         if kind in torch_classes.OPTIONS and type(module) is torch_classes.function_class(kind):
@@ -167,8 +124,8 @@ class _Reader:
         kind = getattr(module, "kind", None)
         if kind in torch_classes.OWN_OPTIONS and type(module) is torch_classes.called_as_ours(kind):
             name, given = THEIRS.get(kind, kind), module.options
-        elif name == "Sequential":
-            name = "Identity"  # without any module
+        elif isinstance(module, self.torch.nn.Sequential) and not module._modules:
+            name = "Identity"
         elif getattr(self.torch.nn, name, None) is not type(module):
             return self.refuse(module, path, "no class of torch.nn")
         if name == "Unflatten":
@@ -181,8 +138,8 @@ class _Reader:
             for option, needed in REQUIRED.get(name, {}).items()
             if not _same(getattr(module, option, needed), needed)
         ]
-        if wrong or _hooks(module):
-            return self.refuse(module, path, f"mtorch has no {', '.join([*wrong, *_hooks(module)])}")
+        if wrong:
+            return self.refuse(module, path, f"mtorch has no {', '.join(wrong)}")
         try:
             options = {ours: option_of_torch(module, theirs) for theirs, ours in arguments(name)}
             layer = getattr(layers, OURS.get(name, name))(**options, **given, **self.options)
@@ -215,84 +172,3 @@ class _Reader:
 
 def _same(value: Any, needed: Any) -> bool:
     return value is needed or (needed is not None and value == needed)
-
-
-def _hooks(module: Any) -> list[str]:
-    """Whether something besides the module's forward runs when it is called."""
-    return ["hooks"] if module._forward_hooks or module._forward_pre_hooks else []
-
-
-class _Writer:
-    """Builds modules of torch, a shared one once, and notes what it cannot build."""
-
-    def __init__(self, torch: Any):
-        self.torch = torch
-        self.made: dict[int, Any] = {}
-        self.refused: list[str] = []
-
-    def write(self, layer: Layer, path: str) -> Any:
-        if id(layer) not in self.made:
-            try:
-                self.made[id(layer)] = self.made_of(layer, path)
-            except (TypeError, ValueError) as error:
-                self.made[id(layer)] = self.refuse(path, layer, str(error))
-        return self.made[id(layer)]
-
-    def refuse(self, path: str, layer: Layer, why: str) -> Any:
-        self.refused.append(f"{path or 'the layer'} ({type(layer).__name__}): {why}")
-        return self.torch.nn.Module()
-
-    def made_of(self, layer: Layer, path: str) -> Any:
-        kind, nn = type(layer).__name__, self.torch.nn
-        home = {"dtype": getattr(self.torch, min(layer.dtype.name, "float64", key=_bits))}
-        if not type(layer).__module__.startswith("mtorch."):
-            return self.refuse(path, layer, "no class of mtorch")
-        if kind in torch_classes.OPTIONS:
-            return self.function(layer, kind, path, home)
-        if isinstance(layer, Sequential):
-            return self.with_children(nn.Sequential(), layer, path)
-        theirs = THEIRS.get(kind, kind)
-        if theirs not in TWINS:
-            return self.refuse(path, layer, "torch has no such module")
-        options = {name: option_of_ours(layer, ours) for name, ours in arguments(theirs)}
-        if layer.state_dict():
-            options |= home
-        if kind in torch_classes.OWN_OPTIONS:
-            given = {name: getattr(layer, name) for name in torch_classes.OWN_OPTIONS[kind]}
-            return torch_classes.called_as_ours(kind)(given=given, **options)
-        return getattr(nn, theirs)(**options)
-
-    def function(self, layer: Any, kind: str, path: str, home: dict[str, Any]) -> Any:
-        options = torch_classes.options(layer)
-        module = torch_classes.function_class(kind)(**options)
-        if isinstance(layer, Graph):
-            for name, parameter in layer.own(Parameter):
-                holder, last = self.holder(module, name)
-                value = numpy.array(mtorch.arrays.as_numpy(parameter.value))
-                holder.register_parameter(last, self.torch.nn.Parameter(self.torch.from_numpy(value).to(**home)))
-        if kind == "PositionalEmbedding":
-            weight = self.torch.from_numpy(numpy.array(mtorch.arrays.as_numpy(layer.weight.value))).to(**home)
-            if options["learned"]:
-                module.weight = self.torch.nn.Parameter(weight)
-            else:
-                module.register_buffer("weight", weight, persistent=False)
-        return self.with_children(module, layer, path)
-
-    def with_children(self, module: Any, layer: Layer, path: str) -> Any:
-        for name, child in layer.children():
-            holder, last = self.holder(module, name)
-            holder.add_module(last, self.write(child.core(), f"{path}.{name}" if path else name))
-        return module
-
-    def holder(self, module: Any, path: str) -> tuple[Any, str]:
-        """Where a dotted path ends: the module before the last dot, made if need be, and the last name."""
-        *before, last = path.split(".")
-        for name in before:
-            if name not in module._modules:
-                module.add_module(name, self.torch.nn.Module())
-            module = module._modules[name]
-        return module, last
-
-
-def _bits(name: str) -> int:
-    return numpy.dtype(name).itemsize
