@@ -12,6 +12,7 @@ from harness import final_classes
 import mtorch
 from mtorch import Input, Layer, Module, MSELoss, Sequential, interop, layers, models, optim
 from mtorch.optim import schedules
+from mtorch.testing import strict
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -517,6 +518,25 @@ def test_frozen_parameters_stay_frozen_and_bfloat16_becomes_float32():
     assert ours.dtype == "float32" and [p.trainable for p in ours.parameters().values()] == [True, False, True, True]
     numpy.testing.assert_array_equal(ours[0].weight.value, net[0].weight.detach().float().numpy())
     assert [p.requires_grad for p in interop.to_torch(ours).parameters()] == [True, False, True, True]
+
+
+def test_a_net_may_come_to_another_array_module():
+    theirs = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)).double()
+    ours, x = interop.from_torch(theirs, xp=strict), rows(2, 1, 4, 4)
+    optimizer = optim.Adam(ours, 0.1)
+    y = ours(strict.asarray(x))
+    assert_close(y.get(), arrays(theirs(tensors(x))), 1e-10)
+    ours.backward(strict.asarray(numpy.ones((2, 3))))
+    optimizer.step()
+    back = interop.to_torch(ours)
+    assert_same_bits(interop.from_torch(back), ours)
+    resumed = torch.optim.Adam(back.parameters())
+    resumed.load_state_dict(interop.to_torch_optimizer_state(optimizer))
+    again = optim.Adam(ours, 0.1)
+    interop.from_torch_optimizer_state(again, resumed.state_dict())
+    assert again.state["0.weight"].steps == 1
+    for name, value in optimizer.state_dict().items():
+        numpy.testing.assert_array_equal(again.state_dict()[name], value)
 
 
 # ---------------------------------------------------------------------- nets to torch and back
