@@ -5,6 +5,7 @@ dense layer behind a Flatten reads the pixels in another order than ours, which 
 the gates z, r, n, ours r, z, n; its LSTM has i, f, g, o as ours.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,7 +34,9 @@ def load_keras_weights(module: Layer, keras_model: Any) -> None:
     if not isinstance(module, Layer):
         raise TypeError(f"load_keras_weights expected a module or layer, got {module!r}")
     if not hasattr(keras_model, "weights") or not hasattr(keras_model, "get_config"):
-        raise TypeError(f"load_keras_weights expected a Keras model or layer, got {type(keras_model).__name__}")
+        hint = ": keras.models.load_model reads a file" if isinstance(keras_model, str | os.PathLike) else ""
+        got = type(keras_model).__name__
+        raise TypeError(f"load_keras_weights expected a Keras model or layer, got {got}{hint}")
     given: list[Any] = list(_weighted(keras_model, [None]))
     state: State = {}
     for prefix, layer in _leaves(module):
@@ -105,11 +108,15 @@ def _converted(layer: Layer, prefix: str, keras: Any, image: Any, number: int) -
         for end, each in ends:
             if not both and each.go_backwards:
                 raise ValueError(f"{who} reads forwards, {_name(keras)} has go_backwards=True")
+            if kind == "SimpleRNN" and each.activation.__name__ != getattr(layer, "nonlinearity", None):
+                raise ValueError(f"{who} has another nonlinearity than {_name(keras)}: {each.activation.__name__}")
             values = convert(each, who)
             found |= {f"{name}_l{number}{end}": array for name, array in values.items()}
         return found
     if not numpy.isclose(getattr(layer, "eps", None) or 0, getattr(keras, "epsilon", None) or 0, rtol=1e-6, atol=0):
         raise ValueError(f"{who} has eps={getattr(layer, 'eps', None)}, {_name(keras)} has epsilon={keras.epsilon}")
+    if kind == "GroupNormalization" and keras.groups != getattr(layer, "num_groups", None):
+        raise ValueError(f"{who} has another number of groups than {_name(keras)}, which has groups={keras.groups}")
     found = convert(keras, who)
     for name, parameter in layer.own(Parameter):  # what Keras leaves out adds nothing, or multiplies with 1
         fill = numpy.zeros if name == "bias" else numpy.ones
@@ -167,11 +174,11 @@ def _rms(keras: Any, who: str) -> State:
 
 def _recurrent(keras: Any, who: str, order: tuple[int, ...]) -> State:
     """Kernels (D, G H) -> (G H, D), the gates in our order. One bias is b_ih, and b_hh is 0."""
-    cell = keras.cell
+    cell = keras.cell  # the one activation of SimpleRNN is compared with ours elsewhere
     names = ("activation", "recurrent_activation")
     activations = [getattr(keras, name).__name__ for name in names if hasattr(keras, name)]
     usual = ["tanh", "sigmoid"][: len(activations)]
-    if activations != usual and (len(order) > 1 or activations != ["relu"]):
+    if len(order) > 1 and activations != usual:
         raise ValueError(f"{who} has the activations {', '.join(usual)}, {_name(keras)} has {', '.join(activations)}")
     if getattr(keras, "reset_after", True) is False:
         raise ValueError(f"{who} resets after the product, {_name(keras)} has reset_after=False")

@@ -66,7 +66,7 @@ def from_torch_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], s
     SGD keeps no count.
 
     The parameters are those of the net in their order, or its trainable ones; where torch was given names
-    (`named_parameters()`) these decide, and several groups must be those that ours has by its patterns.
+    (`named_parameters()`) and they are ours, these decide. Several groups must be those that ours has by its patterns.
 
     Errors: ValueError that lists the options and entries that differ; then nothing is changed.
     """
@@ -151,9 +151,10 @@ def _matched(optimizer: Optimizer, groups: Any) -> list[tuple[str, int]]:
     if all("param_names" in group for group in groups):
         names = [name for group in groups for name in group["param_names"]]
         unknown = [name for name in names if name not in optimizer.named]
-        if unknown:
+        if not unknown:
+            return list(zip(names, numbers, strict=True))
+        if len(unknown) < len(names):  # where all are unknown, torch's net names its layers otherwise
             raise ValueError(f"{who} has no parameters {', '.join(unknown)}: there are {', '.join(optimizer.named)}")
-        return list(zip(names, numbers, strict=True))
     for trainable_only in (False, True):
         parts = list(_groups(optimizer, _paths(optimizer, trainable_only)).values())
         if len(groups) == 1:

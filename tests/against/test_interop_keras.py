@@ -159,6 +159,8 @@ def test_a_saved_model_is_read_by_keras(tmp_path):
         (lambda: layers.Linear(4, 3), lambda: K.Dense(2), (4,), "weight has shape"),
         (lambda: layers.Linear(4, 3), lambda: K.Conv1D(3, 1), (5, 4), "cannot take the weights of Conv1D .*for Conv1d"),
         (lambda: layers.BatchNorm1d(4), lambda: K.BatchNormalization(), (4,), "has eps=1e-05, .* has epsilon=0.001"),
+        (lambda: layers.GroupNorm(2, 4, 1e-3), lambda: K.GroupNormalization(4), (5, 4), "which has groups=4"),
+        (lambda: layers.RNN(4, 3), lambda: K.SimpleRNN(3, activation="relu"), (5, 4), "another nonlinearity .*: relu"),
         (lambda: layers.GRU(4, 3), lambda: K.GRU(3, reset_after=False), (5, 4), "has reset_after=False"),
         (lambda: layers.LSTM(4, 3), lambda: K.LSTM(3, activation="relu"), (5, 4), "has relu, sigmoid"),
         (lambda: layers.LSTM(4, 3), lambda: K.LSTM(3, go_backwards=True), (5, 4), "reads forwards"),
@@ -187,6 +189,8 @@ def test_too_many_and_too_few_layers_are_named():
         interop.load_keras_weights(layers.Linear(4, 3), long)
     with pytest.raises(TypeError, match="expected a Keras model or layer, got dict"):
         interop.load_keras_weights(layers.Linear(4, 3), {})
+    with pytest.raises(TypeError, match="got str: keras.models.load_model reads a file"):
+        interop.load_keras_weights(layers.Linear(4, 3), "model.keras")
     with pytest.raises(TypeError, match="expected a module or layer"):
         interop.load_keras_weights(short, short)
 

@@ -328,7 +328,7 @@ def test_states_that_do_not_fit_are_refused():
     rival = torch.optim.Adam(nn.Linear(4, 5).parameters())
     with pytest.raises(ValueError, match=r"expected groups of \[5\] parameters, got \[2\]"):
         interop.from_torch_optimizer_state(optim.Adam(net), rival.state_dict())
-    named = torch.optim.Adam([("other", nn.Linear(2, 2).weight)])
+    named = torch.optim.Adam([("0.weight", nn.Linear(2, 2).weight), ("other", nn.Linear(2, 2).weight)])
     with pytest.raises(ValueError, match="has no parameters other"):
         interop.from_torch_optimizer_state(optim.Adam(net), named.state_dict())
     with pytest.raises(TypeError, match=r"expected the state_dict\(\) of torch's Adam"):
@@ -493,7 +493,14 @@ def test_a_class_that_only_names_a_chain_is_that_chain():
             return -super().forward(x)
 
     x, net = rows(4, 3).astype("float32"), Net()
-    assert_close(interop.from_torch(net)(x), arrays(net(tensors(x))), 1e-6)
+    ours = interop.from_torch(net)
+    assert_close(ours(x), arrays(net(tensors(x))), 1e-6)
+    rival = torch.optim.Adam(net.named_parameters(), 0.1)
+    net(tensors(x)).sum().backward()
+    rival.step()
+    optimizer = optim.Adam(ours, 0.1)
+    interop.from_torch_optimizer_state(optimizer, rival.state_dict())
+    assert list(optimizer.state) == ["0.weight", "0.bias", "1.weight", "1.bias"]
     with pytest.raises(ValueError, match=r"the module \(Other\): no class of torch.nn"):
         interop.from_torch(Other())
 
@@ -509,6 +516,10 @@ def test_shared_modules_and_parameters_stay_shared():
     assert theirs[0] is theirs[2] and theirs[3].weight is theirs[0].weight
     x = rows(4, 3).astype("float32")
     assert_close(ours(x), arrays(theirs(tensors(x))), 1e-6)
+    ours.backward(numpy.ones((4, 3), "float32"))
+    theirs(tensors(x)).backward(torch.ones(4, 3))
+    for parameter, tensor in zip(ours.parameters().values(), theirs.parameters(), strict=True):
+        assert_close(parameter.grad, tensor.grad.numpy(), 1e-5)
 
 
 def test_frozen_parameters_stay_frozen_and_bfloat16_becomes_float32():
