@@ -47,7 +47,7 @@ class Library:
 
 
 LIBRARIES = [
-    Library("mtorch", "mtorch", (str(ROOT),), "import mtorch", "the references, `MTORCH_FAST=0`"),
+    Library("mtorch", "mtorch", (), "import mtorch", "the references, `MTORCH_FAST=0`"),
     Library("PyTorch", "torch", ("torch==2.13.0",), "import torch", "and derivatives in C++, not counted"),
     Library("TinyTorch", "tinytorch", (), "import tinytorch", "it has no LSTM"),
     Library("micrograd", "micrograd", ("micrograd",), "import micrograd.nn", "it has no LSTM", "without the sigmoid"),
@@ -78,6 +78,8 @@ def install(library: Library, clone: Path | None) -> str:
         if clone is None:
             return "not in the package index"
         wants = (str(exported(clone)),)
+    if library.module == "mtorch":
+        wants = (str(copied(ROOT, CACHE / "mtorch-source", ("mtorch",))),)
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     pip = [sys.executable, "-m", "pip", "--python", python_of(library), "install", "-q", "--disable-pip-version-check"]
@@ -88,16 +90,21 @@ def install(library: Library, clone: Path | None) -> str:
     return ""
 
 
-def exported(clone: Path) -> Path:
-    """The package of TinyTorch: its cells marked `#| export`, each file's in the module that `#| default_exp` names."""
-    folder = CACHE / "tinytorch-source"
+def copied(clone: Path, folder: Path, parts: tuple[str, ...]) -> Path:
+    """What pip needs of a clone, so that it builds nothing there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         if (clone / name).exists():
             shutil.copy(clone / name, folder)
-    for name in ("tinytorch", "tito", "tests"):
-        shutil.copytree(clone / name, folder / name)
+    for name in parts:
+        shutil.copytree(clone / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def exported(clone: Path) -> Path:
+    """The package of TinyTorch: its cells marked `#| export`, each file's in the module that `#| default_exp` names."""
+    folder = copied(clone, CACHE / "tinytorch-source", ("tinytorch", "tito", "tests"))
     modules: dict[str, list[str]] = {}
     for path in sorted(clone.glob("src/*/[0-9]*.py")):
         text = path.read_text()

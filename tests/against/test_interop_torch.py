@@ -583,6 +583,14 @@ def test_every_layer_goes_to_torch_and_comes_back(cls):
         assert_close(back(x), y, 1e-12)
 
 
+def test_softplus_without_a_threshold_is_exact_in_torch_too():
+    x = numpy.array([[-50.0, -1.0, 19.0, 25.0, 35.0, 45.0]])
+    for beta in (1, 2):
+        layer = on().Softplus(beta)
+        assert_close(arrays(interop.to_torch(layer)(tensors(x))), layer(x), 1e-15)
+    assert interop.to_torch(on().Softplus(2, 1)).threshold == 1
+
+
 MODELS = {
     "linear": (16,), "mlp": (16,), "deep": (16,), "dropout": (16,), "batchnorm": (16,), "residual": (16,),
     "conv1d": (64,), "scn": (64,), "lenet": (144,), "lenet_large": (256,), "cnn": (64,), "resnet_simple": (64,),
