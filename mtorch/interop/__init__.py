@@ -1,22 +1,24 @@
-"""To and from other libraries. A function is imported when first asked for; docs/interop.md says what it needs."""
+"""Nets from and to other libraries. Each function is fetched when first asked for, with the packages that it needs."""
 
 from importlib import import_module
-from typing import Any
 
-HOMES = {
-    "from_torch": "torch_import",
-    "from_torch_optimizer_state": "torch_optimizers",
-    "from_torch_state_dict": "torch_weights",
-    "load_keras_weights": "keras_weights",
-    "to_torch": "torch_export",
-    "to_torch_optimizer_state": "torch_optimizers",
-    "to_torch_state_dict": "torch_weights",
+_HOMES = {
+    "from_torch": "mtorch.interop.torch_import",
+    "from_torch_optimizer_state": "mtorch.interop.torch_optimizers",
+    "from_torch_state_dict": "mtorch.interop.torch_weights",
+    "load_keras_weights": "mtorch.interop.keras_weights",
+    "to_torch": "mtorch.interop.torch_export",
+    "to_torch_optimizer_state": "mtorch.interop.torch_optimizers",
+    "to_torch_state_dict": "mtorch.interop.torch_weights",
 }
+__all__ = sorted(_HOMES)
 
-__all__ = sorted(HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name in HOMES:
-        return getattr(import_module(f"mtorch.interop.{HOMES[name]}"), name)
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'mtorch.interop' has no attribute {name!r}: it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__
