@@ -1,0 +1,24 @@
+"""Nets from and to other libraries. Each function is fetched when first asked for, with the packages that it needs."""
+
+from importlib import import_module
+
+_HOMES = {
+    "from_torch": "mtorch.interop.torch_import",
+    "from_torch_optimizer_state": "mtorch.interop.torch_optimizers",
+    "from_torch_state_dict": "mtorch.interop.torch_weights",
+    "load_keras_weights": "mtorch.interop.keras_weights",
+    "to_torch": "mtorch.interop.torch_export",
+    "to_torch_optimizer_state": "mtorch.interop.torch_optimizers",
+    "to_torch_state_dict": "mtorch.interop.torch_weights",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mtorch.interop' has no attribute {name!r}: it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__
