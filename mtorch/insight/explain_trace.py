@@ -1,0 +1,168 @@
+"""Watches reference code run: which statement gave which value to which name, in the order of the run."""
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy
+
+from mtorch.arrays import Value
+from mtorch.insight.explain_blocks import Numbers, Step
+from mtorch.layer import Layer
+
+ENTRIES = 64  # of a larger array the numbers are not shown
+
+
+class Trace:
+    """The statements of one file, and the calls of layers below the one that is explained."""
+
+    def __init__(self, top: Any, files: set[str]):
+        self.top, self.files = top, files
+        self.names = {id(layer): prefix for prefix, layer in top.walk()} if isinstance(top, Layer) else {}
+        self.blocks: list[Any] = []
+        self.ran: dict[CodeType, None] = {}
+        self.active: list[tuple[int, str]] = []
+        self.shown: dict[str, Any] = {}
+        self.place = ""  # the function whose statements were shown last
+        self.calls: Counter[str] = Counter()
+
+    def run(self, call: Callable[[], Any], shown: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """What the call returns, and the blocks of its statements; `shown` are values that need no second showing."""
+        self.blocks, self.shown, self.place, self.calls = [], dict(shown), "", Counter()
+        before = sys.gettrace()
+        sys.settrace(self._enter)
+        try:
+            result = call()
+        finally:
+            sys.settrace(before)
+        return result, self.blocks
+
+    def _enter(self, frame: FrameType, event: str, _: Any) -> Any:
+        code = frame.f_code
+        if code.co_name in ("forward", "backward", "backward_parameters"):
+            layer = frame.f_locals.get("self")
+            if isinstance(layer, Layer) and layer is not self.top and id(layer) in self.names:
+                return self._child(frame, layer)
+        if code.co_filename in self.files and not code.co_name.startswith("<") and code.co_name not in ("__repr__",):
+            self.ran[code] = None
+            if code.co_name not in ("details", "check_size"):
+                return _Watch(self, frame)
+        return None
+
+    def _child(self, frame: FrameType, layer: Layer) -> Any:
+        """Notes what a layer below returned, if it is a leaf: the statements of another file are not shown."""
+        verb, me = frame.f_code.co_name, id(layer)
+        if next(iter(layer.children()), None) is not None or (me, verb) in self.active:
+            return None
+        self.active.append((me, verb))
+        given = next((frame.f_locals[name] for name in frame.f_code.co_varnames[1:2]), None)
+        sizes = copied(given)
+
+        def leave(_: FrameType, event: str, value: Any) -> Any:
+            if event == "return" and (me, verb) in self.active:
+                self.active.remove((me, verb))
+                place = f"{self.names[me].rstrip('.')}: " if self.names[me] else ""
+                arrow = ("returns" if verb == "forward" else "passes down") if value is not None else "gets"
+                self._note_call(f"{place}{layer!r}", arrow, sizes if value is None else value)
+            return leave
+
+        return leave
+
+    def _note_call(self, name: str, what: str, value: Any) -> None:
+        parts = [Numbers(what, copied(each)) for each in leaves_of(value) if small(each)]
+        if parts:
+            self.blocks.append(Step(f"# {name}", parts))
+
+    def note(self, place: str, source: str, names: dict[str, Any]) -> None:
+        """A statement, and the values that are new or changed."""
+        values = [Numbers(name, copied(value)) for name, value in names.items() if self._is_news(name, value)]
+        if values or (source.startswith("return ") and not source[7:].isidentifier()):
+            self.blocks.append(Step(source, values, place if place != self.place else ""))
+            self.place = place
+
+    def _is_news(self, name: str, value: Any) -> bool:
+        if not small(value) or name.startswith("_"):
+            return False
+        for label, other in self.shown.items():
+            alike = getattr(other, "shape", None) == getattr(value, "shape", ()) and numpy.array_equal(other, value)
+            if alike and (label == name or numpy.shares_memory(other, value)):
+                return False
+        self.shown[name] = value
+        return True
+
+
+class _Watch:
+    """Called at each line of one function; what a line changed is known when the next one begins."""
+
+    def __init__(self, trace: Trace, frame: FrameType):
+        self.trace = trace
+        self.statements = statements(frame.f_code)
+        self.before = {name: mark(value) for name, value in frame.f_locals.items()}
+        self.line: int | None = None
+        name = frame.f_code.co_name
+        self.is_verb = name in ("forward", "backward", "backward_parameters", "terms", "rule", "__call__")
+        trace.calls[name] += 1
+        self.place = "" if self.is_verb else f"in {name}, call {trace.calls[name]}"
+
+    def __call__(self, frame: FrameType, event: str, value: Any) -> Any:
+        self._changes(frame)
+        if event == "line":
+            self.line = frame.f_lineno
+        if event == "return" and self.is_verb and value is not None:
+            self.trace.note(self.place, self.statements.get(frame.f_lineno, ""), {})
+        return self
+
+    def _changes(self, frame: FrameType) -> None:
+        now = {name: mark(value) for name, value in frame.f_locals.items()}
+        changed = {name: frame.f_locals[name] for name in now if now[name] != self.before.get(name)}
+        self.before = now
+        if changed and self.line is not None:
+            self.trace.note(self.place, self.statements.get(self.line, ""), changed)
+
+
+def mark(value: Any) -> Any:
+    """What tells one value of a name from the next."""
+    return (id(value), value.tobytes()) if isinstance(value, numpy.ndarray) and small(value) else id(value)
+
+
+@cache
+def statements(code: CodeType) -> dict[int, str]:
+    """The simple statement that stands at each line of a function."""
+    try:
+        lines, first = inspect.getsourcelines(code)
+    except OSError:
+        return {}
+    source = textwrap.dedent("".join(lines))
+    found: dict[int, str] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body"):
+            text = ast.get_source_segment(source, node) or ""
+            for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+                found[first + line - 1] = " ".join(part.strip() for part in text.split("\n"))
+        elif isinstance(node, ast.For | ast.If | ast.While | ast.With):
+            text = (ast.get_source_segment(source, node) or "").split("\n")[0]
+            found.setdefault(first + node.lineno - 1, text)
+    return found
+
+
+def small(value: Any) -> bool:
+    """Whether the numbers of a value can be shown: an array of some entries, or one float."""
+    if isinstance(value, numpy.ndarray):
+        return 0 < value.size <= ENTRIES and value.dtype.kind in "fiub"
+    return isinstance(value, float | numpy.floating)
+
+
+def copied(value: Value) -> Any:
+    if isinstance(value, tuple):
+        return tuple(copied(part) for part in value)
+    return value.copy() if isinstance(value, numpy.ndarray) else value
+
+
+def leaves_of(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in leaves_of(part)] if isinstance(value, tuple) else [value]
