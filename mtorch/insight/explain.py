@@ -61,8 +61,8 @@ def explain(name: str) -> Page:
         example, codes = [Prose(f"It does not run: {type(error).__name__}: {error}".partition("\n")[0])], []
     add(Section("worked example", example))
     add(Section("code", code_blocks(cls, shown, codes)))
-    if "source" in said:
-        add(Section("source", said["source"]))
+    if "literature" in said:
+        add(Section("literature", said["literature"]))
     add(proof_section(shown, page))
     return page
 
@@ -171,10 +171,15 @@ def layer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
     g = arrays.map_value(gradient, y)
     given = named(gradient_names(example.outputs, y), g)
     blocks += [Numbers(each.name, each.value, "the output gradient") for each in given]
-    dx, steps = trace.run(lambda: layer.backward(g), {each.name: each.value for each in [*inputs, *weights, *outputs, *given]})
+    dx, steps = trace.run(
+        lambda: layer.backward(g), {each.name: each.value for each in [*inputs, *weights, *outputs, *given]}
+    )
     found = [Numbers("d" + parameters[n], p.grad.copy()) for n, p in layer.parameters().items() if p.trainable]
     passed = named(tuple_map(lambda name: "d" + name, example.names), dx) if dx is not None else []
-    passed = [Numbers(each.name, each.value if each.value is not None else "none: integers have no gradient") for each in passed]
+    passed = [
+        Numbers(each.name, each.value if each.value is not None else "none: integers have no gradient")
+        for each in passed
+    ]
     blocks += without(steps, found + passed) + found + passed
     return blocks, list(trace.ran)
 
@@ -204,9 +209,9 @@ def optimizer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
     net.weight.value[...] = [[1.0, -1.0]]
     module = Module(net)
     loss_func = MSELoss(module)
-    optimizer = cls(module, lr=0.1)
+    optimizer = cls(module, lr=0.05)
     x, t = numpy.array([[1.0, 2.0]]), numpy.array([[1.0]])
-    source = f"module = Module(Linear(2, 1, bias=False))\nloss_func = MSELoss(module)\noptimizer = {cls.__name__}(module, lr=0.1)"
+    source = f"module = Module(Linear(2, 1, bias=False))\nloss_func = MSELoss(module)\noptimizer = {cls.__name__}(module, lr=0.05)"
     y = module(x)
     loss = loss_func(y, t)
     before = net.weight.value.copy()
@@ -221,8 +226,8 @@ def optimizer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
     _, steps = trace.run(optimizer.step, {})
     moved = net.weight.value.copy()
     blocks += [Numbers("g", gradient, "= dW"), Heading("update"), *[each for each in steps if isinstance(each, Step)]]
-    direction = (before - moved) / 0.1
-    blocks += [Numbers("d", direction, "the direction"), Prose("W := W - lr d with lr = 0.10:"), Numbers("W", moved)]
+    direction = (before - moved) / 0.05
+    blocks += [Numbers("d", direction, "the direction"), Prose("W := W - lr d with lr = 0.05:"), Numbers("W", moved)]
     rows = [["0", *numbers_in(before), f"{loss.value:.4f}"]]
     for step in range(1, 6):
         loss = loss_func(module(x), t)
@@ -302,7 +307,7 @@ def without(steps: list[Any], results: list[Numbers]) -> list[Any]:
                 v for v in step.values
                 if not any(v.name == r.name and numpy.array_equal(v.value, r.value) for r in results if r.value is not None)
             ]  # fmt: skip
-            if not values and not step.source:
+            if not values and step.values and not step.source:
                 continue
             step = Step(step.source, values, step.place)
         kept.append(step)

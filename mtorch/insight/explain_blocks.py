@@ -76,12 +76,12 @@ class Page:
 
 
 def decimals(array: numpy.ndarray) -> int:
-    """How many places show the entries: two where that is exact, else four, or more where all are small."""
+    """How many places show the entries: two where that is exact, else four, more where all are small."""
     finite = numpy.abs(array[numpy.isfinite(array)].astype(float))
     if numpy.array_equal(finite, finite.round(2)):
         return 2
-    least = finite[finite > 0].min()
-    return 4 if least >= 5e-4 else min(12, int(numpy.ceil(-numpy.log10(least))) + 2)
+    most = finite.max()
+    return 4 if most >= 0.01 else min(12, int(numpy.ceil(-numpy.log10(most))) + 3)
 
 
 def written(value: Any) -> str:
@@ -92,7 +92,8 @@ def written(value: Any) -> str:
         return value
     array = numpy.asarray(value)
     if array.dtype.kind != "f":
-        return numpy.array2string(array, separator=", ", threshold=10**9, max_line_width=10**9)
+        text = numpy.array2string(array, separator=", ", threshold=10**9, max_line_width=10**9)
+        return aligned(text) if array.ndim else text
     places = decimals(array)
     # + 0.0 makes 0.00 of -0.00
     form = {"float_kind": lambda entry: f"{numpy.round(float(entry), places) + 0.0:.{places}f}"}
@@ -104,6 +105,7 @@ def aligned(text: str) -> str:
     """The rows of an array with their columns one below the other."""
     entries = re.findall(r"[^\s\[\],]+", text)
     width = max(map(len, entries), default=0)
+    text = "\n".join(line for line in text.split("\n") if line.strip())
     return re.sub(r"[^\s\[\],]+", lambda match: f"{match[0]:>{width}}", re.sub(r",[ ]+", ", ", text))
 
 

@@ -1,4 +1,4 @@
-"""The sections of a docstring: equation, shapes, derivation, errors, notes, source."""
+"""The sections of a docstring: equation, shapes, derivation, errors, notes, literature."""
 
 import inspect
 import re
@@ -26,7 +26,7 @@ def sections(cls: type) -> dict[str, list[Any]]:
     for number, paragraph in enumerate(paragraphs):
         last = number == len(paragraphs) - 1
         if last and number and not MARK.match(paragraph) and CITATION.search(paragraph):
-            found.setdefault("source", []).extend(blocks(paragraph))
+            found.setdefault("literature", []).extend(blocks(paragraph))
             continue
         place = "notes" if begun else "equation"
         for part, name in split(paragraph):
@@ -43,8 +43,13 @@ def split(paragraph: str) -> list[tuple[str, str]]:
         text = paragraph[begin:end].rstrip()
         mark = MARK.match(text)
         if text.strip():
-            parts.append((re.sub(r"^(Shapes|Backward|Errors): ", "", text), mark[1] if mark else ""))
+            parts.append((capital(re.sub(r"^(Shapes|Backward|Errors): ", "", text)), mark[1] if mark else ""))
     return parts
+
+
+def capital(text: str) -> str:
+    """A sentence begins with a capital letter, a formula does not."""
+    return text[0].upper() + text[1:] if re.match(r"(a|an|as|at|by|in|of|[a-z]{3,}) (?!=)", text) else text
 
 
 def blocks(text: str) -> list[Any]:

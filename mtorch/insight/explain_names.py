@@ -74,9 +74,8 @@ def example_of(cls: type) -> type:
     """The class itself, or for one that others extend the first of them: a class is abstract or final."""
     if cls is Loss:
         return losses.MSELoss
-    below = [sub for sub in subclasses(cls) if not subclasses(sub) and not sub.__name__.startswith("_")]
-    public = [sub for sub in below if sub.__name__ in FIRST]
-    return (public or below or [cls])[0]
+    below = {sub.__name__: sub for sub in subclasses(cls) if not subclasses(sub) and not sub.__name__.startswith("_")}
+    return next((below[name] for name in FIRST if name in below), next(iter(below.values()), cls))
 
 
 FIRST = ("Tanh", "Sequential", "MSELoss", "SGD", "StepLR")  # shown for Layer, Container, LossFunction, ...

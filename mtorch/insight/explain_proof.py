@@ -105,7 +105,9 @@ UPDATES = (
     "Ten steps with random gradients, against the equations of the docstring above, which are read from there and "
     "evaluated in longdouble:"
 )
-RATES = "The first hundred rates against the equation of the docstring above, read from there and evaluated in longdouble:"
+RATES = (
+    "The first hundred rates against the equation of the docstring above, read from there and evaluated in longdouble:"
+)
 
 
 def _said(error: Exception) -> str:
@@ -176,7 +178,7 @@ def _steps_by_the_docstring(cls: Any, options: dict[str, Any]) -> float:
         module = Module(Linear(3, 2, dtype=dtype, rng=0))
         optimizer = cls(module, **options)
         names = _attributes(optimizer)
-        rules = [rule for part in _active(optimizer) for rule in equations(part, {*names, "g", "t", "w"})]
+        rules = equations("\n\n".join(_active(optimizer)), {*names, "g", "t", "w"})
         if not any(rule.name == "d" for rule in rules):
             raise ValueError(f"the docstring of {cls.__name__} has no equation for d")
         mine = {name: p.value.astype(WIDE) for name, p in module.parameters().items()}

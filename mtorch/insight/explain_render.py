@@ -111,7 +111,8 @@ def wrapped_code(source: str, width: int) -> list[str]:
         tokens = list(tokenize.generate_tokens(io.StringIO(source + "\n").readline))
     except (tokenize.TokenError, SyntaxError, IndentationError):
         tokens = []
-    inside = {row for t in tokens if t.type == tokenize.STRING for row in range(t.start[0], t.end[0])}
+    long = [t for t in tokens if t.type == tokenize.STRING and t.string.lstrip("rRfFbB")[:3] in ('"""', "'''")]
+    inside = {row for t in long for row in range(t.start[0], t.end[0] + 1)}
     comments = {t.start[0]: t.start[1] for t in tokens if t.type == tokenize.COMMENT}
     found: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -119,7 +120,7 @@ def wrapped_code(source: str, width: int) -> list[str]:
             found.append(line)
             continue
         indent = line[: len(line) - len(line.lstrip())]
-        if number in inside or number - 1 in inside:  # a string of several lines, a docstring
+        if number in inside:  # a docstring
             found += wrapped(line.strip(), indent, indent, width)
             continue
         if number in comments:
@@ -138,35 +139,40 @@ def broken_line(line: str, width: int) -> tuple[str, str] | None:
     """A line of code in two: after the last space within brackets, else outside of them, else within a string."""
     start = len(line) - len(line.lstrip())
     depth, braces, opened = 0, 0, ""
-    inside: tuple[str, str] | None = None
-    outside: tuple[str, str] | None = None
-    in_string: tuple[str, str] | None = None
+    best: tuple[tuple[int, int], str, str] | None = None
     i = start
-    while i < len(line) and i < width:
-        sign = line[i]
+    while i < min(len(line), width):
+        sign, found = line[i], None
         if opened:
             braces += (sign == "{") - (sign == "}")
             if sign == "\\":
                 i += 1
             elif sign == opened[-1]:
                 opened = ""
-            elif sign == " " and not braces and i + 2 < width - 2:
+            elif sign == " " and not braces and i + 4 < width:
                 end = opened[-1] if depth else f"{opened[-1]} \\"
-                in_string = line[: i + 1] + end, opened + line[i + 1 :]
-        elif match := re.match(r"[fFrRbB]{0,2}['\"]", line[i:]):
-            if not (line[i - 1].isalnum() and len(match[0]) > 1):
-                opened, braces = match[0], 0
-                i += len(match[0]) - 1
+                found = (1, i), line[: i + 1] + end, opened + line[i + 1 :]
+        elif (match := re.match(r"[fFrRbB]{0,2}['\"]", line[i:])) and not (len(match[0]) > 1 and line[i - 1].isalnum()):
+            opened, braces = match[0], 0
+            i += len(match[0]) - 1
         elif sign in "([{":
             depth += 1
         elif sign in ")]}":
             depth -= 1
-        elif sign == " " and depth and i > start + 8:
-            inside = line[:i], line[i + 1 :].lstrip()
-        elif sign == " " and i > start + 24 and i < width - 2:
-            outside = f"{line[:i]} \\", line[i + 1 :].lstrip()
+        elif sign == " " and i > start + 8:
+            late = i > start + 0.4 * (width - start)
+            word = re.match(r" (and|or|if|else|for|[-+*/]|->) ", line[i:])
+            if depth:
+                rank = 5 if late and line[i - 1] == "," else 4 if late and word else 2
+                found = (rank, i), line[:i], line[i + 1 :].lstrip()
+            elif word and late and i + 2 < width:
+                found = (3 if word[1] != "->" else 0, i), f"{line[:i]} \\", line[i + 1 :].lstrip()
+            elif i + 2 < width:
+                found = (0, i), f"{line[:i]} \\", line[i + 1 :].lstrip()
+        if found and (best is None or found[0] > best[0]):
+            best = found
         i += 1
-    return inside or in_string or outside
+    return best[1:] if best else None
 
 
 # ---------------------------------------------------------------------- Markdown

@@ -41,6 +41,10 @@ class Trace:
             result = call()
         finally:
             sys.settrace(before)
+        for block in self.blocks:
+            name, _, number = block.place.removeprefix("in ").partition(", call ")
+            if number and self.calls[name] == 1:
+                block.place = f"in {name}"
         return result, self.blocks
 
     def _enter(self, frame: FrameType, event: str, _: Any) -> Any:
@@ -67,7 +71,7 @@ class Trace:
         def leave(_: FrameType, event: str, value: Any) -> Any:
             if event == "return" and (me, verb) in self.active:
                 self.active.remove((me, verb))
-                place = f"{self.names[me].rstrip('.')}: " if self.names[me] else ""
+                place = f"in {self.names[me].rstrip('.')}, " if self.names[me] else "in "
                 arrow = ("returns" if verb == "forward" else "passes down") if value is not None else "gets"
                 self._note_call(f"{place}{layer!r}", arrow, sizes if value is None else value)
             return leave
@@ -77,23 +81,26 @@ class Trace:
     def _note_call(self, name: str, what: str, value: Any) -> None:
         parts = [Numbers(what, copied(each)) for each in leaves_of(value) if small(each)]
         if parts:
-            self.blocks.append(Step(f"# {name}", parts))
+            self.blocks.append(Step("", parts, name))
+            self.place = name
 
     def note(self, place: str, source: str, names: dict[str, Any]) -> None:
         """A statement, and the values that are new or changed."""
-        values = [Numbers(name, copied(value)) for name, value in names.items() if self._is_news(name, value)]
+        values = [Numbers(name, copied(value)) for name, value in names.items() if self._is_news(place, name, value)]
         if values or (source.startswith("return ") and not source[7:].isidentifier()):
             self.blocks.append(Step(source, values, place if place != self.place else ""))
             self.place = place
 
-    def _is_news(self, name: str, value: Any) -> bool:
+    def _is_news(self, place: str, name: str, value: Any) -> bool:
+        """Whether to show it: it is small, and in the same function no number of it was shown under this name."""
         if not small(value) or name.startswith("_"):
             return False
-        for label, other in self.shown.items():
+        for label, other in () if place else self.shown.items():
             alike = getattr(other, "shape", None) == getattr(value, "shape", ()) and numpy.array_equal(other, value)
             if alike and (label == name or numpy.shares_memory(other, value)):
                 return False
-        self.shown[name] = value
+        if not place:
+            self.shown[name] = value
         return True
 
 
@@ -152,10 +159,13 @@ def statements(code: CodeType) -> dict[int, str]:
 
 
 def small(value: Any) -> bool:
-    """Whether the numbers of a value can be shown: an array of some entries, or one float."""
+    """Whether the numbers of a value can be shown: an array of some entries that says something, or one float."""
     if isinstance(value, numpy.ndarray):
-        return 0 < value.size <= ENTRIES and value.dtype.kind in "fiub"
-    return isinstance(value, float | numpy.floating)
+        if not 0 < value.size <= ENTRIES or value.dtype.kind not in "fiub":
+            return False
+        told = numpy.isfinite(value) if value.dtype.kind == "f" else value.ndim == 0 or value.dtype.kind != "b"
+        return bool(numpy.any(told) or (value.dtype.kind == "b" and value.any() and not value.all()))
+    return isinstance(value, float | numpy.floating) and abs(value) < 1e6
 
 
 def copied(value: Value) -> Any:
