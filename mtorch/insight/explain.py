@@ -41,7 +41,7 @@ def explain(name: str) -> Page:
     add = page.sections.append
     add(Section("equation", said.get("equation", [Prose("It has no docstring.")])))
     if shown is not cls:
-        text = f"{cls.__name__} is what others extend; the numbers, the code below them and the proof are {shown.__name__}'s."
+        text = f"{cls.__name__} is what others extend; numbers, code and proof are those of {shown.__name__}."
         page.sections[0].blocks.append(Prose(text))
     add(Section("shapes", [*said.get("shapes", []), *shapes(shown)]))
     derivation = said.get("derivation", [])
@@ -132,7 +132,7 @@ def numbers_of(cls: Any) -> tuple[list[Any], list[CodeType]]:
 
 
 def files_of(cls: Any) -> set[str]:
-    verbs = [getattr(cls, name, None) for name in VERBS]
+    verbs: list[Any] = [getattr(cls, name, None) for name in VERBS]
     own = {inspect.unwrap(verb).__code__.co_filename for verb in verbs if hasattr(verb, "__code__")}
     return {inspect.getfile(cls)} | {file for file in own if file not in SHARED}
 
@@ -171,15 +171,11 @@ def layer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
     g = arrays.map_value(gradient, y)
     given = named(gradient_names(example.outputs, y), g)
     blocks += [Numbers(each.name, each.value, "the output gradient") for each in given]
-    dx, steps = trace.run(
-        lambda: layer.backward(g), {each.name: each.value for each in [*inputs, *weights, *outputs, *given]}
-    )
+    known = {each.name: each.value for each in [*inputs, *weights, *outputs, *given]}
+    dx, steps = trace.run(lambda: layer.backward(g), known)
     found = [Numbers("d" + parameters[n], p.grad.copy()) for n, p in layer.parameters().items() if p.trainable]
     passed = named(tuple_map(lambda name: "d" + name, example.names), dx) if dx is not None else []
-    passed = [
-        Numbers(each.name, each.value if each.value is not None else "none: integers have no gradient")
-        for each in passed
-    ]
+    passed = [each if each.value is not None else Numbers(each.name, "none: it is no float") for each in passed]
     blocks += without(steps, found + passed) + found + passed
     return blocks, list(trace.ran)
 
@@ -211,7 +207,8 @@ def optimizer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
     loss_func = MSELoss(module)
     optimizer = cls(module, lr=0.05)
     x, t = numpy.array([[1.0, 2.0]]), numpy.array([[1.0]])
-    source = f"module = Module(Linear(2, 1, bias=False))\nloss_func = MSELoss(module)\noptimizer = {cls.__name__}(module, lr=0.05)"
+    source = "module = Module(Linear(2, 1, bias=False))\nloss_func = MSELoss(module)\n"
+    source += f"optimizer = {cls.__name__}(module, lr=0.05)"
     y = module(x)
     loss = loss_func(y, t)
     before = net.weight.value.copy()
@@ -253,8 +250,8 @@ def schedule_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
         Heading("forward"), Prose("The rate of each step k, which is schedule(k):"),
         Table(["k", "rate", ""], rows),
         Heading("backward"),
-        Prose("No gradient passes through a rate. The optimizer multiplies it with its direction, w := w - rate d: with "
-              f"w = 1.00 and d = 1.00 the first step gives w = 1.00 - {rates[0]:.2f} = {1 - rates[0]:.2f}."),
+        Prose("No gradient passes through a rate. The optimizer multiplies it with its direction, w := w - rate d: "
+              f"with w = 1.00 and d = 1.00 the first step gives w = 1.00 - {rates[0]:.2f} = {1 - rates[0]:.2f}."),
     ]  # fmt: skip
     return blocks, list(trace.ran)
 
@@ -305,7 +302,7 @@ def without(steps: list[Any], results: list[Numbers]) -> list[Any]:
         if isinstance(step, Step):
             values = [
                 v for v in step.values
-                if not any(v.name == r.name and numpy.array_equal(v.value, r.value) for r in results if r.value is not None)
+                if not any(v.name == r.name and numpy.array_equal(v.value, r.value) for r in results)
             ]  # fmt: skip
             if not values and step.values and not step.source:
                 continue
@@ -325,8 +322,8 @@ def code_blocks(cls: Any, shown: Any, ran: list[CodeType]) -> list[Any]:
     else:
         names = [name for name in VERBS if name != "__call__" or issubclass(shown, LossFunction)]
     for name in names:
-        verb = inspect.unwrap(getattr(shown, name, lambda: None))
-        code = getattr(verb, "__code__", None)
+        verb: Any = getattr(shown, name, None)
+        code = getattr(inspect.unwrap(verb), "__code__", None) if verb is not None else None
         if code is not None and code.co_filename not in SHARED and code.co_filename.startswith(str(PACKAGE)):
             ran = [code, *ran]
     order = {code: number for number, code in enumerate(dict.fromkeys(ran))}

@@ -96,7 +96,7 @@ def written(value: Any) -> str:
         return aligned(text) if array.ndim else text
     places = decimals(array)
     # + 0.0 makes 0.00 of -0.00
-    form = {"float_kind": lambda entry: f"{numpy.round(float(entry), places) + 0.0:.{places}f}"}
+    form: Any = {"float_kind": lambda entry: f"{numpy.round(float(entry), places) + 0.0:.{places}f}"}
     text = numpy.array2string(array, separator=", ", threshold=10**9, max_line_width=10**9, formatter=form)
     return aligned(text) if array.ndim else text
 

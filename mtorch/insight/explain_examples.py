@@ -82,7 +82,9 @@ EXAMPLES: dict[str, Worked] = {
     "Sqrt": Worked("Sqrt()", "x", [[1, 4], [9, 0.25]]),
     "Clip": Worked("Clip(-1, 2)", "x", [[1, -2], [3, 0.5]]),
     "Where": Worked(
-        "Where()", ("condition", "a", "b"), (numpy.array([[True, False], [False, True]]), [[1, 2], [3, 4]], [[5, 6], [7, 8]])
+        "Where()",
+        ("condition", "a", "b"),
+        (numpy.array([[True, False], [False, True]]), [[1, 2], [3, 4]], [[5, 6], [7, 8]]),
     ),
     "ConstantOperand": Worked("ConstantOperand(Multiply(), right=[2.0, -1.0])", "x", [[1, -2], [3, 4]]),
     **{name: Worked(f"{name}(axis=1)", "x", [[1, 5, 3], [2, -2, 6]]) for name in ("Max", "Mean", "Min", "Sum")},
@@ -144,7 +146,7 @@ def from_examples(cls: Any) -> tuple[Any, Worked]:
     """The smallest of `examples()`, with round numbers in the places of its floats."""
     from mtorch.testing.gradients import make_value
 
-    found = []
+    found: list[Any] = []
     for subject, inputs in cls.examples(xp=numpy, dtype="float64", rng=numpy.random.default_rng(0)):
         value = make_value(inputs, numpy, numpy.dtype("float64"), numpy.random.default_rng(1))
         found.append((sum(leaf.size for leaf in flat(value) if leaf is not None), len(found), subject, value))

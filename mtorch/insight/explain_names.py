@@ -39,7 +39,8 @@ def families() -> dict[str, dict[str, type]]:
 def subclasses(cls: type) -> list[type]:
     """The classes of the package below this one, in the order in which they were defined."""
     found: dict[type, None] = {}
-    for sub in cls.__subclasses__():
+    below: list[type] = cls.__subclasses__()
+    for sub in below:
         if sub.__module__.startswith("mtorch."):
             found |= dict.fromkeys([sub, *subclasses(sub)])
     return list(found)
@@ -74,7 +75,9 @@ def example_of(cls: type) -> type:
     """The class itself, or for one that others extend the first of them: a class is abstract or final."""
     if cls is Loss:
         return losses.MSELoss
-    below = {sub.__name__: sub for sub in subclasses(cls) if not subclasses(sub) and not sub.__name__.startswith("_")}
+    below: dict[str, type] = {
+        sub.__name__: sub for sub in subclasses(cls) if not subclasses(each) and not each.__name__.startswith("_")
+    }
     return next((below[name] for name in FIRST if name in below), next(iter(below.values()), cls))
 
 

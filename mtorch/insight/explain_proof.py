@@ -2,7 +2,7 @@
 
 * A layer or a loss: `check_gradients` over its `examples()`, on the reference code in longdouble; then the code that
   runs by default (`mtorch.fast` may replace the reference) against the reference, in float64.
-* An optimizer: ten steps, against the equations of its docstring, which are read from there and evaluated in longdouble.
+* An optimizer: ten steps, against the equations of its docstring, read from there and evaluated in longdouble.
 * A schedule: its rates, against the equation of its docstring, in the same way.
 """
 
@@ -78,7 +78,7 @@ def prove(cls: Any, seconds: float = SECONDS) -> Proof:
         try:
             with warnings.catch_warnings(), numpy.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                subject, check = next(makers, (None, None))
+                subject, check = next(makers, ("", None))
         except Exception as error:
             checks.append(Check(cls.__name__, float("inf"), _said(error)))
             break
@@ -105,9 +105,7 @@ UPDATES = (
     "Ten steps with random gradients, against the equations of the docstring above, which are read from there and "
     "evaluated in longdouble:"
 )
-RATES = (
-    "The first hundred rates against the equation of the docstring above, read from there and evaluated in longdouble:"
-)
+RATES = "A hundred rates against the equation of the docstring above, read from there and evaluated in longdouble:"
 
 
 def _said(error: Exception) -> str:

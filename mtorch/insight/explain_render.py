@@ -239,7 +239,8 @@ code, pre, .num, td.n { font-family: ui-monospace, SFMono-Regular, Menlo, Consol
   overflow-x: auto; font-style: italic; white-space: pre-wrap; }
 .lead { font-size: 1.15rem; }
 dl { margin: .6rem 0; } dt { font-weight: bold; } dd { margin: 0 0 .5rem 1.2rem; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: .4rem; padding: .8rem 1rem; overflow-x: auto;
+pre { background: var(--card); border: 1px solid var(--line); border-radius: .4rem; padding: .8rem 1rem;
+  overflow-x: auto;
   line-height: 1.45; margin: .5rem 0; }
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .85rem; }
 .k { color: var(--violet); } .s { color: var(--green); } .c { color: var(--soft); font-style: italic; }
@@ -248,13 +249,16 @@ figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .85rem; }
 .num { display: flex; align-items: center; gap: .45rem; max-width: 100%; overflow-x: auto; }
 .num > b { font-family: Georgia, serif; font-style: italic; font-size: 1.15em; white-space: nowrap; }
 .num > small { color: var(--soft); font-family: Georgia, serif; white-space: nowrap; }
-.matrix { border-left: 2px solid var(--soft); border-right: 2px solid var(--soft); border-radius: 6px; padding: 0 .3rem; }
+.matrix { border-left: 2px solid var(--soft); border-right: 2px solid var(--soft); border-radius: 6px;
+  padding: 0 .3rem; }
 .matrix td { text-align: right; padding: .05rem .4rem; white-space: nowrap; }
 .stack { display: flex; flex-wrap: wrap; gap: .5rem; }
-.step { margin: .9rem 0; } .step > i { color: var(--soft); font-size: .9rem; } .step > code { color: var(--soft); display: block; overflow-wrap: anywhere; }
+.step { margin: .9rem 0; } .step > i { color: var(--soft); font-size: .9rem; } .step > code { color: var(--soft);
+  display: block; overflow-wrap: anywhere; }
 table.list { border-collapse: collapse; display: block; overflow-x: auto; margin: .8rem 0; font-size: .9rem; }
 table.list th { text-align: left; color: var(--soft); font-weight: normal; }
-table.list td, table.list th { border-bottom: 1px solid var(--line); padding: .3rem 1rem .3rem 0; vertical-align: top; }
+table.list td, table.list th { border-bottom: 1px solid var(--line); padding: .3rem 1rem .3rem 0;
+  vertical-align: top; }
 table.list td { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .82rem; }
 .proof { margin-top: 1.4rem; padding: .8rem 1rem; border-radius: .4rem; border: 1px solid; background: var(--card); }
 .holds { color: var(--green); } .fails { color: var(--red); }
@@ -278,7 +282,8 @@ def html(page: Page) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(page.name)} · mtorch</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n'
+        f'<title>{escape(page.name)} · mtorch</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{chr(10).join(body)}\n</main>\n</body>\n</html>"
     )
 

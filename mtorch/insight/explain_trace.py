@@ -163,9 +163,9 @@ def small(value: Any) -> bool:
     if isinstance(value, numpy.ndarray):
         if not 0 < value.size <= ENTRIES or value.dtype.kind not in "fiub":
             return False
-        told = numpy.isfinite(value) if value.dtype.kind == "f" else value.ndim == 0 or value.dtype.kind != "b"
+        told: Any = numpy.isfinite(value) if value.dtype.kind == "f" else value.ndim == 0 or value.dtype.kind != "b"
         return bool(numpy.any(told) or (value.dtype.kind == "b" and value.any() and not value.all()))
-    return isinstance(value, float | numpy.floating) and abs(value) < 1e6
+    return isinstance(value, float | numpy.floating) and abs(float(value)) < 1e6
 
 
 def copied(value: Value) -> Any:
