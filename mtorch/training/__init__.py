@@ -7,5 +7,6 @@ from mtorch.training.loop import Score, evaluate, train_epoch
 from mtorch.training.progress import progress
 
 __all__ = [
-    "Parser", "RunFolder", "Score", "environment", "evaluate", "folder_name", "number", "progress", "run", "train_epoch", "written",
+    "Parser", "RunFolder", "Score", "environment", "evaluate", "folder_name", "number", "progress", "run",
+    "train_epoch", "written",
 ]  # fmt: skip
