@@ -9,7 +9,7 @@ from mtorch.insight.explain_blocks import Formula, Prose
 
 MARK = re.compile(r"(?:^|(?<=[.:;)] )|(?<=[.:;)]  ))(Shapes:|Remembers |Backward\b|Errors:|Takes )", re.MULTILINE)
 SECTION = {"Shapes:": "shapes", "Takes ": "shapes", "Remembers ": "derivation", "Backward": "derivation"}
-OPTION = re.compile(r"^([a-z][\w, ]{0,60}?|[A-Z]): (?=\S)")
+OPTION = re.compile(r"^([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*): (?=\S)")
 CITATION = re.compile(r"\b(1[89]|20)\d\d\b")
 
 

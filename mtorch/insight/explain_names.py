@@ -76,7 +76,7 @@ def example_of(cls: type) -> type:
     if cls is Loss:
         return losses.MSELoss
     below: dict[str, type] = {
-        sub.__name__: sub for sub in subclasses(cls) if not subclasses(each) and not each.__name__.startswith("_")
+        each.__name__: each for each in subclasses(cls) if not subclasses(each) and not each.__name__.startswith("_")
     }
     return next((below[name] for name in FIRST if name in below), next(iter(below.values()), cls))
 

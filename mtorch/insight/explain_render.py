@@ -113,6 +113,7 @@ def wrapped_code(source: str, width: int) -> list[str]:
         tokens = []
     long = [t for t in tokens if t.type == tokenize.STRING and t.string.lstrip("rRfFbB")[:3] in ('"""', "'''")]
     inside = {row for t in long for row in range(t.start[0], t.end[0] + 1)}
+    depths = depths_of(tokens)
     comments = {t.start[0]: t.start[1] for t in tokens if t.type == tokenize.COMMENT}
     found: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -127,19 +128,36 @@ def wrapped_code(source: str, width: int) -> list[str]:
             at = comments[number]
             found += wrapped(line[at:].lstrip("# "), f"{indent}# ", f"{indent}# ", width)
             line = line[:at].rstrip()
-        while len(line) > width and (broken := broken_line(line, width)):
-            found.append(broken[0])
-            line = f"{indent}        {broken[1]}"
+        depth = depths.get(number, 0)
+        while len(line) > width and (broken := broken_line(line, width, depth)):
+            first, rest, depth = broken
+            found.append(first)
+            line = f"{indent}        {rest}"
         if line.strip():
             found.append(line)
     return found
 
 
-def broken_line(line: str, width: int) -> tuple[str, str] | None:
-    """A line of code in two: after the last space within brackets, else outside of them, else within a string."""
+def depths_of(tokens: list[tokenize.TokenInfo]) -> dict[int, int]:
+    """How many brackets are open where each line begins."""
+    found: dict[int, int] = {}
+    depth = 0
+    for token in tokens:
+        found.setdefault(token.start[0], depth)
+        if token.type == tokenize.OP:
+            depth += (token.string in "([{") - (token.string in ")]}")
+    return found
+
+
+def broken_line(line: str, width: int, depth: int = 0) -> tuple[str, str, int] | None:
+    """A line of code in two, and the open brackets between them.
+
+    It is broken best after a comma within brackets, else before an operator, else at a space within brackets, within a
+    string, which then is two strings, after an opening bracket, or outside of all brackets.
+    """
     start = len(line) - len(line.lstrip())
-    depth, braces, opened = 0, 0, ""
-    best: tuple[tuple[int, int], str, str] | None = None
+    braces, opened = 0, ""
+    best: tuple[tuple[int, int], str, str, int] | None = None
     i = start
     while i < min(len(line), width):
         sign, found = line[i], None
@@ -151,24 +169,24 @@ def broken_line(line: str, width: int) -> tuple[str, str] | None:
                 opened = ""
             elif sign == " " and not braces and i + 4 < width:
                 end = opened[-1] if depth else f"{opened[-1]} \\"
-                found = (1, i), line[: i + 1] + end, opened + line[i + 1 :]
+                found = (2, i), line[: i + 1] + end, opened + line[i + 1 :], depth
         elif (match := re.match(r"[fFrRbB]{0,2}['\"]", line[i:])) and not (len(match[0]) > 1 and line[i - 1].isalnum()):
             opened, braces = match[0], 0
             i += len(match[0]) - 1
         elif sign in "([{":
             depth += 1
+            if i > start + 8:
+                found = (1, i), line[: i + 1], line[i + 1 :], depth
         elif sign in ")]}":
             depth -= 1
         elif sign == " " and i > start + 8:
             late = i > start + 0.4 * (width - start)
-            word = re.match(r" (and|or|if|else|for|[-+*/]|->) ", line[i:])
+            word = re.match(r" (and|or|if|else|for|[-+*/]) ", line[i:])
             if depth:
-                rank = 5 if late and line[i - 1] == "," else 4 if late and word else 2
-                found = (rank, i), line[:i], line[i + 1 :].lstrip()
-            elif word and late and i + 2 < width:
-                found = (3 if word[1] != "->" else 0, i), f"{line[:i]} \\", line[i + 1 :].lstrip()
+                rank = 6 if late and line[i - 1] == "," else 5 if late and word else 3
+                found = (rank, i), line[:i], line[i + 1 :].lstrip(), depth
             elif i + 2 < width:
-                found = (0, i), f"{line[:i]} \\", line[i + 1 :].lstrip()
+                found = (4 if word and late else 0, i), f"{line[:i]} \\", line[i + 1 :].lstrip(), depth
         if found and (best is None or found[0] > best[0]):
             best = found
         i += 1
