@@ -100,7 +100,8 @@ def in_clone() -> bool:
 
 def install(extra: str = "") -> str:
     """The command, for a shell in a clone."""
-    return "pip install " + (f"'.[{extra}]'" if extra else ".")
+    wanted = f"'.[{extra}]'" if extra else "."
+    return f"pip install {wanted}"
 
 
 # ---------------------------------------------------------------------- versions
