@@ -1,6 +1,8 @@
 """`python -m mtorch`: explanations of every class, and a doctor for the installation."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,8 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands.add_parser("doctor", help="say what is installed, what works, and what mends the rest")
     args = parser.parse_args(argv)
-    if hasattr(sys.stdout, "reconfigure"):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may know no other letters than its own
+    try:
+        status = run(args, parser)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.command == "explain":
         from mtorch.insight.explain import main as explain_one
 

@@ -278,6 +278,7 @@ table.list th { text-align: left; color: var(--soft); font-weight: normal; }
 table.list td, table.list th { border-bottom: 1px solid var(--line); padding: .3rem 1rem .3rem 0;
   vertical-align: top; }
 table.list td { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .82rem; }
+table.list td + td { white-space: nowrap; }
 .proof { margin-top: 1.4rem; padding: .8rem 1rem; border-radius: .4rem; border: 1px solid; background: var(--card); }
 .holds { color: var(--green); } .fails { color: var(--red); }
 .bar { display: inline-block; height: .75rem; background: var(--blue); border-radius: 2px; vertical-align: middle; }
@@ -337,7 +338,8 @@ def block_html(block: Any, section: str) -> str:
     if isinstance(block, Step):
         source = f"<i>{escape(block.place)}</i>" if block.place else ""
         source += f"<code>{escape(block.source)}</code>" if block.source else ""
-        return f'<div class="step">{source}<div class="values">{"".join(map(number_html, block.values))}</div></div>'
+        values = f'<div class="values">{"".join(map(number_html, block.values))}</div>' if block.values else ""
+        return f'<div class="step">{source}{values}</div>'
     head = "".join(f"<th>{rich(cell)}</th>" for cell in block.head)
     rows = ("".join(f"<td>{cell_html(cell)}</td>" for cell in row) for row in block.rows)
     return f'<table class="list"><tr>{head}</tr>{"".join(f"<tr>{row}</tr>" for row in rows)}</table>'
@@ -357,7 +359,7 @@ def rich(text: str) -> str:
             parts[i] = f"<code>{part}</code>"
             continue
         part = re.sub(r"(?<![A-Za-z0-9_])(d?[A-Za-z]|sum|max|concat)_(\{[^}]*\}|[A-Za-z0-9]+)", lower, part)
-        parts[i] = re.sub(r"\^(-?\w+|\([^()]*\))", raise_, part)
+        parts[i] = re.sub(r"\^(-?\w+(?:\([^()]*\))?|\([^()]*\))", raise_, part)
     return "".join(parts)
 
 

@@ -28,13 +28,15 @@ class Trace:
         self.blocks: list[Any] = []
         self.ran: dict[CodeType, None] = {}
         self.active: list[tuple[int, str]] = []
-        self.shown: dict[str, Any] = {}
+        self.given: list[Any] = []
+        self.shown: dict[tuple[str, str], Any] = {}  # by function and name
         self.place = ""  # the function whose statements were shown last
         self.calls: Counter[str] = Counter()
 
     def run(self, call: Callable[[], Any], shown: dict[str, Any]) -> tuple[Any, list[Any]]:
         """What the call returns, and the blocks of its statements; `shown` are values that need no second showing."""
-        self.blocks, self.shown, self.place, self.calls = [], dict(shown), "", Counter()
+        self.blocks, self.place, self.calls = [], "", Counter()
+        self.given, self.shown = list(shown.values()), {("", name): copied(value) for name, value in shown.items()}
         before = sys.gettrace()
         sys.settrace(self._enter)
         try:
@@ -92,16 +94,16 @@ class Trace:
             self.place = place
 
     def _is_news(self, place: str, name: str, value: Any) -> bool:
-        """Whether to show it: it is small, and in the same function no number of it was shown under this name."""
+        """Whether to show it: it is small, it is no view of what was given, and its function has not shown it so."""
         if not small(value) or name.startswith("_"):
             return False
-        for label, other in () if place else self.shown.items():
-            alike = getattr(other, "shape", None) == getattr(value, "shape", ()) and numpy.array_equal(other, value)
-            if alike and (label == name or numpy.shares_memory(other, value)):
+        for given in self.given:
+            same = getattr(given, "shape", None) == getattr(value, "shape", ()) and numpy.array_equal(given, value)
+            if same and numpy.shares_memory(given, value):
                 return False
-        if not place:
-            self.shown[name] = value
-        return True
+        before = self.shown.get((place, name))
+        self.shown[place, name] = copied(value)
+        return before is None or numpy.shape(before) != numpy.shape(value) or not numpy.array_equal(before, value)
 
 
 class _Watch:
