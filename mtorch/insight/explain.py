@@ -7,7 +7,6 @@ made once, as sections of blocks, and written as text, as Markdown or as HTML.
 import inspect
 import sys
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import numpy
@@ -19,7 +18,7 @@ from mtorch.insight.explain_blocks import Code, Formula, Heading, Numbers, Page,
 from mtorch.insight.explain_examples import GRADIENT, cycle, worked
 from mtorch.insight.explain_names import example_of, find
 from mtorch.insight.explain_proof import prove, schedules_of
-from mtorch.insight.explain_trace import Trace, leaves_of
+from mtorch.insight.explain_trace import Trace, leaves_of, one_line
 from mtorch.layer import Layer
 from mtorch.layers.linear import Linear
 from mtorch.losses.base import LossFunction
@@ -56,11 +55,14 @@ def explain(name: str) -> Page:
         if title in said:
             add(Section(title, said[title]))
     try:
-        example, codes = numbers_of(shown)
+        example, trace = numbers_of(shown)
     except Exception as error:  # a class that is broken still gets its page, and its proof fails
-        example, codes = [Prose(f"It does not run: {type(error).__name__}: {error}".partition("\n")[0])], []
+        example, trace = (
+            [Prose(f"It does not run: {type(error).__name__}: {error}".partition("\n")[0])],
+            Trace(None, set()),
+        )
     add(Section("worked example", example))
-    add(Section("code", code_blocks(cls, shown, codes)))
+    add(Section("code", code_blocks(shown, trace)))
     if "literature" in said:
         add(Section("literature", said["literature"]))
     add(proof_section(shown, page))
@@ -121,7 +123,7 @@ def shapes(cls: Any) -> list[Any]:
 # ---------------------------------------------------------------------- the worked example
 
 
-def numbers_of(cls: Any) -> tuple[list[Any], list[CodeType]]:
+def numbers_of(cls: Any) -> tuple[list[Any], Trace]:
     """The blocks of the worked example, and the code of its file that ran."""
     with accelerate.disabled():
         if issubclass(cls, Layer):
@@ -140,7 +142,7 @@ def files_of(cls: Any) -> set[str]:
 SHARED = {str(PACKAGE / name) for name in ("layer.py", "container.py", "losses/base.py", "optim/base.py")}
 
 
-def layer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
+def layer_numbers(cls: Any) -> tuple[list[Any], Trace]:
     layer, example = worked(cls)
     text, x = docstring_of(cls), example.values
     blocks: list[Any] = [Code(f"layer = {example.source}"), Heading("forward")]
@@ -177,10 +179,10 @@ def layer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
     passed = named(tuple_map(lambda name: "d" + name, example.names), dx) if dx is not None else []
     passed = [each if each.value is not None else Numbers(each.name, "none: it is no float") for each in passed]
     blocks += without(steps, found + passed) + found + passed
-    return blocks, list(trace.ran)
+    return blocks, trace
 
 
-def loss_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
+def loss_numbers(cls: Any) -> tuple[list[Any], Trace]:
     loss_func, example = worked(cls)
     prediction, *target = example.values
     target = [part for part in target if part is not None]
@@ -197,10 +199,10 @@ def loss_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
     text += "the prediction" if not isinstance(first, tuple) else "each of the predictions"
     blocks.append(Prose(f"{text}, which loss.backward() hands to the net; the reduction (a mean) is in it."))
     blocks += named(tuple_map(lambda name: f"dL/d{name}", first), loss.grad)
-    return blocks, list(trace.ran)
+    return blocks, trace
 
 
-def optimizer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
+def optimizer_numbers(cls: Any) -> tuple[list[Any], Trace]:
     net = Linear(2, 1, bias=False, dtype="float64")
     net.weight.value[...] = [[1.0, -1.0]]
     module = Module(net)
@@ -232,14 +234,14 @@ def optimizer_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
         loss.backward()
         optimizer.step()
     blocks += [Prose("The first five steps on the same sample:"), Table(["steps", "W_1", "W_2", "L"], rows)]
-    return blocks, list(trace.ran)
+    return blocks, trace
 
 
 def numbers_in(array: numpy.ndarray) -> list[str]:
     return [f"{float(entry):.4f}" for entry in array.reshape(-1)]
 
 
-def schedule_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
+def schedule_numbers(cls: Any) -> tuple[list[Any], Trace]:
     schedule = schedules_of(cls)[0]
     trace = Trace(None, {inspect.getfile(cls)})
     trace.run(lambda: schedule(1), {})
@@ -253,7 +255,7 @@ def schedule_numbers(cls: Any) -> tuple[list[Any], list[CodeType]]:
         Prose("No gradient passes through a rate. The optimizer multiplies it with its direction, w := w - rate d: "
               f"with w = 1.00 and d = 1.00 the first step gives w = 1.00 - {rates[0]:.2f} = {1 - rates[0]:.2f}."),
     ]  # fmt: skip
-    return blocks, list(trace.ran)
+    return blocks, trace
 
 
 def docstring_of(cls: Any) -> str:
@@ -314,8 +316,9 @@ def without(steps: list[Any], results: list[Numbers]) -> list[Any]:
 # ---------------------------------------------------------------------- code and proof
 
 
-def code_blocks(cls: Any, shown: Any, ran: list[CodeType]) -> list[Any]:
-    """The reference code: what ran in the example and stands in the file of the class, forward and backward first."""
+def code_blocks(shown: Any, trace: Trace) -> list[Any]:
+    """The reference code that ran in the example, forward and backward first, then what they call."""
+    ran = list(trace.ran)
     sources: dict[str, tuple[int, str]] = {}
     if issubclass(shown, Schedule):
         names: list[str] = ["__call__"]
@@ -338,7 +341,8 @@ def code_blocks(cls: Any, shown: Any, ran: list[CodeType]) -> list[Any]:
     if not sources:
         sources = {file_of(shown): (0, inspect.getsource(shown))}
     verbs = sorted(sources.items(), key=lambda item: (VERBS.get(item[0].rpartition(".")[2], 3), item[1][0]))
-    return [Code(source, name) for name, (_, source) in verbs]
+    blocks: list[Any] = [Code(source, name) for name, (_, source) in verbs]
+    return blocks + ([Prose(f"It calls {', '.join(map(one_line, trace.called))}.")] if trace.called else [])
 
 
 def proof_section(cls: Any, into: Page) -> Section:

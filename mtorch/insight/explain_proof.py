@@ -35,7 +35,7 @@ from mtorch.optim.schedules import (
     StepLR,
 )
 
-SECONDS = 1.5  # after that no further example is begun
+SECONDS = 1.0  # after that no further example is begun
 WIDE_ENOUGH = numpy.finfo(WIDE).eps < 1e-18
 TOLERANCE = 1e-10 if WIDE_ENOUGH else 1e-8
 

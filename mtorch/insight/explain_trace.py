@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
@@ -27,6 +28,7 @@ class Trace:
         self.names = {id(layer): prefix for prefix, layer in top.walk()} if isinstance(top, Layer) else {}
         self.blocks: list[Any] = []
         self.ran: dict[CodeType, None] = {}
+        self.called: dict[CodeType, None] = {}  # mathematics of other folders, which is named and not shown
         self.active: list[tuple[int, str]] = []
         self.given: list[Any] = []
         self.shown: dict[tuple[str, str], Any] = {}  # by function and name
@@ -55,10 +57,14 @@ class Trace:
             layer = frame.f_locals.get("self")
             if isinstance(layer, Layer) and layer is not self.top and id(layer) in self.names:
                 return self._child(frame, layer)
-        if code.co_filename in self.files and not code.co_name.startswith("<") and code.co_name not in ("__repr__",):
+        if code.co_name.startswith("<") or code.co_name in SILENT:
+            return None
+        shared = is_arithmetic(code)
+        if code.co_filename in self.files or shared == "layers":
             self.ran[code] = None
-            if code.co_name not in ("details", "check_size"):
-                return _Watch(self, frame)
+            return _Watch(self, frame)
+        if shared == "math":
+            self.called[code] = None
         return None
 
     def _child(self, frame: FrameType, layer: Layer) -> Any:
@@ -104,6 +110,16 @@ class Trace:
         before = self.shown.get((place, name))
         self.shown[place, name] = copied(value)
         return before is None or numpy.shape(before) != numpy.shape(value) or not numpy.array_equal(before, value)
+
+
+SILENT = ("__repr__", "details", "check_size")
+
+
+def is_arithmetic(code: CodeType) -> str:
+    """ "layers" or "math" for a function of that folder that computes with an array module, which it is given first."""
+    folder = Path(code.co_filename).parent
+    computes = "xp" in code.co_varnames[: min(2, code.co_argcount)] and "." not in code.co_qualname
+    return folder.name if computes and folder.parent.name == "mtorch" and folder.name in ("layers", "math") else ""
 
 
 class _Watch:
@@ -163,7 +179,7 @@ def statements(code: CodeType) -> dict[int, str]:
 def small(value: Any) -> bool:
     """Whether the numbers of a value can be shown: an array of some entries that says something, or one float."""
     if isinstance(value, numpy.ndarray):
-        if not 0 < value.size <= ENTRIES or value.dtype.kind not in "fiub":
+        if not 0 < value.size <= ENTRIES or value.ndim > 4 or value.dtype.kind not in "fiub":
             return False
         told: Any = numpy.isfinite(value) if value.dtype.kind == "f" else value.ndim == 0 or value.dtype.kind != "b"
         return bool(numpy.any(told) or (value.dtype.kind == "b" and value.any() and not value.all()))
@@ -174,6 +190,11 @@ def copied(value: Value) -> Any:
     if isinstance(value, tuple):
         return tuple(copied(part) for part in value)
     return value.copy() if isinstance(value, numpy.ndarray) else value
+
+
+def one_line(code: CodeType) -> str:
+    """`name (mtorch/math/file.py)`."""
+    return f"`{code.co_name}` (mtorch/{'/'.join(Path(code.co_filename).parts[-2:])})"
 
 
 def leaves_of(value: Any) -> list[Any]:
