@@ -189,6 +189,8 @@ def _steps_by_the_docstring(cls: Any, options: dict[str, Any]) -> float:
             name: {rule.name: numpy.zeros_like(w) + _begin(optimizer, rule.name) for rule in rules if rule.state}
             for name, w in mine.items()
         }
+        # A decay that is decoupled stands in the equation, as AdamW has it, or is added to d as `Optimizer` says.
+        said = not optimizer.decoupled or any("weight_decay" in rule.expression for rule in rules)
         decay = WIDE(optimizer.weight_decay) if not optimizer.decoupled else WIDE(0)
         rng = numpy.random.default_rng(3)
         for t in range(1, 11):
@@ -203,7 +205,8 @@ def _steps_by_the_docstring(cls: Any, options: dict[str, Any]) -> float:
                     values[rule.name] = evaluate(rule.expression, values)
                     if rule.state:
                         states[name][rule.name] = values[rule.name]
-                mine[name] = w - WIDE(optimizer.lr) * values["d"]
+                d = values["d"] if said else values["d"] + WIDE(optimizer.weight_decay) * w
+                mine[name] = w - WIDE(optimizer.lr) * d
                 found = module.parameters()[name].value.astype(WIDE)
                 worst = max(worst, float((abs(found - mine[name]) / numpy.maximum(1, abs(mine[name]))).max()))
     return worst

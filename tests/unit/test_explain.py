@@ -172,8 +172,7 @@ def test_a_class_without_an_entry_takes_the_smallest_of_its_examples(monkeypatch
 def test_wrapped_code_is_the_same_code(name):
     page = explain.explain(name)
     for section in page.sections:
-        for block in section.blocks if section.title == "code" else ():
-            assert isinstance(block, Code)
+        for block in (each for each in section.blocks if section.title == "code" and isinstance(each, Code)):
             for width in (76, 60):
                 lines = explain_render.wrapped_code(block.source, width)
                 assert max(map(len, lines)) <= width
@@ -258,6 +257,33 @@ def test_every_optimizer_and_schedule_has_an_equation_that_can_be_read():
         assert proof.holds and len(proof.checks) == len(list(cls.examples())), proof
     for cls in FAMILIES["Schedules"].values():
         assert explain_proof.prove(cls, 10).holds
+
+
+def test_an_optimizer_of_ones_own_is_held_against_its_docstring():
+    class Lion(optim.Optimizer):
+        """d = sign(0.9 m + 0.1 g), then m := 0.99 m + 0.01 g."""
+
+        slots, decoupled = ("exp_avg",), True
+
+        def rule(self, xp, g, state, t):
+            d = xp.sign(0.9 * state.exp_avg + 0.1 * g)
+            state.exp_avg = 0.99 * state.exp_avg + 0.01 * g
+            return d
+
+        @classmethod
+        def examples(cls):
+            yield {"lr": 0.01}
+            yield {"lr": 0.01, "weight_decay": 0.1}
+
+    class Wrong(Lion):
+        """d = sign(0.8 m + 0.2 g), then m := 0.99 m + 0.01 g."""
+
+    class Silent(Lion):
+        """Like Lion."""
+
+    assert explain_proof.prove(Lion, 10).holds and not explain_proof.prove(Wrong, 10).holds
+    silent = explain_proof.prove(Silent, 10)
+    assert silent.error == math.inf and "has no equation for d" in silent.checks[0].fault
 
 
 def test_formulas_are_read_as_they_are_written():
