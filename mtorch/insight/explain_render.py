@@ -327,7 +327,10 @@ def block_html(block: Any, section: str) -> str:
         lead = ' class="lead"' if section == "equation" else ""
         return f"<p{lead}>{rich(block.text)}</p>"
     if isinstance(block, Formula):
-        if any(re.match(r"\s*(class|def|for|net|with|import|from) |.*\bself\b|.*\(\)$", line) for line in block.lines):
+        if any(
+            re.match(r"\s*(class|def|for|net|with|import|from) |.*\bself\b|.*\(\)$|[A-Z]\w+\(", line)
+            for line in block.lines
+        ):
             return f"<pre>{highlighted(chr(10).join(block.lines))}</pre>"
         return f'<div class="formula">{rich(chr(10).join(block.lines))}</div>'
     if isinstance(block, Code):
@@ -358,6 +361,7 @@ def rich(text: str) -> str:
         if i % 2:
             parts[i] = f"<code>{part}</code>"
             continue
+        part = re.sub(r"(\))_(\w)\b", lower, part)
         part = re.sub(r"(?<![A-Za-z0-9_])(d?[A-Za-z]|sum|max|concat)_(\{[^}]*\}|[A-Za-z0-9]+)", lower, part)
         parts[i] = re.sub(r"\^(-?\w+(?:\([^()]*\))?|\([^()]*\))", raise_, part)
     return "".join(parts)
