@@ -144,7 +144,7 @@ def processor() -> list[Finding]:
     found = environment()
     kernel, threads = found["kernel"], found["threads"]
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    text = f"{found['blas']}, kernel {kernel}, {threads} threads on {count} processors"
+    text = f"{found['blas']}, kernel {kernel}, {counted(threads, 'thread')} on {counted(count, 'processor')}"
     blas = Finding("BLAS", text)
     if threads.isdigit() and int(threads) > count:
         blas = Finding(
@@ -159,6 +159,10 @@ def processor() -> list[Finding]:
         _tried("gradient", "a net's gradients agree with finite differences", gradient),
         _tried("training", "a step of SGD moves the weights to where they belong by hand", training_step),
     ]
+
+
+def counted(number: int | str, noun: str) -> str:
+    return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
 
 
 def _tried(name: str, text: str, check: Callable[[], None]) -> Finding:

@@ -153,7 +153,8 @@ def layer_numbers(cls: Any) -> tuple[list[Any], Trace]:
         for name, p in layer.parameters().items()
     ]
     buffers = {name: b.value.copy() for name, b in layer.buffers().items()}
-    blocks += inputs + weights + [Numbers(name, value, "before") for name, value in buffers.items()]
+    kept = [Numbers(name, value) for name, value in buffers.items()]
+    blocks += inputs + weights + kept
     trace = Trace(layer, files_of(cls))
     known = {each.name: each.value for each in inputs}
     y, steps = trace.run(lambda: layer(x), known | {n: p.value for n, p in layer.parameters().items()})
@@ -161,13 +162,16 @@ def layer_numbers(cls: Any) -> tuple[list[Any], Trace]:
     blocks += without(steps, outputs) + outputs
     after = {name: b.value for name, b in layer.buffers().items()}
     changed = [n for n in after if not numpy.array_equal(after[n], buffers[n])]
+    for each in kept:
+        each.note = "before" if each.name in changed else ""
     blocks += [Numbers(name, after[name].copy(), "after") for name in changed]
     blocks.append(Heading("backward"))
     count = iter(range(99))
 
     def gradient(part: Any) -> Any:
         shift = next(count)
-        values = GRADIENT[shift % 4 :] + GRADIENT[: shift % 4]
+        shift %= len(GRADIENT)
+        values = GRADIENT[shift:] + GRADIENT[:shift]
         return cycle(values, part.shape) if part.dtype.kind == "f" else None
 
     g = arrays.map_value(gradient, y)
@@ -197,7 +201,9 @@ def loss_numbers(cls: Any) -> tuple[list[Any], Trace]:
     first = example.names[0]
     text = "The derivative of L with respect to "
     text += "the prediction" if not isinstance(first, tuple) else "each of the predictions"
-    blocks.append(Prose(f"{text}, which loss.backward() hands to the net; the reduction (a mean) is in it."))
+    blocks.append(
+        Prose(f"{text}, which loss.backward() hands to the net; the reduction, {loss_func.reduction!r}, is in it.")
+    )
     blocks += named(tuple_map(lambda name: f"dL/d{name}", first), loss.grad)
     return blocks, trace
 

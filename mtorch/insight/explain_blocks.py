@@ -75,13 +75,16 @@ class Page:
     proved: bool = False
 
 
-def decimals(array: numpy.ndarray) -> int:
-    """How many places show the entries: two where that is exact, else four, more where all are small."""
+SMALL: Any = {"float_kind": lambda entry: f"{entry:.2e}"}
+
+
+def decimals(array: numpy.ndarray) -> int | None:
+    """How many places show the entries: two where that is exact, else four, more where all are small; None for tiny."""
     finite = numpy.abs(array[numpy.isfinite(array)].astype(float))
     if numpy.array_equal(finite, finite.round(2)):
         return 2
     most = finite.max()
-    return 4 if most >= 0.01 else min(12, int(numpy.ceil(-numpy.log10(most))) + 3)
+    return 4 if most >= 0.01 else 6 if most >= 1e-4 else None
 
 
 def written(value: Any) -> str:
@@ -95,6 +98,9 @@ def written(value: Any) -> str:
         text = numpy.array2string(array, separator=", ", threshold=10**9, max_line_width=10**9)
         return aligned(text) if array.ndim else text
     places = decimals(array)
+    if places is None:
+        text = numpy.array2string(array, separator=", ", formatter=SMALL, threshold=10**9, max_line_width=10**9)
+        return aligned(text) if array.ndim else text
     # + 0.0 makes 0.00 of -0.00
     form: Any = {"float_kind": lambda entry: f"{numpy.round(float(entry), places) + 0.0:.{places}f}"}
     text = numpy.array2string(array, separator=", ", threshold=10**9, max_line_width=10**9, formatter=form)

@@ -17,7 +17,7 @@ from mtorch.unroll import Recurrent
 
 X = (1.0, -2.0, 3.0, 0.5, -1.0, 2.0)
 WEIGHTS = (1.0, -1.0, 0.5, 2.0, -0.5)
-GRADIENT = (1.0, -1.0, 2.0, 0.5)
+GRADIENT = (1.0, -1.0, 2.0, 0.5, -2.0)
 
 
 class Worked(NamedTuple):

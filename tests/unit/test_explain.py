@@ -154,7 +154,8 @@ def test_numbers_are_printed_with_decimals_and_in_columns():
         written(1.0) == "1.00" and written(numpy.array([[1.0, -2.5], [10, 0]])) == "[[ 1.00, -2.50],\n [10.00,  0.00]]"
     )
     assert written(numpy.array([1 / 3])) == "[0.3333]" and written(numpy.array([-1e-17, 1.0])) == "[0.0000, 1.0000]"
-    assert written(numpy.array([1.5e-6])) == "[0.000001500]" and written(numpy.array([2, 0])) == "[2, 0]"
+    assert written(numpy.array([1.5e-6])) == "[1.50e-06]" and written(0.0015) == "0.001500"
+    assert written(numpy.array([0.0015, 0])) == "[0.001500, 0.000000]" and written(numpy.array([2, 0])) == "[2, 0]"
 
 
 def test_a_class_without_an_entry_takes_the_smallest_of_its_examples(monkeypatch):
