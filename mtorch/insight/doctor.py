@@ -427,6 +427,9 @@ def extras() -> list[Finding]:
         else:
             there = ", ".join(f"{name_of(each)} {version_of(name_of(each))}" for each, _ in parts)
             found.append(Finding(extra, f"{meaning}: {there}"))
+    if any(finding.well is None for finding in found):
+        where = f"cd {CLONE}" if in_clone() else "clone the repository of mtorch, and cd into it"
+        found.append(Finding("", f"These commands run in a clone: {where}", None))
     return found
 
 
