@@ -172,12 +172,19 @@ def install(folder: Path, source: str | None, packages: list[str], monkeypatch) 
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 14.0.0\n")
 
 
+@pytest.fixture(scope="module")
+def packages_here():
+    return doctor.cupy_packages()
+
+
 @pytest.fixture
-def alone(monkeypatch):
+def alone(packages_here, monkeypatch):
     """No CuPy and no driver but those of the test."""
-    if doctor.cupy_packages():
+    if packages_here:
         pytest.skip("a CuPy is installed here, which a false one would stand beside")
     monkeypatch.setattr(doctor, "cuda_driver", lambda: (0, []))
+    for part in ("versions", "processor"):
+        monkeypatch.setattr(doctor, part, lambda: [])
 
 
 @pytest.mark.parametrize("source, packages, says, mends", FAILURES.values(), ids=FAILURES)
@@ -186,8 +193,7 @@ def test_a_failure_is_named_with_the_command_that_mends_it(
 ):
     install(tmp_path, source, packages, monkeypatch)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(doctor, "versions", lambda: [])
-    monkeypatch.setattr(doctor, "processor", lambda: [])
+    monkeypatch.setattr(doctor, "extras", lambda: [])
     assert doctor.main() == 0
     out, err = capsys.readouterr()
     line = line_of(out)
@@ -197,9 +203,10 @@ def test_a_failure_is_named_with_the_command_that_mends_it(
     assert not any(f"install {name}" in out for name in ("mtorch", "'mtorch"))
 
 
-def test_a_cupy_that_works_is_reported_with_its_device(alone, tmp_path, monkeypatch):
+def test_a_cupy_that_works_is_reported_with_its_device(alone, tmp_path, monkeypatch, capsys):
     install(tmp_path, "", ["cupy-cuda12x"], monkeypatch)
-    text = joined(report(tmp_path).stdout)
+    assert doctor.main() == 0
+    text = joined(capsys.readouterr().out)
     assert re.search(r"ok driver +Fake 1000; driver.*, for CUDA up to 12\.9", text)
     assert re.search(r"ok CuPy +cupy-cuda12x 14\.0\.0", text)
     assert re.search(r"ok device +Fake 1000, CUDA 12\.9, 1\.0 of 2\.0 GiB free", text)
