@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy
 
 INSTALL = "pip install '.[cuda12]' (or cuda13, to match the driver) installs CuPy with CUDA's own parts"
+CACHE = "export CUPY_CACHE_DIR=$(mktemp -d)"
 
 
 class Trouble(NamedTuple):
@@ -59,6 +60,8 @@ def _found() -> tuple[Any, Trouble | None]:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return None, Trouble("CuPy is not installed", INSTALL)
+        if isinstance(error, OSError) and error.filename is not None:  # it makes the folder when it is imported
+            return None, Trouble(f"CuPy cannot write its cache of kernels ({_first_line(error)})", CACHE)
         return None, Trouble(f"CuPy does not import ({_first_line(error)})", INSTALL)
     return cupy, trouble_with(cupy)
 
@@ -89,6 +92,12 @@ def trouble_with(cupy: Any) -> Trouble | None:
             return Trouble("the CUDA driver finds no GPU", "see nvidia-smi and CUDA_VISIBLE_DEVICES")
         if "InsufficientDriver" in str(error):
             return Trouble("the CUDA driver is too old for this CuPy", f"update the driver, or {INSTALL}")
+        if "OutOfMemory" in type(error).__name__ or "MemoryAllocation" in str(error):
+            return Trouble(
+                f"the GPU has no memory left ({_first_line(error)})", "nvidia-smi shows which program holds it"
+            )
+        if isinstance(error, OSError) and error.filename is not None and step == "compile a kernel":
+            return Trouble(f"CuPy cannot write its cache of kernels ({_first_line(error)})", CACHE)
         return Trouble(f"CuPy cannot {step} ({_first_line(error)})", INSTALL)
     if found != [[11, 29], [29, 101]]:
         return Trouble(f"CuPy computes wrong numbers ({found})", INSTALL)

@@ -40,7 +40,10 @@ class _Branches(Container):
 class Fork(_Branches):
     """y = (f_1(x), ..., f_n(x)): one value to every branch, a tuple comes back.
 
-    Backward: x feeds every branch, so their input gradients add.
+    Shapes: what every branch takes -> a tuple of what the branches return.
+
+    Backward: x feeds every branch, so their input gradients add: dx = f_1'(g_1) + ... + f_n'(g_n) with output_grad =
+    (g_1, ..., g_n).
     """
 
     def __init__(self, *branches: Layer):
@@ -78,7 +81,9 @@ class Fork(_Branches):
 class Parallel(_Branches):
     """y = (f_1(x_1), ..., f_n(x_n)): a tuple of as many values as branches, each to its own.
 
-    Backward: each branch answers for its own value, dx_i = f_i'(output_grad_i).
+    Shapes: a tuple of what the branches take -> a tuple of what they return.
+
+    Backward: no branch sees another's value, so each branch answers for its own value, dx_i = f_i'(output_grad_i).
     """
 
     def _parts(self, x: Value) -> tuple[Value, ...]:

@@ -43,7 +43,7 @@ class Module(Layer):
     (Dropout and BatchNorm read that by themselves). Parameters are called `fc1.weight`; a module of several arguments
     is called with a tuple, or with as many values.
 
-    `backward` returns None: nobody reads the gradient of the first input, so it is not computed
+    Backward returns None: nobody reads the gradient of the first input, so it is not computed
     (`input_grad=True` asks for it, and then `backward` returns it).
     """
 

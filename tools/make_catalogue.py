@@ -20,26 +20,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "conformance")]
 
 from harness import examples, final_classes  # noqa: E402
 
-from mtorch import losses  # noqa: E402
+from mtorch.insight.explain_names import families  # noqa: E402
 from mtorch.layer import Layer  # noqa: E402
 from mtorch.losses.base import LossFunction  # noqa: E402
 
 CLASSES = {cls.__name__: cls for base in (Layer, LossFunction) for cls in final_classes(base)}
 
 
-def families() -> dict[str, str]:
-    """The names of the classes by family: the headings of `mtorch/layers/__init__.py`, the containers and the losses."""
-    found: dict[str, str] = {}
-    for part in (ROOT / "mtorch" / "layers" / "__init__.py").read_text().split("\n# ")[1:]:
-        heading, _, lines = part.partition("\n")
-        found[heading] = " ".join(re.findall(r"(\w+) as \w+", lines))
-    del found["Other names"]
-    found["Containers"] = "Sequential Residual Fork Parallel Graph Recurrent Bidirectional DataParallel"
-    found["Losses"] = " ".join(name for name in losses.__all__ if name in CLASSES)
-    return found
-
-
-FAMILIES = families()
+# The names of the classes by family, as `python -m mtorch explain` lists them; those below stand in `PLACES`.
+FAMILIES = {family: " ".join(classes) for family, classes in families().items()}
+del FAMILIES["Optimizers"], FAMILIES["Schedules"]
 PLACES = {
     "Optimizers": (
         "mtorch/optim",

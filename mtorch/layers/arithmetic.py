@@ -102,7 +102,13 @@ class Operator(Layer):
 
 
 class Add(Operator):
-    """y = a + b.  Backward: da = g,  db = g."""
+    """y = a + b, entry by entry.
+
+    Shapes: A, B -> what they broadcast to.
+
+    Backward: y moves by as much as a or b does, so with g = output_grad  da = g and db = g, each summed
+    over the axes on which its operand was stretched.
+    """
 
     def result(self, a: Array, b: Array) -> Array:
         return a + b
@@ -115,7 +121,13 @@ class Add(Operator):
 
 
 class Subtract(Operator):
-    """y = a - b.  Backward: da = g,  db = -g."""
+    """y = a - b, entry by entry.
+
+    Shapes: A, B -> what they broadcast to.
+
+    Backward: y moves with a and against b, so with g = output_grad  da = g and db = -g, each summed over the axes on
+    which its operand was stretched.
+    """
 
     def result(self, a: Array, b: Array) -> Array:
         return a - b
@@ -128,7 +140,13 @@ class Subtract(Operator):
 
 
 class Multiply(Operator):
-    """y = a b, entry by entry.  Backward: da = g b,  db = g a."""
+    """y = a b, entry by entry.
+
+    Shapes: A, B -> what they broadcast to.  Remembers a and b.
+
+    Backward: (a + h) b = a b + h b: one factor is the slope in the other, so with g = output_grad  da = g b and
+    db = g a, each summed over the axes on which its operand was stretched.
+    """
 
     left_reads, right_reads = "b", "a"
 
@@ -143,7 +161,14 @@ class Multiply(Operator):
 
 
 class Divide(Operator):
-    """y = a / b.  Backward: da = g / b,  db = -g a / b^2 = -(g / b) y."""
+    """y = a / b, entry by entry.
+
+    Shapes: A, B -> what they broadcast to.  Remembers b and y.
+
+    Backward: y b = a, so a change of b changes y by dy b + y db = 0; with g = output_grad
+        da = g / b,   db = -g a / b^2 = -(g / b) y,
+    each summed over the axes on which its operand was stretched.
+    """
 
     left_reads, right_reads = "b", "by"
 
@@ -173,7 +198,14 @@ class _Choice(Operator):
 
 
 class Maximum(_Choice):
-    """y = max(a, b), entry by entry.  Backward: da = g [a >= b],  db = g [a < b]: a tie goes to a. NaN wins."""
+    """y = max(a, b), entry by entry; NaN wins.
+
+    Shapes: A, B -> what they broadcast to.  Remembers a and b.
+
+    Backward: y is a copy of the larger one and does not move with the other, so with g = output_grad
+        da = g [a >= b],   db = g [a < b],
+    a tie goes to a; each is summed over the axes on which its operand was stretched.
+    """
 
     def result(self, a: Array, b: Array) -> Array:
         return self.xp.maximum(a, b)
@@ -183,7 +215,14 @@ class Maximum(_Choice):
 
 
 class Minimum(_Choice):
-    """y = min(a, b), entry by entry.  Backward: da = g [a <= b],  db = g [a > b]: a tie goes to a. NaN wins."""
+    """y = min(a, b), entry by entry; NaN wins.
+
+    Shapes: A, B -> what they broadcast to.  Remembers a and b.
+
+    Backward: y is a copy of the smaller one and does not move with the other, so with g = output_grad
+        da = g [a <= b],   db = g [a > b],
+    a tie goes to a; each is summed over the axes on which its operand was stretched.
+    """
 
     def result(self, a: Array, b: Array) -> Array:
         return self.xp.minimum(a, b)

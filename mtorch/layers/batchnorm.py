@@ -115,7 +115,15 @@ class BatchNorm(Layer):
 
 
 class BatchNorm1d(BatchNorm):
-    """`BatchNorm2d` for rows (N, C), where each column is normalised, and for sequences (N, C, T)."""
+    """y = weight * z + bias with z = (x - mean) / sqrt(var + eps), for each channel, as in `BatchNorm2d`.
+
+    Shapes: (N, C) -> (N, C), where each column is normalised, or (N, C, T) -> (N, C, T); parameters (C,).
+
+    Backward: every x changes mean and var as well, which takes out of h = g * weight, g = output_grad, its mean and its
+    component along z, with means over N (and T):
+        dweight = sum(g z),   dbias = sum(g),   dx = (h - mean(h) - z * mean(h z)) / sqrt(var + eps).
+    In eval mode mean and var are constants: dx = h / sqrt(var + eps).
+    """
 
     ranks, form = (2, 3), "(N, C) or (N, C, T)"
 

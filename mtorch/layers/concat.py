@@ -23,7 +23,7 @@ class Concat(Layer):
 
     Shapes: (..., D1, ...), (..., D2, ...), ... -> (..., D1 + D2 + ..., ...); all other axes agree.
 
-    Backward: each array gets its own stretch of g = output_grad.
+    Backward: every entry of y is a copy, so each array gets its own stretch of output_grad.
     """
 
     moves_data = True
@@ -64,7 +64,9 @@ class Concat(Layer):
 class Split(Layer):
     """(y_1, ..., y_n) = x in `sections` equal parts along an axis, as a tuple.
 
-    Shapes: (..., n D, ...) -> n times (..., D, ...).  Backward: the gradients of the parts, joined again.
+    Shapes: (..., n D, ...) -> n times (..., D, ...).
+
+    Backward: every entry of a part is a copy, so dx = the gradients of the parts (g_1, ..., g_n), joined again.
     """
 
     moves_data = True

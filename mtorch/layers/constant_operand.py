@@ -21,7 +21,10 @@ class ConstantOperand(Layer):
     operator: Add, Multiply, MatMul, ...  left, right: the constant, one of both: a number or an array. It is no
     parameter and not part of the state dict; a copy in another dtype casts it anew from what was given.
 
-    Shapes: as the operator's.  Backward: g df/dx, summed over the axes on which x was stretched; c has no gradient.
+    Shapes: as the operator's.
+
+    Backward: c does not move, so with g = output_grad  dx = g df/dx as in the operator's backward, summed over the axes
+    on which x was stretched; c has no gradient.
     """
 
     array_only = True

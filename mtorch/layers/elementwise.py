@@ -35,7 +35,12 @@ class Elementwise(Layer):
 
 
 class Exp(Elementwise):
-    """y = exp(x).  Remembers y.  Backward: dx = g y."""
+    """y = exp(x).
+
+    Shapes: any -> the same.  Remembers y.
+
+    Backward: the exponential is its own derivative, dy/dx = exp(x) = y, so with g = output_grad  dx = g y.
+    """
 
     def forward(self, x: Array) -> Array:
         self.check(x)
@@ -50,7 +55,11 @@ class Exp(Elementwise):
 
 
 class Log(Elementwise):
-    """y = log(x), the natural logarithm.  Remembers x.  Backward: dx = g / x.
+    """y = log(x), the natural logarithm.
+
+    Shapes: any -> the same.  Remembers x.
+
+    Backward: from exp(y) = x follows exp(y) dy/dx = 1, so dy/dx = 1 / x and with g = output_grad  dx = g / x.
 
     At x = 0 and below, y is what NumPy's log gives: -inf and NaN, with NumPy's own warning.
     """
@@ -67,7 +76,11 @@ class Log(Elementwise):
 
 
 class Sqrt(Elementwise):
-    """y = sqrt(x).  Remembers y.  Backward: dy/dx = 1 / (2 sqrt(x)), so dx = g / (2 y), infinite at 0.
+    """y = sqrt(x).
+
+    Shapes: any -> the same.  Remembers y.
+
+    Backward: from y^2 = x follows 2 y dy/dx = 1, so with g = output_grad  dx = g / (2 y), infinite at 0.
 
     Below 0, y is NaN, with NumPy's own warning.
     """
@@ -85,7 +98,12 @@ class Sqrt(Elementwise):
 
 
 class Square(Elementwise):
-    """y = x^2.  Remembers x.  Backward: dx = 2 g x."""
+    """y = x^2.
+
+    Shapes: any -> the same.  Remembers x.
+
+    Backward: (x + h)^2 = x^2 + 2 x h + h^2, so dy/dx = 2 x and with g = output_grad  dx = 2 g x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.check(x)
@@ -99,7 +117,12 @@ class Square(Elementwise):
 
 
 class Abs(Elementwise):
-    """y = |x|.  Remembers x.  Backward: dx = g sign(x); 0 at the kink."""
+    """y = |x|.
+
+    Shapes: any -> the same.  Remembers x.
+
+    Backward: y is x right of 0 and -x left of it, so with g = output_grad  dx = g sign(x); 0 at the kink.
+    """
 
     def forward(self, x: Array) -> Array:
         self.check(x)
@@ -113,7 +136,12 @@ class Abs(Elementwise):
 
 
 class Negative(Elementwise):
-    """y = -x.  Backward: dx = -g."""
+    """y = -x.
+
+    Shapes: any -> the same.
+
+    Backward: y falls as x rises, dy/dx = -1, so with g = output_grad  dx = -g.
+    """
 
     def forward(self, x: Array) -> Array:
         self.check(x)

@@ -11,7 +11,12 @@ from mtorch.layer import Layer
 
 
 class Identity(Layer):
-    """y = x, for any value.  Backward: dx = g."""
+    """y = x, for any value.
+
+    Shapes: any -> the same.
+
+    Backward: y moves as x does, so dx = output_grad.
+    """
 
     moves_data = True
 

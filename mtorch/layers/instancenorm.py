@@ -106,7 +106,14 @@ class InstanceNorm(Layer):
 
 
 class InstanceNorm1d(InstanceNorm):
-    """`InstanceNorm2d` for sequences (N, C, T)."""
+    """y = weight * z + bias with z = (x - mean) / sqrt(var + eps), for each sequence: `InstanceNorm2d` along one axis.
+
+    Shapes: (N, C, T) -> (N, C, T), parameters (C,).
+
+    Backward: every x changes mean and var of its own sequence as well, which takes out of h = g * weight, g =
+    output_grad, its mean and its component along z, with means over T:
+        dx = (h - mean(h) - z * mean(h z)) / sqrt(var + eps),   dweight = sum(g z),   dbias = sum(g).
+    """
 
     rank, form = 1, "(N, C, T)"
 

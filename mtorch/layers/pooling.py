@@ -247,7 +247,8 @@ class MaxPool1d(MaxPool):
 
     Shapes: (N, C, T) -> (N, C, OT), OT = (T + 2p - d (K - 1) - 1) // s + 1.
 
-    Backward: output_grad goes to the first winner.
+    Backward: y is a copy of one entry, so the whole of its gradient, output_grad, goes there; of equal ones the first
+    wins.
     """
 
     rank = 1
@@ -263,8 +264,9 @@ class MaxPool1d(MaxPool):
 class AvgPool1d(AvgPool):
     """y[n, c, i] = sum_k x[n, c, i s - p + k] / K: `AvgPool2d` along one axis.
 
-    Shapes: (N, C, T) -> (N, C, OT), OT = (T + 2p - K) // s + 1.  Backward: dx sums output_grad / K over the windows
-    that saw it.
+    Shapes: (N, C, T) -> (N, C, OT), OT = (T + 2p - K) // s + 1.
+
+    Backward: an entry has the weight 1 / K in each window that saw it, so dx sums output_grad / K over those windows.
     """
 
     rank = 1

@@ -26,7 +26,7 @@ class PositionalEmbedding(Stateful, Layer):
 
     The state that travels through `predict` is (t, N, 0): it holds nothing, and its length t is how many steps it read.
 
-    Backward: dx = output_grad;  dW_t = sum_n output_grad_tn for t < T, 0 beyond.
+    Backward: W_t is added to every sample at t, so dx = output_grad and dW_t = sum_n output_grad_tn, 0 for t >= T.
 
     Vaswani et al., "Attention Is All You Need", 2017, section 3.5.
     """

@@ -27,7 +27,9 @@ class Probe(Layer):
     reference until the next forward; copies and pickles have none. In a `DataParallel` they are of this process' share.
     predict keeps nothing.
 
-    Backward: dx = g.
+    Shapes: any -> the same.
+
+    Backward: y moves as x does, so dx = output_grad, which is kept in `grad` as it passes.
     """
 
     moves_data = True

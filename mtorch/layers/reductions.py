@@ -68,7 +68,12 @@ class Reduction(Layer):
 
 
 class Sum(Reduction):
-    """y = sum of x over the axes.  Backward: every entry that was added gets g of its sum: dx = g."""
+    """y = sum of x over the axes.
+
+    Shapes: any -> without those axes; with `keepdims` they stay, with size 1.
+
+    Backward: y moves by as much as any entry that was added, so each gets g = output_grad of its sum: dx = g.
+    """
 
     def forward(self, x: Array) -> Array:
         axes = self.axes(x)
@@ -83,7 +88,12 @@ class Sum(Reduction):
 
 
 class Mean(Reduction):
-    """y = mean of x over the axes, n entries each.  Backward: dx = g / n."""
+    """y = mean of x over the axes, n entries each.
+
+    Shapes: any -> without those axes; with `keepdims` they stay, with size 1.
+
+    Backward: an entry has the weight 1 / n in its mean, so with g = output_grad  dx = g / n.
+    """
 
     def forward(self, x: Array) -> Array:
         axes = self.axes(x)
@@ -132,14 +142,26 @@ class _Extremum(Reduction):
 
 
 class Max(_Extremum):
-    """y = max of x over the axes.  Backward: all of g to the first winner of each maximum, 0 to the others."""
+    """y = max of x over the axes.
+
+    Shapes: any -> without those axes; with `keepdims` they stay, with size 1.  Remembers where the winners are.
+
+    Backward: y is a copy of one entry, so all of g = output_grad goes to the first winner of each maximum, and 0 to the
+    others.
+    """
 
     def winners(self, rows: Array) -> Array:
         return rows.argmax(axis=1)
 
 
 class Min(_Extremum):
-    """y = min of x over the axes.  Backward: all of g to the first winner of each minimum, 0 to the others."""
+    """y = min of x over the axes.
+
+    Shapes: any -> without those axes; with `keepdims` they stay, with size 1.  Remembers where the winners are.
+
+    Backward: y is a copy of one entry, so all of g = output_grad goes to the first winner of each minimum, and 0 to the
+    others.
+    """
 
     def winners(self, rows: Array) -> Array:
         return rows.argmin(axis=1)

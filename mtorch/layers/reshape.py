@@ -16,7 +16,9 @@ from mtorch.layer import Layer
 class Reshape(Layer):
     """The entries of each sample in another shape; the batch axis stays. At most one entry of `shape` may be -1.
 
-    Shapes: (N, ...) -> (N, *shape).  Backward: the same entries in the shape they came in.
+    Shapes: (N, ...) -> (N, *shape).
+
+    Backward: every entry of y is a copy of one of x, so dx has the entries of output_grad in the shape they came in.
     """
 
     moves_data = True
@@ -64,7 +66,9 @@ class Reshape(Layer):
 class Flatten(Layer):
     """Each sample as one row; the axes from start_dim to end_dim, both included, as one.
 
-    Shapes: (N, ...) -> (N, D).  Backward: the same entries in the shape they came in.
+    Shapes: (N, ...) -> (N, D).
+
+    Backward: every entry of y is a copy of one of x, so dx has the entries of output_grad in the shape they came in.
     """
 
     moves_data = True

@@ -5,7 +5,13 @@ from mtorch.layers.elementwise import Elementwise
 
 
 class Sin(Elementwise):
-    """y = sin(x), with x in radians.  Remembers x.  Backward: dx = g cos(x)."""
+    """y = sin(x), with x in radians.
+
+    Shapes: any -> the same.  Remembers x.
+
+    Backward: on the unit circle the velocity of (cos x, sin x) is (-sin x, cos x), so with g = output_grad
+    dx = g cos(x).
+    """
 
     def forward(self, x: Array) -> Array:
         self.check(x)
@@ -19,7 +25,13 @@ class Sin(Elementwise):
 
 
 class Cos(Elementwise):
-    """y = cos(x), with x in radians.  Remembers x.  Backward: dx = -g sin(x)."""
+    """y = cos(x), with x in radians.
+
+    Shapes: any -> the same.  Remembers x.
+
+    Backward: on the unit circle the velocity of (cos x, sin x) is (-sin x, cos x), so with g = output_grad
+    dx = -g sin(x).
+    """
 
     def forward(self, x: Array) -> Array:
         self.check(x)

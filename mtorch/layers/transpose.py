@@ -17,7 +17,10 @@ class Transpose(Layer):
 
     axes: a permutation of all axes; None reverses them, whatever their number.
 
-    Shapes: (n_0, n_1, ...) -> (n_axes[0], n_axes[1], ...).  Backward: the axes go back where they came from.
+    Shapes: (n_0, n_1, ...) -> (n_axes[0], n_axes[1], ...).
+
+    Backward: y has the entries of x in other places, so the axes of output_grad go back where they came from: axis
+    axes[i] of dx is axis i of output_grad.
     """
 
     moves_data = True

@@ -24,7 +24,8 @@ class BCEWithLogitsLoss(LossFunction):
     no x overflows; w adds (w - 1) t times -log s(x) = [x < 0] |x| + log(1 + exp(-|x|)). An infinite x that agrees with
     its target has L = 0, one that does not has L = inf.
 
-    Backward: dL/dx = s(x) - t + (w - 1) t (s(x) - 1).
+    Backward: log s(x) has the derivative 1 - s(x) and log(1 - s(x)) has -s(x), so
+        dL/dx = -w t (1 - s(x)) + (1 - t) s(x) = s(x) - t + (w - 1) t (s(x) - 1).
     """
 
     def __init__(self, backward_func: Any = None, *, pos_weight: Any = None, reduction: str = "mean"):

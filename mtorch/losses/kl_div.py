@@ -19,7 +19,7 @@ class KLDivLoss(LossFunction):
 
     Shapes: prediction, as `LogSoftmax` gives it, and target of one shape, any.
 
-    Backward: dL/dx = -t.
+    Backward: only -t x depends on the prediction, so dL/dx = -t; the mean divides it by the number of elements.
 
     Kullback & Leibler, "On Information and Sufficiency", 1951.
     """

@@ -11,7 +11,8 @@ class L1Loss(LossFunction):
 
     Shapes: prediction and target of one shape, any.
 
-    Backward: dL/dp = sign(p - t), and 0 where p = t.
+    Backward: L is p - t above the target and t - p below it, so dL/dp = sign(p - t), 0 where p = t; the mean divides it
+    by the number of elements.
     """
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ class NLLLoss(LabelLoss):
     Shapes: prediction (..., K), log-probabilities, class axis last; target: integer labels (...,) or (..., 1).
     A mean divides by the sum of the weights of the labels that are not ignored.
 
-    Backward: dL/dx_j = -w_y [j = y].
+    Backward: of the classes only the label y is read, so dL/dx_j = -w_y [j = y]; the mean divides it, too.
     """
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:

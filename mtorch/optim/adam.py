@@ -59,7 +59,8 @@ class Adam(_Adam):
 
     Both averages begin at 0; dividing by 1 - beta^t makes them averages of the t gradients there were.
 
-    amsgrad: the largest v of all steps takes the place of v in d.
+    amsgrad: u := max(u, v), the largest v of all steps, takes its place:
+        d = m / (1 - beta1^t) / (sqrt(u / (1 - beta2^t)) + eps).
     options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
 
     Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980; Reddi, Kale & Kumar, "On the
@@ -68,8 +69,15 @@ class Adam(_Adam):
 
 
 class AdamW(_Adam):
-    """Adam with decoupled weight decay: d of Adam + weight_decay * value, which the averages do not contain.
+    """m := beta1 m + (1 - beta1) g,  v := beta2 v + (1 - beta2) g^2 and, at the parameter's step t counted from 1,
 
+        d = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay w.
+
+    This is `Adam` with decoupled weight decay: the value w of the parameter comes in after the averages, which do not
+    contain it, so that every entry decays at the same rate.
+
+    amsgrad: u := max(u, v), the largest v of all steps, takes its place:
+        d = m / (1 - beta1^t) / (sqrt(u / (1 - beta2^t)) + eps) + weight_decay w.
     options: those of Adam.
 
     Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.

@@ -13,8 +13,8 @@ from mtorch.optim.base import Optimizer, Rate
 class RMSprop(Optimizer):
     """a := alpha a + (1 - alpha) g^2 and d = g / (sqrt(a) + eps): the gradient in units of its recent size.
 
-    centered: the root is of the variance a - m^2, with m := alpha m + (1 - alpha) g.
-    momentum: v := momentum * v + d takes the place of d.
+    centered: m := alpha m + (1 - alpha) g and d = g / (sqrt(a - m^2) + eps): the root is of the variance.
+    momentum: v := momentum v + d and d = v.
     options: weight_decay, clip_norm, clip_value and scale, as in every `Optimizer`.
 
     Tieleman & Hinton, "Lecture 6.5: RMSprop", COURSERA: Neural Networks for Machine Learning, 2012.

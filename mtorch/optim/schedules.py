@@ -43,7 +43,7 @@ def _grown(lr: float, gamma: float, n: int) -> float:
 
 
 class StepLR(Schedule):
-    """lr * gamma^floor(k / step_size)."""
+    """lr * gamma^floor(k / step_size): the rate falls by the factor gamma every step_size steps."""
 
     def __init__(self, lr: float, step_size: int, gamma: float = 0.1):
         super().__init__(lr)
@@ -54,7 +54,7 @@ class StepLR(Schedule):
 
 
 class MultiStepLR(Schedule):
-    """lr * gamma^m, where m of the milestones are <= k."""
+    """lr * gamma^m with m = count(milestones <= k), how many milestones have been reached."""
 
     def __init__(self, lr: float, milestones: Sequence[int], gamma: float = 0.1):
         super().__init__(lr)
@@ -68,7 +68,7 @@ class MultiStepLR(Schedule):
 
 
 class ExponentialLR(Schedule):
-    """lr * gamma^k."""
+    """lr * gamma^k: the rate falls by the factor gamma with every step."""
 
     def __init__(self, lr: float, gamma: float):
         super().__init__(lr)

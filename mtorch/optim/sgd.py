@@ -11,9 +11,9 @@ from mtorch.optim.base import Optimizer, Rate
 
 
 class SGD(Optimizer):
-    """d = g; with momentum v := momentum * v + (1 - dampening) g and d = v, or with Nesterov d = g + momentum * v.
+    """d = g, the gradient itself.  options: weight_decay, clip_norm, ..., as in every `Optimizer`.
 
-    At a parameter's first step v := g. options: weight_decay, clip_norm, ..., as in every `Optimizer`.
+    momentum: v := momentum v + (1 - dampening [t > 1]) g and d = v, at first g.  nesterov: d = g + momentum v.
 
     Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and momentum in deep learning", 2013.
     """
