@@ -17,12 +17,13 @@ sys.path.insert(0, str(ROOT))
 from latex2mathml.converter import convert  # noqa: E402
 from mkdocs.structure.files import File  # noqa: E402
 
-from mtorch.insight import explain  # noqa: E402
+from mtorch.insight.explain import page  # noqa: E402
+from mtorch.insight.explain_names import families  # noqa: E402
 
 INTERFACE = {
     "Core": ["mtorch.layer.Layer", "mtorch.parameter.Parameter", "mtorch.parameter.Buffer", "mtorch.module.Module"],
     "Training": [
-        "mtorch.training.Trainer", "mtorch.training.train_epoch", "mtorch.training.evaluate",
+        "mtorch.training.trainer.Trainer", "mtorch.training.train_epoch", "mtorch.training.evaluate",
         "mtorch.optim.base.Optimizer", "mtorch.losses.base.LossFunction", "mtorch.losses.base.Loss",
     ],
     "Data": ["mtorch.data.ArrayDataset", "mtorch.data.DataLoader", "mtorch.data.digits", "mtorch.data.standardise"],
@@ -48,39 +49,38 @@ def recipes() -> dict[str, str]:
     return {"recipes/index.md": "\n".join(rows) + "\n"} | pages
 
 
-def references() -> dict[str, str]:
-    """{page: text} of every layer, loss, optimizer and schedule, by family."""
-    pages, index = (
-        {},
-        ["# Reference", "", "`python -m mtorch explain NAME` prints each of these pages in a terminal.", ""],
-    )
-    for family, names in explain.families().items():
+def references() -> tuple[list, dict[str, str]]:
+    """The navigation and {page: text} of every layer, loss, optimizer and schedule, by family."""
+    index = ["# Reference", "", "`python -m mtorch explain NAME` prints each of these pages in a terminal.", ""]
+    nav: list = ["reference/index.md", "reference/interface.md"]
+    pages: dict[str, str] = {}
+    for family, names in families().items():
         index += [f"**{family}**", "", " · ".join(f"[{name}]({name}.md)" for name in names), ""]
-        pages |= {f"reference/{name}.md": explain.page(name) for name in names}
+        nav.append({family: [f"reference/{name}.md" for name in names]})
+        pages |= {f"reference/{name}.md": page(name) for name in names}
+    index += ["**Everything else**: [Programming interface](interface.md)", ""]
     interface = ["# Programming interface", ""]
     for title, names in INTERFACE.items():
         interface += [f"## {title}", "", *(f"::: {name}\n    options:\n      heading_level: 3\n" for name in names)]
-    index += ["**Everything else**: [Programming interface](interface.md)", ""]
-    return {"reference/index.md": "\n".join(index), "reference/interface.md": "\n".join(interface)} | pages
-
-
-def benchmarks() -> dict[str, str]:
-    return {"results.md": (ROOT / "benchmarks" / "RESULTS.md").read_text()}
+    return nav, {"reference/index.md": "\n".join(index), "reference/interface.md": "\n".join(interface)} | pages
 
 
 def on_config(config):
-    config["made"] = {"Recipes": recipes(), "Reference": references(), "About": benchmarks()}
+    """Fills the sections of the navigation whose pages are made here."""
+    found = recipes()
+    nav, pages = references()
+    made = {"Recipes": list(found), "Reference": nav, "About": ["results.md"]}
     for section in config["nav"]:
-        for title, pages in section.items() if isinstance(section, dict) else ():
-            if title in config["made"]:
-                pages += config["made"][title]
+        for title, entries in section.items() if isinstance(section, dict) else ():
+            if title in made:
+                entries += made[title]
+    config["made"] = found | pages | {"results.md": (ROOT / "benchmarks" / "RESULTS.md").read_text()}
     return config
 
 
 def on_files(files, config):
-    for pages in config["made"].values():
-        for name, text in pages.items():
-            files.append(File.generated(config, name, content=text))
+    for name, text in config["made"].items():
+        files.append(File.generated(config, name, content=text))
     files.append(File.generated(config, "results.png", abs_src_path=str(ROOT / "benchmarks" / "results.png")))
     return files
 

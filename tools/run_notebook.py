@@ -1,7 +1,7 @@
 """Executes a notebook; its own assertions must hold.
 
-    python tools/run_notebook.py docs/by_hand.ipynb            # changes nothing
-    python tools/run_notebook.py docs/by_hand.ipynb --write    # keeps what the cells printed and drew
+python tools/run_notebook.py docs/by_hand.ipynb            # changes nothing
+python tools/run_notebook.py docs/by_hand.ipynb --write    # keeps what the cells printed and drew
 """
 
 import sys
