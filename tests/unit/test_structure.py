@@ -50,7 +50,7 @@ ALLOWED = {
     "graph": MIDDLE | {"graph"},
     "module": MIDDLE | {"graph"},
     "models": MIDDLE,
-    "checkpoint": MIDDLE,
+    "checkpoint": MIDDLE | {"checkpoint"},
     **{name: NETS | {name} for name in ("insight", "interop", "testing")},
     "parallel": NETS | {"fast", "parallel"},
     "training": NETS | {"checkpoint", "data", "insight", "training"},
