@@ -56,8 +56,11 @@ class ArrayFile(ABC):
         header, start = self.header(name), 0
         flat = numpy.empty(header.size, dtype or header.dtype)
         for piece in self.pieces(name):
-            with numpy.errstate(over="raise", invalid="raise"):  # a number beyond the dtype
-                flat[start : start + len(piece)] = piece
+            try:
+                with numpy.errstate(over="raise", invalid="raise"):
+                    flat[start : start + len(piece)] = piece
+            except FloatingPointError:
+                raise ValueError(f"{name} holds numbers that {flat.dtype} cannot hold") from None
             start += len(piece)
         return flat.reshape(header.shape, order=header.order)
 
