@@ -8,6 +8,7 @@ file that does anything else than the line above says is written to the folder, 
 """
 
 import argparse
+import copy
 import io
 import json
 import sys
@@ -194,7 +195,7 @@ def noted(base: Base, rng: numpy.random.Generator) -> bytes:
         elif action == 1 and isinstance(container, dict):
             container[str(key) + "\x1b[31m"] = container.pop(key)
         else:
-            container[key] = HOSTILE[int(rng.integers(len(HOSTILE)))]
+            container[key] = copy.deepcopy(HOSTILE[int(rng.integers(len(HOSTILE)))])
     text = json.dumps(notes)
     if rng.integers(8) == 0:
         text = text.replace("2", str(rng.choice(["1e999", "-1e999", "1" * 5000, "2.0", "NaN"])), 1)

@@ -19,7 +19,7 @@ import numpy
 
 from mtorch.checkpoint.array_file import RESERVED, ArrayFile, naming, regular_file
 from mtorch.checkpoint.atomic import write_atomically as write_atomically
-from mtorch.checkpoint.notes import FORMAT, Aside, asides, decode, encode, filled
+from mtorch.checkpoint.notes import FORMAT, Aside, Notes, asides, decode, encode, filled
 from mtorch.checkpoint.npz import NpzFile
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
@@ -65,22 +65,22 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     own = module._state()
     with _opened(path, 2**20 + 2048 * len(own)) as file:
         with naming(path):
-            notes, beside = _notes(file)
+            notes = _notes(file)
             shapes = {name: file.header(name).shape for name in file.names if name in own}
-            shapes |= dict.fromkeys(file.names - own.keys() - beside, ())
+            shapes |= dict.fromkeys(file.names - own.keys() - notes.names, ())
         with naming(path, ""):
-            if optimizer is not None and notes["optimizer"] is None:
+            if optimizer is not None and notes.optimizer is None:
                 raise ValueError("it holds no optimizer state")
             module._compare_state(shapes)
-            state = {} if optimizer is None else _state_of(optimizer, notes["optimizer"], file)
+            state = None if optimizer is None else _state_of(optimizer, notes.optimizer, file)
         with naming(path):
+            more, state = _with_arrays([notes.more, state], notes, file)
             for name in own:
                 if file.header(name).dtype.kind not in "fiub":
                     raise ValueError(f"{name} has dtype {file.header(name).dtype}")
-            more = _filled(notes["more"], file)
             entries = {name: file.read(name, item.value.dtype) for name, item in own.items()}
     with naming(path, ""):
-        _take_over(module, entries, notes["random"], optimizer, state)
+        _take_over(module, entries, notes.random, optimizer, state)
     return more
 
 
@@ -88,7 +88,8 @@ def read_notes(path: str | os.PathLike) -> dict[str, Any]:
     """The `more` of a checkpoint by itself, for a script that must know what to build before it can `load`."""
     path = _path("read_notes", path)
     with _opened(path) as file, naming(path):
-        return _filled(_notes(file)[0]["more"], file)
+        notes = _notes(file)
+        return _with_arrays(notes.more, notes, file)
 
 
 @contextlib.contextmanager
@@ -106,16 +107,21 @@ def _opened(path: Path, longest_table: int | None = None) -> Iterator[ArrayFile]
         yield found
 
 
-def _notes(file: ArrayFile) -> tuple[dict[str, Any], set[str]]:
-    """What stands beside the state dict, and the names of the arrays in it; a plain file of arrays has nothing."""
-    text = file.notes()
-    if text is None:
-        return {"random": {}, "optimizer": None, "more": {}}, set()
-    notes, beside = decode(text)
-    for name in beside:
+def _notes(file: ArrayFile) -> Notes:
+    """What stands beside the state dict."""
+    notes = decode(file.notes(), file.size)
+    for name in notes.names:
         if not name.startswith(RESERVED) or name not in file.names:
             raise ValueError(f"it lacks the array {name!r}")
-    return notes, beside
+    return notes
+
+
+def _with_arrays(item: Any, notes: Notes, file: ArrayFile) -> Any:
+    """That part of the notes with its arrays."""
+    size = sum(map(file.bytes_of, asides(item)))
+    if size > notes.memory:
+        raise ValueError(f"its notes hold arrays of {size} bytes, which is too much for a file of {file.size}")
+    return filled(item, file.read)
 
 
 def _state_of(optimizer: Optimizer, state: Any, file: ArrayFile) -> Any:
@@ -133,15 +139,7 @@ def _state_of(optimizer: Optimizer, state: Any, file: ArrayFile) -> Any:
                 state[key] = file.read(item.name, value.dtype)
     if wrong:
         raise ValueError(f"{type(optimizer).__name__} cannot load this state: {', '.join(wrong)}")
-    return _filled(state, file)
-
-
-def _filled(item: Any, file: ArrayFile) -> Any:
-    """That part of the notes with its arrays. Packed ones may be larger than the file, but not by much."""
-    size = sum(map(file.bytes_of, asides(item)))
-    if size > file.size + 2**20:
-        raise ValueError(f"its notes hold arrays of {size} bytes, which is too much for a file of {file.size}")
-    return filled(item, file.read)
+    return state
 
 
 def _take_over(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -26,6 +26,16 @@ class Aside:
         self.name = name
 
 
+class Notes(NamedTuple):
+    """What stands beside the state dict of a file; a plain file of arrays has nothing there."""
+
+    random: dict[str, Any]
+    optimizer: Any
+    more: dict[str, Any]
+    names: set[str]  # of the arrays in them
+    memory: int  # bytes that these arrays may take, so that packed ones are not much larger than the file
+
+
 def encode(notes: dict[str, Any], entries: dict[str, numpy.ndarray], file: str) -> str:
     """The text of the notes, whose arrays are added to the `entries` of that file."""
     beside: list[numpy.ndarray] = []
@@ -34,8 +44,10 @@ def encode(notes: dict[str, Any], entries: dict[str, numpy.ndarray], file: str) 
     return padded(text)
 
 
-def decode(text: str) -> tuple[dict[str, Any], set[str]]:
-    """The notes, with an `Aside` for each array, and the names of these arrays."""
+def decode(text: str | None, size: int) -> Notes:
+    """The notes of a file of that size, with an `Aside` for each array."""
+    if text is None:
+        return Notes({}, None, {}, set(), 0)
     check_weight(text)
     names: list[str] = []
 
@@ -53,13 +65,13 @@ def decode(text: str) -> tuple[dict[str, Any], set[str]]:
     number = found.get("format", FORMAT)
     if not isinstance(number, int) or not 1 <= number <= FORMAT:
         raise ValueError(f"it has format {number!r}, this version of mtorch reads 1 up to {FORMAT}")
-    notes: dict[str, Any] = {"random": {}, "optimizer": None, "more": {}} | found
-    for name in ("random", "more"):
-        if not isinstance(notes[name], dict):
-            raise ValueError(f"its notes have {name} = {notes[name]!r}, expected a dict")
+    random, more = found.get("random", {}), found.get("more", {})
+    if not (isinstance(random, dict) and isinstance(more, dict)):
+        raise ValueError(f"its notes have random = {random!r} and more = {more!r}, expected two dicts")
     if len(set(names)) < len(names):
         raise ValueError("its notes name one array twice")
-    return notes, set(names)
+    memory = size + DENSEST * max(len(text), FREE) - weight(text)
+    return Notes(random, found.get("optimizer"), more, set(names), memory)
 
 
 def asides(item: Any) -> list[str]:

@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -460,15 +458,6 @@ def test_the_mode_of_the_file_stays(saved):
     saved.chmod(0o600)
     mtorch.save(saved, net())
     assert saved.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_dead_writers_leftovers_are_swept_and_a_living_ones_are_not(saved):
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    dead = saved.with_name(f".{saved.name}.{child.stdout.strip()}.0.part")
-    alive = saved.with_name(f".{saved.name}.{os.getppid()}.0.part")
-    dead.touch(), alive.touch()
-    mtorch.save(saved, net())
-    assert not dead.exists() and alive.exists()
 
 
 def _write_forever(path):
