@@ -50,6 +50,8 @@ def save(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
         parts = safetensors.content(path.name, entries, text)
         write_atomically(path, lambda file: file.writelines(parts))
     else:
+        if sum(len(name.encode()) + 100 for name in entries) > _longest_table(module):
+            raise ValueError(f"{path.name} cannot hold {len(entries)} arrays: put some of those in `more` together")
         entries[RESERVED] = numpy.frombuffer(text.encode(), dtype=numpy.uint8)
         write_atomically(path, lambda file: numpy.savez(file, allow_pickle=False, **entries))
 
@@ -63,11 +65,11 @@ def load(path: str | os.PathLike, module: Layer, optimizer: Optimizer | None = N
     path = _path("load", path)
     _check("load", module, optimizer)
     own = module._state()
-    with _opened(path, 2**20 + 2048 * len(own)) as file:
+    with _opened(path, _longest_table(module)) as file:
         with naming(path):
             notes = _notes(file)
             shapes = {name: file.header(name).shape for name in file.names if name in own}
-            shapes |= dict.fromkeys(file.names - own.keys() - notes.names, ())
+            shapes |= dict.fromkeys(sorted(file.names - own.keys() - notes.names), ())
         with naming(path, ""):
             if optimizer is not None and notes.optimizer is None:
                 raise ValueError("it holds no optimizer state")
@@ -90,6 +92,11 @@ def read_notes(path: str | os.PathLike) -> dict[str, Any]:
     with _opened(path) as file, naming(path):
         notes = _notes(file)
         return _with_arrays(notes.more, notes, file)
+
+
+def _longest_table(module: Layer) -> int:
+    """How many bytes the table of contents of an archive for that module may have, its optimizer's and 10,000 more."""
+    return 2**20 + 2048 * len(module._state())
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import math
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -32,7 +32,7 @@ class Header(NamedTuple):
 class ArrayFile(ABC):
     """An open file of named arrays. What it announces can be looked at before anything is read."""
 
-    names: Iterable[str]  # of all arrays but the notes
+    names: Set[str]  # of all arrays but the notes
     size: int  # of the whole file
 
     @abstractmethod

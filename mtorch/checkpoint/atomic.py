@@ -113,7 +113,7 @@ def _shortened(name: str) -> str:
 def _sync_folder(folder: Path) -> None:
     """Puts the folder's list of names on the disk, where the system lets one open it."""
     if os.name == "posix":
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(OSError):  # the file itself is on the disk
             handle = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(handle)

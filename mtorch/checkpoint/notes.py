@@ -10,7 +10,6 @@ from mtorch import arrays
 from mtorch.checkpoint.array_file import RESERVED
 
 FORMAT = 2
-MOST_ARRAYS = 2**13
 # What each of these characters of a JSON text can cost in memory, in bytes, and what a text may cost for each of its
 # own characters: numbers and rows of a history cost three to ten, and a few MB are free.
 COSTS = {"{": 82, "[": 82, ":": 108, ",": 60}

@@ -16,8 +16,7 @@ import mtorch
 from mtorch import SGD, Module, Sequential, SquareLoss, layers
 from mtorch.checkpoint import read_notes, write_atomically
 
-SUFFIXES = [".npz", pytest.param(".safetensors", marks=pytest.mark.skipif(
-    "not __import__('importlib').util.find_spec('safetensors')", reason="safetensors is not installed"))]  # fmt: skip
+SUFFIXES = [".npz", ".safetensors"]
 
 
 def net(seed=0, **options):
@@ -87,7 +86,6 @@ def test_wide_types_keep_every_bit(tmp_path, dtype):
 
 def test_bfloat16_of_other_programs_is_read_as_float32(tmp_path):
     """Every bit pattern of that type is the upper half of a float32."""
-    pytest.importorskip("safetensors")
     weight, bias = numpy.array([[1.5, -2.0, 3.0e38]], "float32"), numpy.array([0.25], "float32")
     brief = (weight.view("uint32") >> 16).astype("<u2")
     header = {

@@ -261,6 +261,14 @@ def test_long_notes_come_back(saved):
     assert read_notes(saved) == mtorch.load(saved, net(1)) == more
 
 
+def test_more_arrays_than_load_would_look_through_are_refused_by_save(tmp_path):
+    path, few = tmp_path / "model.npz", [numpy.zeros(1)] * 3000
+    mtorch.save(path, net(), few=few)
+    assert len(read_notes(path)["few"]) == len(mtorch.load(path, net(1))["few"]) == 3000
+    with pytest.raises(ValueError, match=r"model\.npz cannot hold 13004 arrays"):
+        mtorch.save(path, net(), many=[numpy.zeros(1)] * 13_000)
+
+
 def test_numbers_that_do_not_fit_the_dtype_are_refused(tmp_path):
     state = {name: value.astype("float64") for name, value in net().state_dict().items()}
     state["0.weight"][0, 0] = 1e300
