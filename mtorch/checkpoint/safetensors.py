@@ -37,7 +37,8 @@ class SafetensorsFile(ArrayFile):
         table = json.loads(text)
         if not isinstance(table, dict):
             raise ValueError("its header is no dict")
-        metadata = table.pop(METADATA, None) or {}
+        metadata = table.pop(METADATA, None)
+        metadata = {} if metadata is None else metadata
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata are no texts")
         self.text: str | None = metadata.get(RESERVED)

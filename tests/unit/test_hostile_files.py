@@ -447,7 +447,7 @@ ILLEGAL = {
     "a list": {**ENTRIES, "bias": [1]},
     "an unknown dtype": {**ENTRIES, "bias": {"dtype": "F6", "shape": [1], "data_offsets": [0, 4]}},
     "complex numbers": {**ENTRIES, "weight": {"dtype": "C64", "shape": [1], "data_offsets": [4, 12]}},
-    "metadata": {**ENTRIES, "__metadata__": [1]},
+    "metadata": {**ENTRIES, "__metadata__": []},
     "numbers as metadata": {**ENTRIES, "__metadata__": {"a": 1}},
     "no dict": [ENTRIES],
 }
