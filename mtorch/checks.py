@@ -10,6 +10,14 @@ import numpy
 Axes = int | tuple[int, ...] | None
 
 
+def shown(text: object, most: int = 200) -> str:
+    """A text that comes from a file, for a message: without control characters, and cut after `most` characters."""
+    found = str(text)
+    if len(found) > most:
+        found = f"{found[:most]}... ({len(found)} characters)"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in found)
+
+
 def check_flag(who: object, name: str, flag: Any) -> bool:
     """The truth value; TypeError for anything else, because "no" and "false" are true."""
     if not isinstance(flag, bool | numpy.bool_):

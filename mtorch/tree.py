@@ -9,7 +9,7 @@ import numpy
 
 from mtorch import arrays, deferred
 from mtorch.arrays import Array
-from mtorch.checks import check_flag
+from mtorch.checks import check_flag, shown
 from mtorch.devices import check_usable
 from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
@@ -146,28 +146,34 @@ class Tree(Keywords):
         strict=False: takes over what fits, and returns the rest: {"missing": names, "unexpected": names, "wrong shape":
         sentences}.
         """
-        own = self._state()
         if not isinstance(state, Mapping):
             raise TypeError(f"{self!r} expected a state dict of arrays by name, got {state!r}")
         given = {name: arrays.host_array(value, name) for name, value in state.items()}
-        shapes = [
-            f"{name} has shape {given[name].shape}, expected {own[name].value.shape}"
-            for name in own
-            if name in given and given[name].shape != own[name].value.shape
-        ]
-        missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
-        misfits = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
-        if check_flag(self, "strict", strict) and any(misfits.values()):
-            text = "; ".join(f"{label}: {', '.join(map(str, names))}" for label, names in misfits.items() if names)
-            raise ValueError(f"{self!r} cannot load this state dict: {text}")
-        for name, item in own.items():
+        misfits = self._compare_state({name: value.shape for name, value in given.items()}, strict)
+        for name, item in self._state().items():
             if name not in given or given[name].shape != item.value.shape:
                 continue
-            value = self.xp.asarray(given[name].astype(item.value.dtype))
+            value = self.xp.asarray(given[name].astype(item.value.dtype, copy=isinstance(item, Buffer)))
             if isinstance(item, Parameter):
                 item.value[...] = value
             else:
                 item.value = value
+        return misfits
+
+    def _compare_state(self, given: Mapping[str, tuple[int, ...]], strict: bool = True) -> dict[str, list[str]]:
+        """What keeps a state dict with these shapes from loading, as an error where it is `strict`."""
+        own = {name: item.value.shape for name, item in self._state().items()}
+        shapes = [
+            f"{name} has shape {given[name]}, expected {own[name]}"
+            for name in own
+            if name in given and given[name] != own[name]
+        ]
+        missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
+        misfits = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
+        if check_flag(self, "strict", strict) and any(misfits.values()):
+            texts = {label: ", ".join(map(shown, names)) for label, names in misfits.items() if names}
+            text = "; ".join(f"{label}: {shown(names, 2000)}" for label, names in texts.items())
+            raise ValueError(f"{self!r} cannot load this state dict: {text}")
         return misfits
 
     def random_state(self) -> dict[str, int]:

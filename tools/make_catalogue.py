@@ -58,7 +58,7 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         "predict from any number of threads; a state that travels": (
             "", "mtorch/states.py", "test_predict.py test_passes.py"
         ),
-        "Save, load, resume": ("", "mtorch/checkpoint.py", "test_checkpoint.py"),
+        "Save, load, resume": ("", "mtorch/checkpoint", "test_checkpoint.py test_hostile_files.py"),
         "Summary: shapes, memory, multiply-adds, parameters": ("", "mtorch/insight/summary.py", "test_summary.py"),
         "inspect: one forward and one backward, layer by layer": ("", "mtorch/insight/inspection.py", "test_inspect.py"),
         "Typed errors with place, expected, got": ("", "mtorch/errors.py", "test_protocol.py"),

@@ -51,9 +51,9 @@ def philox(xp: ModuleType, even: Array, odd: Array, seed: int) -> None:
 def seed_and_counter(state: dict[str, int]) -> tuple[int, int]:
     """What a layer's random state says; ValueError unless that is two integers of 64 bits."""
     seed, counter = (state.get("seed"), state.get("counter")) if isinstance(state, dict) else (None, None)
-    if isinstance(seed, int) and isinstance(counter, int) and 0 <= seed < 2**64 and 0 <= counter < 2**64:
+    if type(seed) is type(counter) is int and 0 <= seed < 2**64 and 0 <= counter < 2**63:  # it is counted on
         return seed, counter
-    raise ValueError(f"a random state is a seed and a counter, 0 <= each < 2**64, got {state!r}")
+    raise ValueError(f"a random state is a seed below 2**64 and a counter below 2**63, both >= 0, got {state!r}")
 
 
 def random_bits(xp: ModuleType, seed: int, counter: int, n: int) -> Array:

@@ -229,7 +229,7 @@ class Optimizer:
         if not isinstance(state, Mapping):
             raise TypeError(f"{type(self).__name__} expected a state dict, got {state!r}")
         state = of_this_format(self, state)
-        self.steps, self.state = read_state(type(self).__name__, state, self.named, self.slots, self.module.xp)
+        self.steps, self.state = read_state(self, state)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr!r})"

@@ -112,8 +112,6 @@ def test_a_loaded_state_goes_on_bit_by_bit(cls, options):
 @every_optimizer
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_a_checkpoint_goes_on_bit_by_bit(cls, options, suffix, tmp_path):
-    if suffix == ".safetensors":
-        pytest.importorskip("safetensors")
     module, twin = net("float32"), net("float32")
     optimizer, resumed = cls(module, **options), cls(twin, **options)
     train(module, optimizer, 2)

@@ -51,7 +51,7 @@ ALLOWED = {
     "graph": MIDDLE | {"graph"},
     "module": MIDDLE | {"graph"},
     "models": MIDDLE,
-    "checkpoint": MIDDLE,
+    "checkpoint": MIDDLE | {"checkpoint"},
     **{name: NETS | {name} for name in ("insight", "interop", "testing")},
     "parallel": NETS | {"fast", "parallel"},
     "training": NETS | {"blas", "checkpoint", "data", "insight", "training"},
