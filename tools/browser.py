@@ -4,6 +4,7 @@
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -28,7 +29,9 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key under which WebDriver
 
 
 def chromium() -> str | None:
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
 
 
 def missing() -> str | None:
@@ -48,7 +51,9 @@ class Browser:
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"HOME": self.folder.name},
         )  # fmt: skip
         try:
-            line = next(found for text in self.driver.stdout if (found := re.search(r"successfully on port (\d+)", text)))
+            line = next(
+                found for text in self.driver.stdout if (found := re.search(r"successfully on port (\d+)", text))
+            )
             self.base = f"http://127.0.0.1:{line[1]}"
             options = {"binary": chromium(), "args": [*FLAGS, f"--user-data-dir={self.folder.name}/profile"]}
             asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
@@ -75,11 +80,10 @@ class Browser:
             self.driver.wait(20)
             self.driver.stdout.close()
             for _ in range(20):
-                try:
+                with contextlib.suppress(OSError):  # Chromium still writes its last
                     self.folder.cleanup()
-                    return
-                except OSError:  # Chromium still writes its last
-                    time.sleep(0.1)
+                    break
+                time.sleep(0.1)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """One WebDriver command; RuntimeError with what the driver says if it fails."""
@@ -160,8 +164,8 @@ class Browser:
     def draw(self, selector: str, strokes: list[numpy.ndarray], kind: str = "mouse") -> None:
         """Draws strokes (points, 2), 0 … 1, on an element with a mouse, a pen or a finger ("touch")."""
         self.script("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
-        look = "const b = document.querySelector(arguments[0]).getBoundingClientRect(); return [b.x, b.y, b.width, b.height]"
-        left, top, width, height = self.script(look, selector)
+        box = "const b = document.querySelector(arguments[0]).getBoundingClientRect();"
+        left, top, width, height = self.script(f"{box} return [b.x, b.y, b.width, b.height]", selector)
         steps: list[dict[str, Any]] = []
         for stroke in strokes:
             points = (stroke * (width, height) + (left, top)).round().astype(int).tolist()

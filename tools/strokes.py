@@ -6,7 +6,9 @@ elsewhere, aslant and shaky; `inked` rasters strokes as a round pen does. `pytho
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy
 
@@ -127,12 +129,41 @@ def inked(strokes: Strokes, side: int = 140, pen: float = 0.075) -> numpy.ndarra
     return numpy.rint(255 * (pen * side / 2 + 0.5 - nearest).clip(0, 1)).astype(numpy.uint8)
 
 
-def sample(count: int, seed: int = 0, pens: tuple[float, float] = (0.05, 0.09)) -> tuple[numpy.ndarray, numpy.ndarray]:
+def sample(
+    count: int, seed: int = 0, side: int = 140, pens: tuple[float, float] = (0.05, 0.09)
+) -> tuple[numpy.ndarray, numpy.ndarray]:
     """That many scribbled digits and their labels; every digit and every way to write it as often."""
     rng = numpy.random.default_rng(seed)
     labels = numpy.arange(count) % 10
     images = [
-        inked(scribble(int(d), number // 10 % len(WAYS[int(d)]), rng), pen=rng.uniform(*pens))
+        inked(scribble(int(d), number // 10 % len(WAYS[int(d)]), rng), side, rng.uniform(*pens))
         for number, d in enumerate(labels)
     ]
     return numpy.stack(images), labels
+
+
+def main() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from apps.mnist.ink import SIDE
+    from apps.mnist.serve.pad import image_of
+    from apps.mnist.serve.school import School
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="runs/mnist", help="the folder that serve was given (%(default)s)")
+    parser.add_argument("--data", default="auto", help="what nets are trained on where that was not done yet")
+    parser.add_argument("--count", type=int, default=1000, help="so many scribbled digits (%(default)s)")
+    args = parser.parse_args()
+    school = School(Path(args.out), data=args.data)
+    school.start()
+    school.thread.join()
+    images, labels = sample(args.count, seed=1, side=SIDE)
+    seen = numpy.stack([image_of(image) for image in images])
+    print("model   right    0    1    2    3    4    5    6    7    8    9")
+    for name, pupil in school.pupils.items():
+        guesses = numpy.array([pupil.answer(image).argmax() for image in seen])
+        each = "".join(f"{(guesses[labels == digit] == digit).mean():5.0%}" for digit in range(10))
+        print(f"{name:6} {(guesses == labels).mean():6.1%} {each}")
+
+
+if __name__ == "__main__":
+    main()

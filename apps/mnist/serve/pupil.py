@@ -110,7 +110,7 @@ class Pupil:
             "seen": seen,
             "answer": answer,
             "gradient": gradient.reshape(seen.shape),
-            "layers": shown[:2],
+            "layers": shown[: max(1, min(2, len(shown) - 1))],  # the last one gives the answer
         }
 
     # ------------------------------------------------------------------ lessons

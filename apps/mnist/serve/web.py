@@ -212,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
     # ------------------------------------------------------------------ what is answered
 
     def _send(self, status: int, kind: str, body: bytes, more: dict[str, str] | None = None) -> None:
-        self.close_connection = True
+        self.close_connection, self.request_version = True, "HTTP/1.1"  # an answer has its status, whatever was asked
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS, **(more or {})}.items():
             self.send_header(name, value)

@@ -57,7 +57,7 @@ function add(stroke, point) {
   const piece = stroke.slice(-2);
   trace(visible, pad.width, piece, colour("--ink"));
   trace(ink, SIDE, piece, "#fff");
-  document.body.classList.add("drawn");
+  buttons();
   ask();
 }
 
@@ -67,7 +67,6 @@ function clear() {
   pen.stroke = null;
   last = null;
   ink.clearRect(0, 0, SIDE, SIDE);
-  document.body.classList.remove("drawn");
   at("#told").textContent = "";
   repaint();
   show();
@@ -84,7 +83,7 @@ function place(event) {
 pad.addEventListener("pointerdown", (event) => {
   if (pointer || event.button > 0) return;
   event.preventDefault();
-  pad.focus({ preventScroll: true });
+  pad.focus({ preventScroll: true, focusVisible: false });
   try {
     pad.setPointerCapture(event.pointerId);
   } catch {
@@ -208,10 +207,13 @@ async function ask() {
   asking = false;
 }
 
-let turn = Promise.resolve(); // lessons and undoing, in the order of the clicks
+let turn = Promise.resolve(), waiting = 0; // lessons and undoing, in the order of the clicks
 
 function inTurn(action) {
-  turn = turn.then(action, action);
+  waiting += 1;
+  turn = turn.then(action).finally(() => {
+    waiting -= 1;
+  });
 }
 
 function teach(digit) {
@@ -255,7 +257,7 @@ function tell(text) {
 
 // ---------------------------------------------------------------- what is shown
 
-const percent = (share) => (share > 0.995 && share < 1 ? "> 99 %" : `${Math.round(100 * share)} %`);
+const percent = (share) => (share > 0.995 ? "> 99 %" : `${Math.round(100 * share)} %`);
 const best = (answer) => answer.indexOf(Math.max(...answer));
 
 function element(tag, properties = {}, ...children) {
@@ -304,6 +306,7 @@ function choose(name) {
 function buttons() {
   const net = state.models[select.value];
   at("#undo").disabled = !(net && net.undo > 0);
+  at("#teach").disabled = !(net && drawn());
 }
 
 function show() {
@@ -394,9 +397,10 @@ function paint(canvas, { height, width, values }, above, below, under = null) {
 
 const CAPTIONS = {
   weights: (n) => [`The ${n} units of its first layer.`,
-    "Each picture is the weights of one unit; the bar is what it answers to the drawing."],
-  maps: (n, h, w, name) => [`${n} feature maps, ${h} × ${w}.`, `What ${name} answers at each place.`],
-  rows: (n, h, w) => ["Its memory, row by row.", `${w} numbers, from top to bottom after each of the ${h} rows.`],
+    "Each picture is the weights of one unit, the bar what it answers: orange above zero, blue below."],
+  maps: (n, h, w, name) => [`${n} feature maps, ${h} × ${w}.`, `What ${name} answers at each place: orange above zero, blue below.`],
+  rows: (n, h, w, name) => [`${name} reads the image row by row.`,
+    `Each of these ${h} rows is its memory, ${w} numbers, after the row of the image at that height.`],
   units: (n, h, w, name) => [`${w} units.`, `What ${name} answers.`],
 };
 const PLACE = ["", "Then: "];
@@ -409,7 +413,7 @@ function showInside(answer) {
       const canvas = at(id);
       canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
     }
-    layers.replaceChildren(element("p", { className: "soft", textContent: "" }));
+    layers.replaceChildren("What its first layers make of the drawing will be here.");
     return;
   }
   const [seen] = bytes(answer.seen);
@@ -427,10 +431,10 @@ function figure(layer, place) {
   pictures.forEach((picture, i) => {
     const canvas = element("canvas", { className: "map" });
     paint(canvas, picture, "--for", "--against");
-    const scale = layer.kind === "maps" ? (height > 20 ? 78 : 38) / width : layer.kind === "weights" ? 46 / width
-      : layer.kind === "rows" ? Math.min(6, 384 / width) : Math.max(2, Math.min(14, 384 / width));
-    canvas.style.width = `${Math.round(width * scale)}px`;
-    canvas.style.aspectRatio = `${width} / ${layer.kind === "units" ? 1.4 : height}`;
+    const wide = { maps: height > 20 ? 100 : 36, weights: count > 16 ? 46 : 76, units: Math.min(36 * width, 612) };
+    if (layer.kind === "rows") canvas.className += " rows";
+    else canvas.style.width = `${wide[layer.kind]}px`;
+    if (layer.kind === "units") canvas.style.height = "22px";
     canvas.setAttribute("aria-hidden", "true");
     if (!layer.answers) {
       maps.append(canvas);
