@@ -29,7 +29,7 @@ Digits = tuple[numpy.ndarray, numpy.ndarray]  # images (N, H, W) and labels (N,)
 
 @dataclass(frozen=True)
 class State:
-    """A net in eval mode, the optimizer and the random numbers that a lesson goes on with, and the lessons so far."""
+    """A net in eval mode, the optimizer and the random numbers that a lesson goes on with, and the last lessons."""
 
     module: Module
     optimizer: Any
@@ -122,11 +122,12 @@ class Pupil:
         """
         with self.teaching:
             new = self.state.copied()
-            lessons = (*new.lessons, (image, digit))
+            others = (lesson for lesson in new.lessons if not numpy.array_equal(lesson[0], image))
+            lessons = (*others, (image, digit))[-REMEMBERED:]
             before = float(self._answer(new, image)[digit])
             loss_func, steps = self._loss_of_lessons(new.module), 0
             with numpy.errstate(over="ignore", invalid="ignore"):
-                while steps < STEPS and not self._knows(new, lessons):
+                while steps < STEPS and not self._knows(new, lessons, steps):
                     x, labels = self._batch(new.rng, lessons, stored, COPIES * (1 + steps // MORE))
                     new.module.train()
                     loss_func(new.module(x), labels).backward()
@@ -146,13 +147,16 @@ class Pupil:
         cross_entropy, targets = BCELoss(module), numpy.eye(10, dtype=numpy.float32)
         return lambda prediction, labels: cross_entropy(prediction, targets[labels])
 
-    def _knows(self, state: State, lessons: Any) -> bool:
-        answers = [self._answer(state, image)[digit] for image, digit in lessons[-REMEMBERED:]]
-        return bool(answers[-1] > SURE) and all(answer > 0.5 for answer in answers)
+    def _knows(self, state: State, lessons: Any, steps: int) -> bool:
+        """Whether it is sure of the last lesson, and right about those before unless they are too hard to reconcile."""
+        if not self._answer(state, lessons[-1][0])[lessons[-1][1]] > SURE:
+            return False
+        past = lessons[:-1] if steps < STEPS // 2 else ()
+        return all(self._answer(state, image)[digit] > 0.5 for image, digit in past)
 
     def _batch(self, rng: numpy.random.Generator, lessons: Any, stored: Digits, copies: int) -> Digits:
         picked = rng.integers(len(stored[1]), size=STORED)
-        (taught, digit), past = lessons[-1], lessons[-REMEMBERED:-1]
+        (taught, digit), past = lessons[-1], lessons[:-1]
         moved = [numpy.roll(taught, shift, (0, 1)) for shift in rng.integers(-1, 2, (copies - 1, 2))]
         images = [self.seen(each)[None] for each in (taught, *moved, *(image for image, _ in past))]
         labels = [digit] * copies + [label for _, label in past]

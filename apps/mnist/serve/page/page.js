@@ -5,10 +5,11 @@ const PEN = 0.075; // of the pad's side
 const at = (selector) => document.querySelector(selector);
 
 const pad = at("#pad"), guess = at("#guess"), select = at("#model");
-const visible = pad.getContext("2d");
+const READ = { willReadFrequently: true };
+const visible = pad.getContext("2d", READ);
 const sheet = document.createElement("canvas"); // what is sent: white ink on nothing
 sheet.width = sheet.height = SIDE;
-const ink = sheet.getContext("2d", { willReadFrequently: true });
+const ink = sheet.getContext("2d", READ);
 
 let strokes = []; // each a list of points [x, y], 0 … 1
 let state = { first: "mlp", ready: false, models: {} };
@@ -195,16 +196,17 @@ async function ask() {
   stale = true;
   if (asking) return;
   asking = true;
-  while (stale && drawn() && state.models[select.value]) {
+  while (stale) {
     stale = false;
+    if (!drawn() || !state.models[select.value]) break;
     const answer = await send("/look", { model: select.value, ink: inkText() });
-    if (answer && drawn()) {
+    if (!answer) break;
+    if (drawn()) {
       last = answer;
       show();
     }
-    if (!answer) break;
   }
-  asking = false;
+  asking = stale = false;
 }
 
 let turn = Promise.resolve(), waiting = 0; // lessons and undoing, in the order of the clicks
@@ -382,7 +384,7 @@ function rgb(name) {
 function paint(canvas, { height, width, values }, above, below, under = null) {
   canvas.width = width;
   canvas.height = height;
-  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  const context = canvas.getContext("2d", READ), image = context.createImageData(width, height);
   const ground = rgb("--card"), shade = rgb("--ink"), up = rgb(above), down = rgb(below);
   values.forEach((value, i) => {
     const share = Math.abs(value) / 127, to = value < 0 ? down : up, faint = under ? 0.22 * under[i] / 127 : 0;
@@ -411,7 +413,7 @@ function showInside(answer) {
   if (!answer) {
     for (const id of ["#seen", "#gradient"]) {
       const canvas = at(id);
-      canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+      canvas.getContext("2d", READ).clearRect(0, 0, canvas.width, canvas.height);
     }
     layers.replaceChildren("What its first layers make of the drawing will be here.");
     return;
