@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy
 import strokes
 from browser import Browser
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 COLOURS = 128
+DISPUTED = 131  # the seed of a digit that the nets do not agree on
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
                 page.open(address)
                 page.wait("document.body.dataset.ready !== undefined", 600)
                 page.click('#models [data-model="lenet"]')
-                page.draw("#pad", [0.64 * stroke + (0.18, 0.18) for stroke in strokes.drawn(5)])
+                page.draw("#pad", [s + (0.1, -0.1) for s in strokes.scribble(1, 1, numpy.random.default_rng(DISPUTED))])
                 page.wait("!asking && document.querySelectorAll('#layers canvas').length")
                 page.script("document.activeElement.blur(); scrollTo(0, 0)")
                 page.screenshot(Path(folder) / "page.png", whole=True)

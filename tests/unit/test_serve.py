@@ -218,11 +218,11 @@ def test_the_pixels_for_and_against_are_the_gradient_of_the_score(model):
 
 
 def test_a_lesson_is_learnt_and_taken_back_to_the_same_bits(folder):
-    """Twenty-five clicks and as many back: parameters, buffers, optimizer and random numbers of every moment."""
+    """Twenty-one clicks and as many back: parameters, buffers, optimizer and random numbers of every moment."""
     with running(School(folder)) as site:
         others = [ask(site, f"/weights/{name}.npz").body for name in ("lenet", "gru")]
         moments, steps = [], []
-        for number in range(25):
+        for number in range(21):
             moments.append(ask(site, "/weights/mlp.npz").body)
             ink, digit = (SEVEN, 1) if number % 2 else (FIVE, 3)
             told = answer(site, "/teach", {"model": "mlp", "ink": text(ink), "digit": digit})
@@ -231,8 +231,8 @@ def test_a_lesson_is_learnt_and_taken_back_to_the_same_bits(folder):
             assert numpy.argmax(look["answers"]["mlp"]) == digit
             steps.append(told["steps"])
         assert steps[0] > 0 and len(set(moments)) > 2
-        assert answer(site, "/state")["models"]["mlp"]["undo"] == 25
-        for number in reversed(range(25)):
+        assert answer(site, "/state")["models"]["mlp"]["undo"] == 21
+        for number in reversed(range(21)):
             assert answer(site, "/undo", {"model": "mlp"})["undo"] == number
             assert ask(site, "/weights/mlp.npz").body == moments[number]
         assert ask(site, "/undo", {"model": "mlp"}).status == 409

@@ -9,11 +9,12 @@ import threading
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from apps.mnist.serve.school import School
-from apps.mnist.serve.web import Server
 from mtorch.training import folder_name
+
+if TYPE_CHECKING:
+    from apps.mnist.serve.web import Server
 
 TERMINATED = 143  # what a shell gives for SIGTERM
 
@@ -37,6 +38,9 @@ def port(text: str) -> int:
 
 def serve(args: argparse.Namespace) -> int:
     """`python -m apps.mnist serve`; ends with Ctrl-C or SIGTERM."""
+    from apps.mnist.serve.school import School  # here, because the other commands need no server
+    from apps.mnist.serve.web import Server
+
     try:
         with sigterm_raises():
             school = School(Path(args.out), None if args.weights is None else Path(args.weights), args.data)
@@ -49,7 +53,7 @@ def serve(args: argparse.Namespace) -> int:
     return TERMINATED
 
 
-def run(server: Server, browser: bool) -> None:
+def run(server: "Server", browser: bool) -> None:
     """Says where the page is and answers, until a signal comes."""
     print(server.address, flush=True)
     print("Ctrl-C ends it.", flush=True)

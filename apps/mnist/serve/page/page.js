@@ -400,10 +400,10 @@ function paint(canvas, { height, width, values }, above, below, under = null) {
 const CAPTIONS = {
   weights: (n) => [`The ${n} units of its first layer.`,
     "Each picture is the weights of one unit, the bar what it answers: orange above zero, blue below."],
-  maps: (n, h, w, name) => [`${n} feature maps, ${h} × ${w}.`, `What ${name} answers at each place: orange above zero, blue below.`],
+  maps: (n, h, w, name) => [`${n} feature maps, ${h} × ${w}.`, `${name}: orange above zero, blue below.`],
   rows: (n, h, w, name) => [`${name} reads the image row by row.`,
     `Each of these ${h} rows is its memory, ${w} numbers, after the row of the image at that height.`],
-  units: (n, h, w, name) => [`${w} units.`, `What ${name} answers.`],
+  units: (n, h, w, name) => [`${w} units.`, `${name}: orange above zero, blue below.`],
 };
 const PLACE = ["", "Then: "];
 
