@@ -286,7 +286,10 @@ def look(school: School, model: Any, ink: Any) -> dict[str, Any]:
     pupil = school.pupil(model)
     image = image_of(ink_from(ink))
     inside = pupil.inside(image)
-    answers = {name: other.answer(image) for name, other in school.pupils.items() if other is not pupil}
+    others = {
+        name: other for name, other in list(school.pupils.items()) if other is not pupil
+    }  # more may come meanwhile
+    answers = {name: other.answer(image) for name, other in others.items()}
     answers[pupil.name] = inside["answer"]
     layers = [{**part, "pictures": packed(part["pictures"])} for part in inside["layers"]]
     return {

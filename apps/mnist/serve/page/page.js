@@ -11,7 +11,7 @@ const sheet = document.createElement("canvas"); // what is sent: white ink on no
 sheet.width = sheet.height = SIDE;
 const ink = sheet.getContext("2d", READ);
 
-let strokes = []; // each a list of points [x, y], 0 … 1
+let strokes = []; // each a list of points [x, y], 0 … 1; a new list for each drawing
 let state = { first: "mlp", ready: false, models: {} };
 let last = null; // the server's last answer about the drawing
 
@@ -199,9 +199,9 @@ async function ask() {
   while (stale) {
     stale = false;
     if (!drawn() || !state.models[select.value]) break;
-    const answer = await send("/look", { model: select.value, ink: inkText() });
+    const drawing = strokes, answer = await send("/look", { model: select.value, ink: inkText() });
     if (!answer) break;
-    if (drawn()) {
+    if (drawing === strokes) {
       last = answer;
       show();
     }
