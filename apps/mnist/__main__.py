@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from apps.mnist.compare import compare
 from apps.mnist.predict import predict, test
 from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES
+from apps.mnist.serve import add_options as add_serve_options
+from apps.mnist.serve import serve
 from apps.mnist.train import train
 from mtorch.training import Parser, folder_name, number, run
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], str]] = {
     "train": (train, "train a model (the default)"),
     "evaluate": (test, "test the trained model again"),
     "predict": (predict, "read the digit off each picture"),
     "compare": (compare, "train several models and draw their curves in one figure"),
+    "serve": (serve, "open a page to draw digits on, and watch the nets read them"),
 }
 
 
@@ -24,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", metavar="|".join(COMMANDS))
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
+        if name == "serve":
+            add_serve_options(command)
+            continue
         if name == "predict":
             command.add_argument("images", nargs="+", metavar="IMAGE")
             command.add_argument("--digits", action="store_true", help="read all digits of a row, from left to right")

@@ -1,7 +1,9 @@
 """Picture files as the digits in them, each as MNIST would hold it."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,24 +62,31 @@ def digits_in(picture: Any, name: Any = "the picture", several: bool = False) ->
     """
     for paper in ("white", "black"):  # what shows through where the picture is transparent
         plain = without_transparency(picture, paper)
-        box: Box = (0, 0, *plain.size)
-        found: list[Digit] = []
-        for _ in range(LOOKS):
-            colours = working_copy(plain, box)
-            found = digits_of(*ink_of(colours), several)
-            if not found:
-                break
-            pixel = (box[2] - box[0]) / colours.shape[2], (box[3] - box[1]) / colours.shape[1]
-            boxes = [
-                (box[0] + d.left * pixel[0], box[1] + d.top * pixel[1],
-                 box[0] + d.right * pixel[0], box[1] + d.bottom * pixel[1]) for d in found
-            ]  # fmt: skip
-            if max(digit.size for digit in found) > CLOSE * SIDE:
-                break
-            box = nearer(boxes, plain.size)
+        found = looked_for(partial(working_copy, plain), plain.size, several)
         if found:
-            return [Seen(as_mnist(255 * digit.ink), box) for digit, box in zip(found, boxes, strict=True)]
+            return found
     raise ValueError(f"{name} shows no digit: the picture is blank")
+
+
+def looked_for(copy: Callable[[Box], numpy.ndarray], size: tuple[int, int], several: bool = False) -> list[Seen]:
+    """The digits in a picture of that size (width, height), of which `copy(box)` is a working copy (C, H, W), 0 … 1."""
+    box: Box = (0, 0, *size)
+    found: list[Digit] = []
+    boxes: list[Box] = []
+    for _ in range(LOOKS):
+        colours = copy(box)
+        found = digits_of(*ink_of(colours), several)
+        if not found:
+            break
+        pixel = (box[2] - box[0]) / colours.shape[2], (box[3] - box[1]) / colours.shape[1]
+        boxes = [
+            (box[0] + d.left * pixel[0], box[1] + d.top * pixel[1],
+             box[0] + d.right * pixel[0], box[1] + d.bottom * pixel[1]) for d in found
+        ]  # fmt: skip
+        if max(digit.size for digit in found) > CLOSE * SIDE:
+            break
+        box = nearer(boxes, size)
+    return [Seen(as_mnist(255 * digit.ink), box) for digit, box in zip(found, boxes, strict=False)]
 
 
 def nearer(boxes: list[Box], size: tuple[int, int]) -> Box:
