@@ -1,0 +1,245 @@
+"""A net as an ONNX file."""
+
+import os
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy
+
+from mtorch import arrays
+from mtorch.interop.onnx_builder import Builder, Node, Symbol
+from mtorch.interop.onnx_errors import OnnxError, onnx_package
+from mtorch.layer import Layer
+from mtorch.losses.base import LossFunction
+
+OPSET = 21  # the first with a GroupNormalization that has a weight for each channel
+IR_VERSION = 10
+MOST_TRIALS = 128  # of groups of axes that may be free together
+
+
+def export_onnx(module: Layer, path: str | os.PathLike, example_input: Any) -> None:
+    """Writes what `module.predict` computes as an ONNX file of opset 21.
+
+    example_input: what the module takes, as predict takes it (a tuple for several values, with None where one is left
+        out). Its shapes and kinds are those of the file's inputs; of its values nothing is kept.
+
+    Every axis whose size changes nothing in the graph is free: that of the batch (axis 1 of sequences that are
+    time-major) is called `batch`. The number of steps is free for RNN, GRU and LSTM, and for `Recurrent` with a cell of
+    `mtorch.layers`; it is fixed by the example for any other cell, which is unrolled, for `PositionalEmbedding` and for
+    attention with `causal=True`. The size of an image is fixed by `Upsample` (but for "nearest" by whole factors),
+    by `AdaptiveAvgPool2d` to more than one bin and by `AvgPool` with `ceil_mode`.
+
+    Parameters and buffers become initializers with the names of the state dict; other constants are Constant nodes.
+    Layers are written as in eval mode, so Dropout is nothing and BatchNorm reads its running statistics. Not kept:
+    what is trainable, `num_batches_tracked`, and probabilities of Dropout.
+
+    Errors: OnnxError, which names the layer, for layers with a forward of their own (a `Module` whose forward is a
+    formula can be written), for a mask in another dtype than the net's, and for nets in another dtype than float32 and
+    float64; TypeError for losses, which are not exported. The path keeps what it had when something fails.
+    """
+    onnx = onnx_package()
+    if isinstance(module, LossFunction):
+        raise TypeError(f"export_onnx writes layers; a loss is not exported, got {module!r}")
+    if not isinstance(module, Layer):
+        raise TypeError(f"export_onnx expected a layer or a Module, got {type(module).__name__}")
+    net = module.core()
+    if net.dtype not in ("float32", "float64"):
+        raise OnnxError(f"export_onnx writes float32 and float64, got a net in {net.dtype}: use net.to(dtype='float32')")
+    if net.xp is not numpy:
+        net = net.to(xp=numpy)
+    x = net.cast_input(arrays.map_value(arrays.as_numpy, example_input) if net is not module.core() else example_input)
+    written = _Written(net, x)
+    free = _free_axes(net, x, written)
+    model = _model(onnx, written, free)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        data = model.SerializeToString()
+    except ValueError as error:  # protobuf ends at 2 GB
+        raise OnnxError(f"{net!r} cannot be written to ONNX: {error}") from None
+    from mtorch.checkpoint import write_atomically
+
+    write_atomically(path, lambda file: file.write(data))
+
+
+class _Written:
+    """The nodes that a net is written as for one example."""
+
+    def __init__(self, net: Layer, x: Any):
+        from mtorch.interop.onnx_writers import writer_of
+
+        self.x, self.builder = x, Builder(net, writer_of)
+        self.inputs = list(_input_names(net, x, self.builder))
+        symbols = iter(self.inputs)
+        value = _named(x, symbols)
+        y = self.builder.write(net, value)
+        self.outputs: list[Symbol] = []
+        for leaf in _leaves(y):
+            name = self.builder.name("output" if isinstance(y, Symbol) else f"output{len(self.outputs)}")
+            self.builder.nodes.append(Node("Identity", (leaf.name,), (name,), {}))
+            self.outputs.append(Symbol(name, leaf.example))
+
+    def same_graph(self, other: "_Written") -> bool:
+        """Whether both are the same nodes on the same constants."""
+        mine, its = self.builder.constants, other.builder.constants
+        return self.builder.nodes == other.builder.nodes and all(
+            a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(mine.values(), its.values(), strict=True)
+        )
+
+
+def _leaves(value: Any) -> list[Any]:
+    if type(value) is tuple:
+        return [leaf for part in value for leaf in _leaves(part)]
+    return [] if value is None else [value]
+
+
+def _named(value: Any, symbols: Iterator[Symbol]) -> Any:
+    if type(value) is tuple:
+        return tuple(_named(part, symbols) for part in value)
+    return None if value is None else next(symbols)
+
+
+def _input_names(net: Layer, x: Any, builder: Builder) -> Iterator[Symbol]:
+    """A symbol for each array of x: a Graph's own names, else x, or x0, x1, ..."""
+    own = getattr(net, "inputs", ())
+    parts = x if len(own) > 1 else (x,)
+    single = len(_leaves(x)) == 1
+    for i, part in enumerate(parts):
+        for j, leaf in enumerate(_leaves(part)):
+            wish = own[i] if own else "x"
+            yield Symbol(builder.name(wish if single or (own and len(_leaves(part)) == 1) else f"{wish}{j}"), leaf)
+
+
+# ---------------------------------------------------------------------- which axes are free
+
+Axes = tuple[int | None, ...]  # for each input the axis that changes, None for none
+
+
+def _free_axes(net: Layer, x: Any, written: _Written) -> list[tuple[str, Axes, list[Any]]]:
+    """(name, axes, the output shapes with another size) of each group of input axes that may have any size.
+
+    An axis is free where the net, written for an example of another size there, is the same graph.
+    """
+    leaves = _leaves(x)
+    choices = [(None, *range(leaf.ndim)) for leaf in leaves]
+    groups = sorted(product(*choices), key=lambda axes: (sum(axis is not None for axis in axes), _order(axes)))
+    found: list[tuple[str, Axes, list[Any]]] = []
+    used: set[tuple[int, int]] = set()
+    trials = 0
+    for axes in groups:
+        here = {(i, axis) for i, axis in enumerate(axes) if axis is not None}
+        sizes = {leaves[i].shape[axis] for i, axis in here}
+        if not here or here & used or 0 in sizes or any(n % min(sizes) for n in sizes) or trials >= MOST_TRIALS:
+            continue
+        trials += 1
+        resized = _resized(net, x, axes, written)
+        if resized is not None:
+            used |= here
+            is_batch = all(name != "batch" for name, _, _ in found) and _is_batch(axes, written, resized)
+            first, axis = next((i, axis) for i, axis in enumerate(axes) if axis is not None)
+            name = "batch" if is_batch else f"{written.inputs[first].name}_{axis}"
+            found.append((name, axes, [symbol.shape for symbol in resized.outputs]))
+    return found
+
+
+def _order(axes: Axes) -> tuple[int, ...]:
+    return tuple(-1 if axis is None else axis for axis in axes)
+
+
+def _resized(net: Layer, x: Any, axes: Axes, written: _Written) -> _Written | None:
+    """The net written for twice the size there, or else half of it; None where that is another graph, or no input."""
+    for twice in (True, False):
+        parts: list[Any] = []
+        for leaf, axis in zip(_leaves(x), axes, strict=True):
+            if axis is None:
+                parts.append(leaf)
+            elif twice:
+                parts.append(numpy.concatenate([leaf, leaf], axis=axis))
+            else:
+                parts.append(leaf[(slice(None),) * axis + (slice(max(leaf.shape[axis] // 2, 1)),)])
+        try:
+            other = _Written(net, net.cast_input(_refilled(x, iter(parts))))
+        except Exception:  # the net takes no such input
+            continue
+        return other if other.same_graph(written) else None
+    return None
+
+
+def _refilled(value: Any, parts: Iterator[Any]) -> Any:
+    if type(value) is tuple:
+        return tuple(_refilled(part, parts) for part in value)
+    return None if value is None else next(parts)
+
+
+def _is_batch(axes: Axes, written: _Written, resized: _Written) -> bool:
+    """Whether the samples along these axes do not see each other."""
+    for one, other in zip(written.outputs, resized.outputs, strict=True):
+        changed = [i for i, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m]
+        if one.rank != other.rank or len(changed) != 1:
+            return False
+        along = changed[0]
+        count = min(one.shape[along], other.shape[along])
+        cut = (slice(None),) * along + (slice(count),)
+        if not numpy.allclose(one.example[cut], other.example[cut], rtol=1e-4, atol=1e-5, equal_nan=True):
+            return False
+    return True
+
+
+# ---------------------------------------------------------------------- the file
+
+
+def _model(onnx: Any, written: _Written, free: list[tuple[str, Axes, list[Any]]]) -> Any:
+    """The ModelProto."""
+    helper, builder = onnx.helper, written.builder
+    inputs = []
+    for i, symbol in enumerate(written.inputs):
+        dims: list[Any] = list(symbol.shape)
+        for name, axes, _ in free:
+            if axes[i] is not None:
+                dims[axes[i]] = name if _counts_alike(written, axes, i) else f"{name}_{symbol.name}"
+        inputs.append(_value_info(helper, symbol, dims))
+    outputs = []
+    for i, symbol in enumerate(written.outputs):
+        dims = list(symbol.shape)
+        changes: dict[int, set[str]] = {}
+        for name, _, shapes in free:
+            for axis, size in enumerate(shapes[i]):
+                if size != symbol.shape[axis]:
+                    changes.setdefault(axis, set()).add(name)
+        for axis, names in changes.items():
+            dims[axis] = next(iter(names)) if len(names) == 1 and _like_an_input(written, free, names, symbol, axis) else None
+        outputs.append(_value_info(helper, symbol, dims))
+    nodes = [
+        helper.make_node("Constant", [], [name], name=name, value=onnx.numpy_helper.from_array(value, name))
+        for name, value in builder.constants.items()
+    ]
+    for node in builder.nodes:
+        attributes = {key: list(value) if type(value) is tuple else value for key, value in node.attributes.items()}
+        nodes.append(helper.make_node(node.operator, node.inputs, node.outputs, name=node.outputs[0], **attributes))
+    initializers = [
+        onnx.numpy_helper.from_array(numpy.ascontiguousarray(item.value).reshape(item.value.shape), name)
+        for name, item in builder.parameters.items()
+    ]
+    graph = helper.make_graph(nodes, type(builder.net).__name__, inputs, outputs, initializers)
+    opsets = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="mtorch")
+
+
+def _counts_alike(written: _Written, axes: Axes, i: int) -> bool:
+    """Whether the axis of input i has as many entries as that of the first input of the group."""
+    sizes = [symbol.shape[axis] for symbol, axis in zip(written.inputs, axes, strict=True) if axis is not None]
+    return written.inputs[i].shape[axes[i] or 0] == sizes[0]
+
+
+def _like_an_input(written: _Written, free: Any, names: set[str], symbol: Symbol, axis: int) -> bool:
+    """Whether the output's axis has as many entries as the input's that has this name."""
+    (name,) = names
+    for own, axes, _ in free:
+        if own == name:
+            i = next(i for i, each in enumerate(axes) if each is not None)
+            return written.inputs[i].shape[axes[i]] == symbol.shape[axis]
+    return False
+
+
+def _value_info(helper: Any, symbol: Symbol, dims: list[Any]) -> Any:
+    return helper.make_tensor_value_info(symbol.name, helper.np_dtype_to_tensor_dtype(symbol.example.dtype), dims)
