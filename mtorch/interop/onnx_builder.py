@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from mtorch import arrays
+from mtorch import arrays, guards
 from mtorch.arrays import Array
 from mtorch.interop.onnx_errors import OnnxError
 from mtorch.layer import Layer
@@ -89,6 +89,10 @@ class Builder:
         self.parameters[name] = item
         return name
 
+    def in_order(self) -> list[tuple[str, Parameter | Buffer]]:
+        """The initializers in the order of the state dict."""
+        return [(name, self.parameters[name]) for name in self.names.values() if name in self.parameters]
+
     def constant(self, value: Any, dtype: Any = None) -> str:
         """The name of a constant; floats are of the net's dtype."""
         array = numpy.asarray(arrays.as_numpy(value) if arrays.array_module(value) else value)
@@ -120,7 +124,7 @@ class Builder:
         with self._within(layer):
             written = writer(self, layer, x)
             if _is_named(written):
-                return _paired(written, layer.predict(examples(x)))
+                return _paired(written, guards.predicted(layer, examples(x), guards.Pass()))
             return written
 
     def refuse(self, layer: Layer, why: str) -> OnnxError:

@@ -218,7 +218,7 @@ def _model(onnx: Any, written: _Written, free: list[tuple[str, Axes, list[Any]]]
         nodes.append(helper.make_node(node.operator, node.inputs, node.outputs, name=node.outputs[0], **attributes))
     initializers = [
         onnx.numpy_helper.from_array(numpy.ascontiguousarray(item.value).reshape(item.value.shape), name)
-        for name, item in builder.parameters.items()
+        for name, item in builder.in_order()
     ]
     graph = helper.make_graph(nodes, type(builder.net).__name__, inputs, outputs, initializers)
     opsets = [helper.make_opsetid("", OPSET)]

@@ -7,11 +7,11 @@
 from typing import Any
 
 from mtorch.interop.onnx_errors import OnnxError
-from mtorch.interop.onnx_writers import attention, containers, elementwise, images, norms, sequences, shapes
+from mtorch.interop.onnx_writers import attention, containers, elementwise, images, imported, norms, sequences, shapes
 from mtorch.layer import Layer
 
 WRITERS: dict[type[Layer], Any] = {}
-for _family in (containers, elementwise, shapes, images, norms, sequences, attention):
+for _family in (containers, elementwise, shapes, images, norms, sequences, attention, imported):
     WRITERS.update(_family.WRITERS)
 
 

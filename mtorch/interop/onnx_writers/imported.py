@@ -1,0 +1,53 @@
+"""The layers that only nets from ONNX files have, written as the operators that they were read from."""
+
+from typing import Any
+
+from mtorch.interop.onnx_builder import Builder, Symbol
+from mtorch.interop.onnx_layers import OnnxChoose, OnnxErf, OnnxLabelLoss, OnnxPad, OnnxReshape, OnnxTile
+from mtorch.losses import CrossEntropyLoss
+
+
+def reshape(b: Builder, layer: OnnxReshape, x: Symbol) -> str:
+    return b.node("Reshape", x.name, b.ints(*layer.shape))
+
+
+def pad(b: Builder, layer: OnnxPad, x: Symbol) -> str:
+    before, behind = zip(*layer.widths, strict=True)
+    value = b.constant(layer.value) if layer.mode == "constant" else None
+    return b.node("Pad", x.name, b.ints(*before, *behind), value, mode=layer.mode)
+
+
+def tile(b: Builder, layer: OnnxTile, x: Symbol) -> str:
+    return b.node("Tile", x.name, b.ints(*layer.repeats))
+
+
+def choose(b: Builder, layer: OnnxChoose, x: Any) -> str:
+    condition = b.node(layer.comparison, x[0].name, x[1].name)
+    return b.node("Where", condition, x[2].name, x[3].name)
+
+
+def erf(b: Builder, layer: OnnxErf, x: Symbol) -> str:
+    return b.node("Erf", x.name)
+
+
+def label_loss(b: Builder, layer: OnnxLabelLoss, x: Any) -> str:
+    prediction, labels = x
+    name, rank, loss_func = prediction.name, prediction.rank, layer.loss_func
+    if rank > 2:
+        name = b.node("Transpose", name, perm=(0, rank - 1, *range(1, rank - 1)))
+    kind = "SoftmaxCrossEntropyLoss" if isinstance(loss_func, CrossEntropyLoss) else "NegativeLogLikelihoodLoss"
+    options = {"reduction": loss_func.reduction}
+    if loss_func.ignore_index is not None:
+        options["ignore_index"] = loss_func.ignore_index
+    weight = None if loss_func.weight is None else b.constant(loss_func.weight)
+    return b.node(kind, name, labels.name, weight, **options)
+
+
+WRITERS = {
+    OnnxReshape: reshape,
+    OnnxPad: pad,
+    OnnxTile: tile,
+    OnnxChoose: choose,
+    OnnxErf: erf,
+    OnnxLabelLoss: label_loss,
+}
