@@ -45,7 +45,9 @@ def export_onnx(module: Layer, path: str | os.PathLike, example_input: Any) -> N
         raise TypeError(f"export_onnx expected a layer or a Module, got {type(module).__name__}")
     net = module.core()
     if net.dtype not in ("float32", "float64"):
-        raise OnnxError(f"export_onnx writes float32 and float64, got a net in {net.dtype}: use net.to(dtype='float32')")
+        raise OnnxError(
+            f"export_onnx writes float32 and float64, got a net in {net.dtype}: use net.to(dtype='float32')"
+        )
     if net.xp is not numpy:
         net = net.to(xp=numpy)
     x = net.cast_input(arrays.map_value(arrays.as_numpy, example_input) if net is not module.core() else example_input)
@@ -195,8 +197,8 @@ def _model(onnx: Any, written: _Written, free: list[tuple[str, Axes, list[Any]]]
     for i, symbol in enumerate(written.inputs):
         dims: list[Any] = list(symbol.shape)
         for name, axes, _ in free:
-            if axes[i] is not None:
-                dims[axes[i]] = name if _counts_alike(written, axes, i) else f"{name}_{symbol.name}"
+            if (axis := axes[i]) is not None:
+                dims[axis] = name if _counts_alike(written, axes, i) else f"{name}_{symbol.name}"
         inputs.append(_value_info(helper, symbol, dims))
     outputs = []
     for i, symbol in enumerate(written.outputs):
@@ -207,7 +209,9 @@ def _model(onnx: Any, written: _Written, free: list[tuple[str, Axes, list[Any]]]
                 if size != symbol.shape[axis]:
                     changes.setdefault(axis, set()).add(name)
         for axis, names in changes.items():
-            dims[axis] = next(iter(names)) if len(names) == 1 and _like_an_input(written, free, names, symbol, axis) else None
+            dims[axis] = (
+                next(iter(names)) if len(names) == 1 and _like_an_input(written, free, names, symbol, axis) else None
+            )
         outputs.append(_value_info(helper, symbol, dims))
     nodes = [
         helper.make_node("Constant", [], [name], name=name, value=onnx.numpy_helper.from_array(value, name))

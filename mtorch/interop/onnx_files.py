@@ -171,7 +171,7 @@ class _Reader:
     def attribute(self, attribute: Any, operation: Operation) -> Any:
         kind = attribute.type
         if kind == 1:
-            return float(attribute.f)
+            return float(str(numpy.float32(attribute.f)))  # 0.1 for the float32 next to it
         if kind == 2:
             return int(attribute.i)
         if kind == 3:
@@ -238,7 +238,9 @@ class _Reader:
             raise OnnxError(f"{shown(name)} is in {shown(location)}, which is no file in the model's folder")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < offset + wanted:
-                raise OnnxError(f"{shown(name)} expected {wanted} bytes at {offset} of {shown(location)}, which is shorter")
+                raise OnnxError(
+                    f"{shown(name)} expected {wanted} bytes at {offset} of {shown(location)}, which is shorter"
+                )
             file.seek(offset)
             self.external += wanted
             return file.read(wanted)

@@ -61,7 +61,7 @@ def _graph(file: OnnxFile) -> Graph:
     standing = {id(entry[0]) for entry in nodes.values() if isinstance(entry, tuple)}
     order = _first_places(file.constants)
     paths = sorted(reader.paths, key=lambda path: order.get(path, len(file.constants)))
-    named = {path: reader.paths[path] for path in paths if id(reader.paths[path]) in standing}
+    named: dict[str, Any] = {path: reader.paths[path] for path in paths if id(reader.paths[path]) in standing}
     result = outputs[0] if len(outputs) == 1 else tuple(outputs)
     for names in (named, {}):
         net = Graph(inputs, nodes, result, dtype=reader.dtype, named=names or None)

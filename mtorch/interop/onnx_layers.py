@@ -262,7 +262,7 @@ class OnnxLabelLoss(Layer):
         prediction, labels = x
         loss = self.loss_func(prediction, labels)
         self.remember(loss.grad)
-        return self.xp.asarray(loss.value, dtype=self.dtype)
+        return self.xp.asarray(loss.lazy_value, dtype=self.dtype)
 
     def backward(self, output_grad: Array) -> tuple[Array, None]:
         g = self.cast_grad(output_grad)

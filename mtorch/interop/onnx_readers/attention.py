@@ -9,8 +9,8 @@ from mtorch.interop.onnx_errors import OnnxError
 from mtorch.interop.onnx_files import Operation
 from mtorch.interop.onnx_layers import OnnxReshape
 from mtorch.interop.onnx_reader import Known, Reader, Unsupported
-from mtorch.interop.onnx_readers.norms import of_two_matrices
 from mtorch.interop.onnx_readers.elementwise import of_two, scaled
+from mtorch.interop.onnx_readers.norms import of_two_matrices
 from mtorch.layers.attention import forbidden
 
 
@@ -53,10 +53,10 @@ def attention(r: Reader, node: Operation) -> Any:
         scores = of_two(r, layers.Add, scores, _constant(numpy.where(blocked, forbidden(r.dtype), 0), r))
     if mask is not None:
         scores = _masked(r, scores, mask, size)
-    p = r.add(layers.Softmax(dtype=r.dtype), scores, shape=scores.shape)
-    hidden = blocked.all(axis=-1)
-    if hidden.any():  # a query that sees no key gets 0
-        p = of_two(r, layers.Multiply, p, _constant(~hidden[..., None], r))
+    if mask is None and not blocked.any():
+        p = r.add(layers.Softmax(dtype=r.dtype), scores, shape=scores.shape)
+    else:
+        p = _masked_softmax(r, scores)
     y = of_two_matrices(r, p, value)
     if flat:
         y = r.add(layers.Transpose((0, 2, 1, 3), dtype=r.dtype), y)
@@ -64,7 +64,7 @@ def attention(r: Reader, node: Operation) -> Any:
     return (y, *present, *[None] * (len(node.outputs) - 1 - len(present)))
 
 
-def _constant(array: numpy.ndarray, r: Reader) -> Known:
+def _constant(array: Any, r: Reader) -> Known:
     return Known(numpy.asarray(array, r.dtype))
 
 
@@ -99,6 +99,17 @@ def _masked(r: Reader, scores: Any, mask: Any, size: int) -> Any:
         low = numpy.asarray(forbidden(r.dtype), r.dtype)
         return r.add(layers.Where(dtype=r.dtype), mask, scores, low, shape=scores.shape)
     return of_two(r, layers.Add, scores, mask)
+
+
+def _masked_softmax(r: Reader, scores: Any) -> Any:
+    """A query that may see no key has a row of 0: its exponentials are 0, and so is their sum, which else is >= 1."""
+    shape = None if scores.shape is None else (*scores.shape[:-1], 1)
+    half = _constant(forbidden(r.dtype) / 2, r)
+    top = of_two(r, layers.Maximum, r.add(layers.Max(-1, True, dtype=r.dtype), scores, shape=shape), half)
+    difference = of_two(r, layers.Subtract, scores, top)
+    e = r.add(layers.Exp(dtype=r.dtype), difference, shape=scores.shape)
+    total = r.add(layers.Sum(-1, True, dtype=r.dtype), e, shape=shape)
+    return of_two(r, layers.Divide, e, of_two(r, layers.Maximum, total, _constant(1.0, r)))
 
 
 def _blocked(r: Reader, node: Operation, lengths: Any, n: int, length: int, size: int, past: int) -> numpy.ndarray:

@@ -115,23 +115,29 @@ def prelu(r: Reader, node: Operation) -> Live:
     x, slope = r.needs(node, 0), r.needs(node, 1)
     if not isinstance(slope, Known):
         raise Unsupported("its slopes are known at run time only")
-    source = slope
-    while source.node is not None and source.node.operator in ("Unsqueeze", "Squeeze", "Reshape") and source.origins:
-        source = r.values[source.node.inputs[0]]
-    channels = slope.rank == 0 or slope.array.size == 1 or (
-        x.rank is not None and x.rank - slope.rank <= 1 and x.rank >= 2
-        and slope.array.size == (slope.shape[0] if slope.rank == x.rank - 1 else slope.shape[1] if slope.rank == x.rank else 0)
-    )  # fmt: skip
-    last = x.rank == 2 and slope.rank == 1
-    if channels or last:
-        if source.array.size != slope.array.size or source.rank != 1:
-            source = Known(slope.array.reshape(-1), slope.name, slope.origins)
-        layer = r.hold(layers.PReLU(slope.array.size, dtype=r.dtype), weight=source)
-        return r.add(layer, x, shape=x.shape)
+    if slope.array.size == 1 or _is_by_channel(r, x.rank, slope.shape):
+        weight = _vector(r, slope)
+        return r.add(r.hold(layers.PReLU(weight.array.size, dtype=r.dtype), weight=weight), x, shape=x.shape)
     positive = r.add(layers.ReLU(dtype=r.dtype), x)
     negative = r.add(layers.Subtract(dtype=r.dtype), x, positive)
     leaked = r.add(layers.Multiply(dtype=r.dtype), negative, slope)
     return r.add(layers.Add(dtype=r.dtype), positive, leaked, shape=x.shape)
+
+
+def _is_by_channel(r: Reader, rank: int | None, shape: tuple[int, ...]) -> bool:
+    """Whether slopes of that shape are one for each channel of an array of that rank."""
+    if rank is None or r.opset < 7:
+        return r.opset < 7 and len(shape) == 1
+    full = (1,) * (rank - len(shape)) + shape
+    return rank >= 2 and full == (1, full[1], *[1] * (rank - 2))
+
+
+def _vector(r: Reader, value: Known) -> Known:
+    """The value as a vector: the initializer itself, if it is one and has only got axes more."""
+    source = value
+    while source.node is not None and source.node.operator in ("Unsqueeze", "Squeeze", "Reshape") and source.origins:
+        source = r.values[source.node.inputs[0]]
+    return source if source.rank == 1 else Known(value.array.reshape(-1), value.name, value.origins)
 
 
 def dropout(r: Reader, node: Operation) -> Any:

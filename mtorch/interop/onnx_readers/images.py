@@ -141,7 +141,9 @@ def pool(kind: str) -> Any:
         uneven = any(a != b or 2 * a > k for (a, b), k in zip(pads, kernel, strict=True))
         if uneven:
             if kind == "Avg" and (not counts_pad or own["ceil_mode"]):
-                raise Unsupported("padding that does not count and differs between the sides, or is over half the kernel")
+                raise Unsupported(
+                    "padding that does not count and differs between the sides, or is over half the kernel"
+                )
             x = padded(r, x, ((0, 0), (0, 0), *pads), value=0.0 if kind == "Avg" else -math.inf)
         padding = 0 if uneven else tuple(before for before, _ in pads)
         layer = getattr(layers, f"{kind}Pool{len(kernel)}d")(kernel, strides, padding, dtype=r.dtype, **own)

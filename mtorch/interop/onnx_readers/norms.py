@@ -9,6 +9,7 @@ from mtorch.interop.onnx_errors import OnnxError
 from mtorch.interop.onnx_files import Operation
 from mtorch.interop.onnx_reader import Bare, Known, Live, Reader, Shape, Unsupported
 from mtorch.interop.onnx_readers.elementwise import of_two, scaled
+from mtorch.layer import Layer
 
 # ---------------------------------------------------------------------- Linear
 
@@ -30,11 +31,11 @@ def matrix(r: Reader, value: Any, transposed: bool) -> Known | None:
     return Known(value.array.T, "", value.origins) if r.uses[value.name] == 1 else None
 
 
-def linear(r: Reader, weight: Known, bias: Known | None) -> layers.Linear:
+def linear(r: Reader, weight: Known, bias: Known | None) -> Layer:
     key = ("Linear", weight.name or id(weight), bias and bias.name)
     h, d = weight.shape
 
-    def make() -> layers.Linear:
+    def make() -> Layer:
         made = layers.Linear(d, h, bias=bias is not None, dtype=r.dtype, rng=0)
         return r.hold(made, weight=weight, bias=bias)
 
@@ -144,17 +145,12 @@ def batch_norm(r: Reader, node: Operation) -> Any:
     eps, keep = node.option("epsilon", float, 1e-5), node.option("momentum", float, 0.9)
 
     def make() -> Any:
-        made = cls(weight.array.size, _short(eps), _short(1 - keep), is_affine, dtype=r.dtype)
+        made = cls(weight.array.size, eps, round(1 - keep, 7), is_affine, dtype=r.dtype)
         own = {"weight": weight, "bias": bias} if is_affine else {}
         return r.hold(made, **own, running_mean=mean, running_var=var)
 
     layer = r.cached(("BatchNorm", cls, *names(weight, bias, mean, var), eps), make)
     return (r.add(layer, x, shape=x.shape), *[None] * (len(node.outputs) - 1))
-
-
-def _short(number: float) -> float:
-    """The number as it was meant: a file has it as a float32."""
-    return float(f"{number:.7g}")
 
 
 def names(*values: Known | None) -> tuple:
@@ -172,7 +168,7 @@ def layer_norm(cls: Any) -> Any:
         count = -axis if axis < 0 else weight.rank if x.rank is None else x.rank - axis
         if count != weight.rank:
             raise Unsupported("a weight that is broadcast")
-        eps = _short(node.option("epsilon", float, 1e-5))
+        eps = node.option("epsilon", float, 1e-5)
 
         def make() -> Any:
             if cls is layers.RMSNorm:
@@ -192,7 +188,7 @@ def instance_norm(r: Reader, node: Operation) -> Live:
     weight, bias, is_affine = affine_of(r, node)
     if bias is None or weight.rank != 1:
         raise OnnxError(f"{node} expected a weight and a bias for each channel")
-    eps, c = _short(node.option("epsilon", float, 1e-5)), weight.array.size
+    eps, c = node.option("epsilon", float, 1e-5), weight.array.size
     cls: Any = {3: layers.InstanceNorm1d, 4: layers.InstanceNorm2d}.get(x.rank or 0)
 
     def make() -> Any:
@@ -210,7 +206,7 @@ def group_norm(r: Reader, node: Operation) -> Live:
     weight, bias, is_affine = affine_of(r, node)
     if bias is None or weight.rank != 1 or groups < 1:
         raise OnnxError(f"{node} expected groups, a weight and a bias")
-    eps = _short(node.option("epsilon", float, 1e-5))
+    eps = node.option("epsilon", float, 1e-5)
     if r.opset < 21:  # a weight for each group
         if x.shape is None or x.rank < 2 or x.shape[1] is None or x.shape[1] % groups:
             raise Unsupported("the number of channels is not known")

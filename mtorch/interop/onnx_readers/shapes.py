@@ -34,15 +34,23 @@ def transpose(r: Reader, node: Operation) -> Live:
     return r.add(layers.Transpose(perm, dtype=r.dtype), x, shape=shape)
 
 
+def _new_sizes(shape: Shape, given: tuple[int, ...]) -> Shape:
+    """What is known of the sizes after a Reshape to `given`."""
+    sizes: list[int | None] = [n if n > 0 else None for n in given]
+    if shape is None:
+        return tuple(sizes)
+    for i, n in enumerate(given):
+        if n == 0 and i < len(shape):
+            sizes[i] = shape[i]
+    known = [n for n in sizes if n is not None]
+    if None not in shape and len(known) == len(sizes) - 1 and -1 in given and math.prod(known):
+        sizes[given.index(-1)] = math.prod(n for n in shape if n is not None) // math.prod(known)
+    return tuple(sizes)
+
+
 def reshaped(r: Reader, x: Any, given: tuple[int, ...]) -> Live:
     """All axes in a new shape, by the layer that leaves the batch axis alone where that is the same."""
-    shape: Shape = tuple(None if n == -1 else n for n in given)
-    if x.shape is not None:
-        shape = tuple(x.shape[i] if n == 0 and i < len(x.shape) else s for i, (n, s) in enumerate(zip(given, shape, strict=True)))
-        if None not in x.shape and given.count(-1) == 1 and None not in shape[: given.index(-1)]:
-            rest = math.prod(n for n in shape if n is not None)
-            if shape.count(None) == 1 and rest:
-                shape = tuple(math.prod(x.shape) // rest if n is None else n for n in shape)
+    shape = _new_sizes(x.shape, given)
     if len(given) > 1 and given[0] == 0 and 0 not in given[1:]:
         return r.add(layers.Reshape(given[1:], dtype=r.dtype), x, shape=shape)
     return r.add(OnnxReshape(given, dtype=r.dtype), x, shape=shape)
@@ -59,18 +67,21 @@ def reshape(r: Reader, node: Operation) -> Live:
 
 def flatten(r: Reader, node: Operation) -> Live:
     x, axis = r.needs(node, 0), node.option("axis", int, 1)
-    shape: Shape = (None, None)
+    rows: int | None = None
+    columns: int | None = None
     if x.shape is not None:
         axis = axis + len(x.shape) if axis < 0 else axis
-        halves = x.shape[:axis], x.shape[axis:]
-        shape = tuple(None if None in half else math.prod(n for n in half if n is not None) for half in halves)
+        rows, columns = _product(x.shape[:axis]), _product(x.shape[axis:])
     if axis == 1:
-        return r.add(layers.Flatten(dtype=r.dtype), x, shape=shape)
-    if shape[1] is not None:
-        return r.add(OnnxReshape((-1, shape[1]), dtype=r.dtype), x, shape=shape)
-    if shape[0] is not None:
-        return r.add(OnnxReshape((shape[0], -1), dtype=r.dtype), x, shape=shape)
-    raise Unsupported("the sizes of its input are not known")
+        return r.add(layers.Flatten(dtype=r.dtype), x, shape=(rows, columns))
+    if rows is None and columns is None:
+        raise Unsupported("the sizes of its input are not known")
+    sizes = (-1, columns) if columns is not None else (rows or 0, -1)
+    return r.add(OnnxReshape(sizes, dtype=r.dtype), x, shape=(rows, columns))
+
+
+def _product(sizes: tuple[int | None, ...]) -> int | None:
+    return None if None in sizes else math.prod(n for n in sizes if n is not None)
 
 
 def squeeze(r: Reader, node: Operation) -> Live:

@@ -19,7 +19,9 @@ def attention(b: Builder, layer: layers.MultiHeadAttention, x: Any) -> Any:
     if layer.in_proj_bias is not None:
         biases = b.node("Split", b.parameter(layer.in_proj_bias), outputs=3, axis=0, num_outputs=3)
     heads = []
-    for source, weight, bias, perm in zip(given[:3], thirds, biases, ((1, 2, 0, 3), (1, 2, 3, 0), (1, 2, 0, 3)), strict=True):
+    for source, weight, bias, perm in zip(
+        given[:3], thirds, biases, ((1, 2, 0, 3), (1, 2, 3, 0), (1, 2, 0, 3)), strict=True
+    ):
         y = b.node("MatMul", source.name, b.node("Transpose", weight, perm=(1, 0)))
         y = y if bias is None else b.node("Add", y, bias)
         y = b.node("Reshape", y, b.ints(0, 0, layer.num_heads, layer.head_dim))

@@ -84,7 +84,7 @@ def upsample(b: Builder, layer: layers.Upsample, x: Symbol) -> str:
     axes = layer.axes(x.shape[2:])
     if layer.mode == "nearest" and layer.by_factor and all(ratio == 1 / round(1 / ratio) for _, _, ratio in axes):
         scales = b.constant(numpy.array([1, 1, *(out / n for n, out, _ in axes)]), "float32")
-        options = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        options: dict[str, Any] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return b.node("Resize", x.name, None, scales, mode="nearest", **options)
     return _resized(b, x.name, [layer.matrix(*axis) for axis in axes])
 

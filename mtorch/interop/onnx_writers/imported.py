@@ -36,7 +36,7 @@ def label_loss(b: Builder, layer: OnnxLabelLoss, x: Any) -> str:
     if rank > 2:
         name = b.node("Transpose", name, perm=(0, rank - 1, *range(1, rank - 1)))
     kind = "SoftmaxCrossEntropyLoss" if isinstance(loss_func, CrossEntropyLoss) else "NegativeLogLikelihoodLoss"
-    options = {"reduction": loss_func.reduction}
+    options: dict[str, Any] = {"reduction": loss_func.reduction}
     if loss_func.ignore_index is not None:
         options["ignore_index"] = loss_func.ignore_index
     weight = None if loss_func.weight is None else b.constant(loss_func.weight)

@@ -40,7 +40,10 @@ def index(b: Builder, layer: layers.Slice, x: Symbol) -> Any:
     at = next((i for i, entry in enumerate(entries) if entry is ...), len(entries))
     entries[at : at + 1] = [slice(None)] * (x.rank - taken)
     gathers = any(isinstance(entry, numpy.ndarray) for entry in entries)
-    name, cuts, kept, picks, places = x.name, [], [], {}, []
+    name, picks = x.name, {}
+    cuts: list[Any] = []
+    kept: list[Any] = []
+    places: list[int] = []
     axis = 0
     for position, entry in enumerate(entries):
         if entry is None:
