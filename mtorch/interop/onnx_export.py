@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from mtorch import arrays
+from mtorch import arrays, guards
 from mtorch.interop.onnx_builder import Builder, Node, Symbol
 from mtorch.interop.onnx_errors import OnnxError, onnx_package
 from mtorch.layer import Layer
@@ -74,12 +74,13 @@ class _Written:
         self.inputs = list(_input_names(net, x, self.builder))
         symbols = iter(self.inputs)
         value = _named(x, symbols)
+        expected = guards.predicted(net, x, guards.Pass())
         y = self.builder.write(net, value)
         self.outputs: list[Symbol] = []
-        for leaf in _leaves(y):
+        for leaf, example in zip(_leaves(y), _leaves(expected), strict=True):
             name = self.builder.name("output" if isinstance(y, Symbol) else f"output{len(self.outputs)}")
             self.builder.nodes.append(Node("Identity", (leaf.name,), (name,), {}))
-            self.outputs.append(Symbol(name, leaf.example))
+            self.outputs.append(Symbol(name, example))
 
     def same_graph(self, other: "_Written") -> bool:
         """Whether both are the same nodes on the same constants."""
@@ -124,7 +125,7 @@ def _free_axes(net: Layer, x: Any, written: _Written) -> list[tuple[str, Axes, l
     """
     leaves = _leaves(x)
     choices = [(None, *range(leaf.ndim)) for leaf in leaves]
-    groups = sorted(product(*choices), key=lambda axes: (sum(axis is not None for axis in axes), _order(axes)))
+    groups = sorted(product(*choices), key=lambda axes: _order(axes, leaves))
     found: list[tuple[str, Axes, list[Any]]] = []
     used: set[tuple[int, int]] = set()
     trials = 0
@@ -144,27 +145,22 @@ def _free_axes(net: Layer, x: Any, written: _Written) -> list[tuple[str, Axes, l
     return found
 
 
-def _order(axes: Axes) -> tuple[int, ...]:
-    return tuple(-1 if axis is None else axis for axis in axes)
+def _order(axes: Axes, leaves: list[Any]) -> tuple:
+    """One axis alone is tried first, then axes of one size, of as many inputs as have it, on the same place."""
+    used = [(leaf.shape[axis], axis) for leaf, axis in zip(leaves, axes, strict=True) if axis is not None]
+    sizes, places = len({size for size, _ in used}), len({axis for _, axis in used})
+    return len(used) > 1, sizes, -len(used), places, tuple(-1 if axis is None else axis for axis in axes)
 
 
 def _resized(net: Layer, x: Any, axes: Axes, written: _Written) -> _Written | None:
-    """The net written for twice the size there, or else half of it; None where that is another graph, or no input."""
-    for twice in (True, False):
-        parts: list[Any] = []
-        for leaf, axis in zip(_leaves(x), axes, strict=True):
-            if axis is None:
-                parts.append(leaf)
-            elif twice:
-                parts.append(numpy.concatenate([leaf, leaf], axis=axis))
-            else:
-                parts.append(leaf[(slice(None),) * axis + (slice(max(leaf.shape[axis] // 2, 1)),)])
-        try:
-            other = _Written(net, net.cast_input(_refilled(x, iter(parts))))
-        except Exception:  # the net takes no such input
-            continue
-        return other if other.same_graph(written) else None
-    return None
+    """The net written for twice the size there; None where that is another graph, or nothing that the net takes."""
+    pairs = zip(_leaves(x), axes, strict=True)
+    parts = [leaf if axis is None else numpy.concatenate([leaf, leaf], axis=axis) for leaf, axis in pairs]
+    try:
+        other = _Written(net, net.cast_input(_refilled(x, iter(parts))))
+    except Exception:  # the net takes no such input
+        return None
+    return other if other.same_graph(written) else None
 
 
 def _refilled(value: Any, parts: Iterator[Any]) -> Any:

@@ -42,9 +42,9 @@ def _new_sizes(shape: Shape, given: tuple[int, ...]) -> Shape:
     for i, n in enumerate(given):
         if n == 0 and i < len(shape):
             sizes[i] = shape[i]
-    known = [n for n in sizes if n is not None]
-    if None not in shape and len(known) == len(sizes) - 1 and -1 in given and math.prod(known):
-        sizes[given.index(-1)] = math.prod(n for n in shape if n is not None) // math.prod(known)
+    rest = math.prod(n for n in sizes if n is not None)
+    if None not in shape and sizes.count(None) == 1 and -1 in given and rest:
+        sizes[given.index(-1)] = math.prod(n for n in shape if n is not None) // rest
     return tuple(sizes)
 
 

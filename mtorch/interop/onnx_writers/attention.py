@@ -6,6 +6,7 @@ import numpy
 
 from mtorch import layers
 from mtorch.interop.onnx_builder import Builder, Symbol
+from mtorch.interop.onnx_writers.norms import linear
 from mtorch.layers.attention import forbidden
 
 
@@ -36,7 +37,7 @@ def attention(b: Builder, layer: layers.MultiHeadAttention, x: Any) -> Any:
     p = _masked_softmax(b, scores) if biases else b.node("Softmax", scores, axis=-1)
     c = b.node("Transpose", b.node("MatMul", p, v), perm=(2, 0, 1, 3))
     joined = b.node("Reshape", c, b.ints(0, 0, layer.embed_dim))
-    return b.write(layer.out_proj, Symbol(joined, given[0].example))
+    return linear(b, layer.out_proj, Symbol(joined, given[0].example))
 
 
 def _causal(b: Builder, length: int, size: int) -> str:
