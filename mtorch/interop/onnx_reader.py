@@ -3,13 +3,13 @@
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
 
 from mtorch.interop.onnx_errors import OnnxError, shown
-from mtorch.interop.onnx_files import OnnxFile, Operation
+from mtorch.interop.onnx_files import MOST_AXES, OnnxFile, Operation
 from mtorch.layer import Layer
 from mtorch.layers import GetItem
 from mtorch.parameter import Buffer, Parameter
@@ -53,6 +53,8 @@ class Live:
     shape: Shape = None
     kind: str = "f"  # of its dtype: "f", "i" or "b"
     parts: tuple["Live", ...] = ()  # of a comparison that waits for its Where
+    steps: "Live | None" = None  # of a recurrent layer's Y (T, directions, N, H): the same as (T, N, directions H)
+    rows: "Live | None" = None  # the same for (T, N, directions, H)
 
     @property
     def rank(self) -> int | None:
@@ -62,16 +64,6 @@ class Live:
 @dataclass
 class Lost:
     """What a node would have given that cannot be computed."""
-
-
-@dataclass
-class Bare:
-    """A Linear without bias, to which an Add may still give one."""
-
-    key: Any
-    weight: Any
-    x: Any
-    out: Live = field(default_factory=lambda: Live(""))
 
 
 class Reader:
@@ -88,7 +80,7 @@ class Reader:
         self.values: dict[str, Any] = {}
         self.parameters: dict[str, Parameter] = {}
         self.layers: dict[Any, Layer] = {}
-        self.bare: dict[str, Bare] = {}
+        self.biased: set[int] = set()  # the sums whose bias a Linear before them has
         self._made: dict[int, tuple[Any, ...]] = {}  # nodes over parameters, by operation
         self._sources: dict[str, str] = {}
         self._taken: set[str] = set()
@@ -106,8 +98,9 @@ class Reader:
             if needed & set(file.nodes[number].outputs):
                 self._needed.add(number)
                 needed.update(file.nodes[number].inputs)
-        reads = [name for i in self._needed for name in file.nodes[i].inputs if name]
-        self.uses = Counter([*reads, *file.outputs])
+        reads = [(name, file.nodes[i]) for i in self._needed for name in file.nodes[i].inputs if name]
+        self.uses = Counter([*(name for name, _ in reads), *file.outputs])
+        self.last_reader = dict(reads)  # where there is but one, it is that one
 
     # ------------------------------------------------------------------ all nodes
 
@@ -146,8 +139,8 @@ class Reader:
             return (Lost(),) * len(node.outputs)
         except OnnxError:
             raise
-        except (ValueError, TypeError, IndexError, OverflowError) as error:
-            raise OnnxError(f"{node} cannot be read: {str(error)[:300]!a}") from None
+        except Exception as error:  # what a file may say is without end
+            raise OnnxError(f"{node} cannot be read: {type(error).__name__}: {str(error)[:300]!a}") from error
         return result if isinstance(result, tuple) else (result,)
 
     def inputs(self, node: Operation) -> list[Any]:
@@ -200,6 +193,8 @@ class Reader:
     def axis(self, node: Operation, axis: int, rank: int | None) -> int:
         """The axis counted from the front where the number of axes is known, else as it is."""
         if rank is None:
+            if abs(axis) > MOST_AXES:
+                raise OnnxError(f"{node} has the axis {axis}")
             return axis
         if not -rank <= axis < max(rank, 1):
             raise OnnxError(f"{node} expected an axis of {rank}, got {axis}")
@@ -238,6 +233,7 @@ class Reader:
         if not isinstance(value, Known):
             return value
         if not value.origins or value.depth > DEEPEST:
+            self.budget(value.array.size, 2 * value.array.itemsize)
             return value.array
         if value.node is None:
             return self.source(value)
@@ -273,6 +269,7 @@ class Reader:
         for attribute, value in values.items():
             if value is None:
                 continue
+            self.budget(value.array.size, value.array.itemsize)
             item = getattr(layer, attribute)
             if item is None or value.array.shape != item.value.shape:
                 wanted = "none" if item is None else item.value.shape

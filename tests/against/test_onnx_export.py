@@ -161,8 +161,6 @@ def test_states_and_lengths_are_inputs_like_x(kind, batch_first, tmp_path):
         assert_near(session(*arrays_of(net, x)), net.predict(x))
 
 
-
-
 def own_cell():
     s, x = Input("s"), Input("x")
     h = mtorch.tanh(layers.Linear(3, 2, rng=0)(x) + s)

@@ -86,6 +86,7 @@ def _behind(r: Reader, past: Any, x: Any) -> Any:
 
 def _repeated(r: Reader, x: Any, times: int) -> Any:
     """Each head `times` times: several heads of queries share one of keys."""
+    r.budget(x.shape[1] * times, 8)
     ids = numpy.repeat(numpy.arange(x.shape[1]), times)
     shape = (x.shape[0], len(ids), *x.shape[2:])
     return r.add(layers.Slice((slice(None), ids), dtype=r.dtype), x, shape=shape)

@@ -193,15 +193,9 @@ def aligned(r: Reader, node: Operation, a: Any, b: Any) -> Any:
 
 
 def add(r: Reader, node: Operation) -> Live:
-    """A sum; behind a product with a matrix that nobody else reads it is the bias of a Linear."""
-    from mtorch.interop.onnx_readers.norms import with_bias
-
-    for i in (0, 1):
-        x, c = r.needs(node, i), r.needs(node, 1 - i)
-        if isinstance(x, Live) and x.name in r.bare and isinstance(c, Known) and c.name and c.origins:
-            found = with_bias(r, node.inputs[i], x, c)
-            if found is not None:
-                return found
+    """A sum; nothing where the Linear before it has the bias."""
+    if id(node) in r.biased:
+        return next(value for value in r.inputs(node) if isinstance(value, Live))
     return binary(layers.Add)(r, node)
 
 

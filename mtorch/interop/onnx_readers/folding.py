@@ -76,13 +76,21 @@ def reshape(r: Any, node: Operation, arrays: list[Any]) -> Any:
         raise OnnxError(f"{node} expected a shape")
     if not node.option("allowzero", int, 0):
         given = tuple(x.shape[i] if n == 0 and i < x.ndim else n for i, n in enumerate(given))
-    return x.reshape(given)
+    return _in_order(r, x).reshape(given)
+
+
+def _in_order(r: Any, x: numpy.ndarray) -> numpy.ndarray:
+    """The array in C order, which may be a copy."""
+    if x.flags.c_contiguous:
+        return x
+    r.budget(x.size, x.itemsize)
+    return numpy.ascontiguousarray(x)
 
 
 def flatten(r: Any, node: Operation, arrays: list[Any]) -> Any:
     (x,) = need(node, arrays)[:1]
     axis = node.option("axis", int, 1)
-    return x.reshape(math.prod(x.shape[: axis if axis >= 0 else axis + x.ndim]), -1)
+    return _in_order(r, x).reshape(math.prod(x.shape[: axis if axis >= 0 else axis + x.ndim]), -1)
 
 
 def _axes(node: Operation, arrays: list[Any], place: int) -> Any:

@@ -7,7 +7,7 @@ import numpy
 from mtorch import layers
 from mtorch.interop.onnx_errors import OnnxError
 from mtorch.interop.onnx_files import Operation
-from mtorch.interop.onnx_reader import Bare, Known, Live, Reader, Shape, Unsupported
+from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Unsupported
 from mtorch.interop.onnx_readers.elementwise import of_two, scaled
 from mtorch.layer import Layer
 
@@ -47,13 +47,25 @@ def _shape(x: Any, out: int) -> Shape:
 
 
 def matmul(r: Reader, node: Operation) -> Live:
+    """A product of two values; with a matrix of the file a Linear, which has the bias if that is added at once."""
     x, w = r.needs(node, 0), r.needs(node, 1)
     weight = matrix(r, w, transposed=False) if isinstance(x, Live) else None
     if weight is None:
         return of_two_matrices(r, x, w)
-    y = r.add(linear(r, weight, None), x, shape=_shape(x, len(weight.array)))
-    r.bare[y.name] = Bare(None, weight, x, y)
-    return y
+    return r.add(linear(r, weight, _bias_behind(r, node, len(weight.array))), x, shape=_shape(x, len(weight.array)))
+
+
+def _bias_behind(r: Reader, node: Operation, size: int) -> Known | None:
+    """The vector of the file that the only reader of the node's output adds to it."""
+    (name,) = node.outputs[:1]
+    reader = r.last_reader.get(name)
+    if r.uses[name] != 1 or reader is None or reader.operator != "Add" or len(reader.inputs) != 2:
+        return None
+    other = r.values.get(reader.inputs[1 - reader.inputs.index(name)])
+    if not isinstance(other, Known) or not other.name or not other.origins or other.shape != (size,):
+        return None
+    r.biased.add(id(reader))
+    return other
 
 
 def of_two_matrices(r: Reader, a: Any, b: Any) -> Live:
@@ -68,30 +80,6 @@ def of_shapes(*shapes: Shape) -> Shape:
     from mtorch.interop.onnx_readers.elementwise import broadcast
 
     return broadcast(*shapes)
-
-
-def with_bias(r: Reader, name: str, y: Live, bias: Known) -> Live | None:
-    """The Linear without bias that made y, once more with that bias; None where another node reads y too."""
-    bare = r.bare[y.name]
-    if r.uses[name] != 1 or bias.shape != (len(bare.weight.array),) or y.name not in r.nodes:
-        return None
-    old = r.nodes[y.name][0]
-    if sum(isinstance(entry, tuple) and entry[0] is old for entry in r.nodes.values()) == 1:
-        forget(r, old)
-    r.nodes[y.name] = (linear(r, bare.weight, bias), r.nodes[y.name][1])
-    del r.bare[y.name]
-    return y
-
-
-def forget(r: Reader, layer: Any) -> None:
-    """Takes back that the layer was made: its parameters go to another one."""
-    for key in [key for key, each in r.layers.items() if each is layer]:
-        del r.layers[key]
-    for path in [path for path, each in r.paths.items() if each is layer]:
-        del r.paths[path]
-    own = {id(item) for item in layer.parameters().values()}
-    for name in [name for name, item in r.parameters.items() if id(item) in own]:
-        del r.parameters[name]
 
 
 def gemm(r: Reader, node: Operation) -> Live:
@@ -211,6 +199,7 @@ def group_norm(r: Reader, node: Operation) -> Live:
         if x.shape is None or x.rank < 2 or x.shape[1] is None or x.shape[1] % groups:
             raise Unsupported("the number of channels is not known")
         each = x.shape[1] // groups
+        r.budget(x.shape[1], 16)
         weight, bias = (Known(numpy.repeat(v.array, each), "", v.origins) for v in (weight, bias))
 
     def make() -> Any:

@@ -74,13 +74,16 @@ def recurrent(r: Reader, node: Operation) -> Any:
         first = tuple(r.operand(state) for state in states) if len(states) > 1 else states[0]
     parts = (first, x, lengths) if lengths is not None else (first, x)
     out = r.add(layer, *parts) if first is not None or lengths is not None else r.add(layer, x)
-    last, y = r.part(out, 0), r.part(out, 1)
+    rows = None if x.shape is None else (*x.shape[:2], dirs * size)
+    last, y = r.part(out, 0), r.part(out, 1, rows)
     if direction == "reverse":
         y = _backwards(r, y)
+    steps = None if batch_first else y
     y = r.add(OnnxReshape((0, 0, dirs, size), dtype=r.dtype), y)
     shape = None if x.shape is None else (*x.shape[:1], dirs, x.shape[1], size)
     if not batch_first:
         y = r.add(layers.Transpose((0, 2, 1, 3), dtype=r.dtype), y, shape=shape or (None, dirs, None, size))
+        y.steps = steps
     else:
         y = r.add(layers.Transpose((1, 0, 2, 3), dtype=r.dtype), y, shape=(None, None, dirs, size))
     ends = [r.part(last, i) for i in range(2)] if kind == "LSTM" else [last]

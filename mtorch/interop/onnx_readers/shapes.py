@@ -31,7 +31,9 @@ def transpose(r: Reader, node: Operation) -> Live:
     if x.shape is not None:
         order = tuple(range(len(x.shape)))[::-1] if perm is None else perm
         shape = tuple(x.shape[i] for i in order)
-    return r.add(layers.Transpose(perm, dtype=r.dtype), x, shape=shape)
+    y = r.add(layers.Transpose(perm, dtype=r.dtype), x, shape=shape)
+    y.rows = x.steps if isinstance(x, Live) and perm == (0, 2, 1, 3) else None
+    return y
 
 
 def _new_sizes(shape: Shape, given: tuple[int, ...]) -> Shape:
@@ -51,6 +53,8 @@ def _new_sizes(shape: Shape, given: tuple[int, ...]) -> Shape:
 def reshaped(r: Reader, x: Any, given: tuple[int, ...]) -> Live:
     """All axes in a new shape, by the layer that leaves the batch axis alone where that is the same."""
     shape = _new_sizes(x.shape, given)
+    if isinstance(x, Live) and x.rows is not None and len(given) == 3 and given[:2] == (0, 0):
+        return x.rows
     if len(given) > 1 and given[0] == 0 and 0 not in given[1:]:
         return r.add(layers.Reshape(given[1:], dtype=r.dtype), x, shape=shape)
     return r.add(OnnxReshape(given, dtype=r.dtype), x, shape=shape)
@@ -90,6 +94,8 @@ def squeeze(r: Reader, node: Operation) -> Live:
         if x.shape is None or None in x.shape:
             raise Unsupported("which axes have one entry is not known")
         axes = tuple(i for i, n in enumerate(x.shape) if n == 1)
+    if isinstance(x, Live) and x.steps is not None and axes == (1,) and x.shape is not None and x.shape[1] == 1:
+        return x.steps
     return indexed(r, node, x, dict.fromkeys(axes, 0))
 
 
@@ -121,7 +127,7 @@ def indexed(r: Reader, node: Operation, x: Any, entries: dict[int, Any]) -> Live
     if rank is None and any(axis < 0 for axis in entries):
         if any(axis >= 0 for axis in entries):
             raise Unsupported("the number of axes of its input is not known")
-        least = min(entries)
+        least = min(r.axis(node, axis, None) for axis in entries)
         index = (..., *(entries.get(axis, slice(None)) for axis in range(least, 0)))
         return r.add(layers.Slice(index, dtype=r.dtype), x, kind=getattr(x, "kind", "f"))
     placed = {r.axis(node, axis, rank): entry for axis, entry in entries.items()}
@@ -190,6 +196,7 @@ def gather(r: Reader, node: Operation) -> Live:
     if isinstance(ids, Known):
         if ids.array.dtype.kind not in "iu":
             raise OnnxError(f"{node} expected integers as input 1, got {ids.array.dtype}")
+        r.budget(ids.array.size, 24)
         entry = ids.array.item() if ids.rank == 0 else ids.array
         return indexed(r, node, x, {axis: entry})
     if not isinstance(x, Known) or x.rank != 2 or axis not in (0, -2) or ids.kind == "f":
@@ -203,6 +210,7 @@ def gather_elements(r: Reader, node: Operation) -> Live:
     x, ids = r.needs(node, 0), r.needs(node, 1)
     axis = node.option("axis", int, 0)
     if isinstance(ids, Known):
+        r.budget(ids.array.size * max(ids.rank, 1), 24)
         index = list(numpy.indices(ids.shape))
         index[r.axis(node, axis, ids.rank)] = ids.array
         return r.add(layers.Slice(tuple(index), dtype=r.dtype), x, shape=ids.shape)
@@ -216,6 +224,7 @@ def gather_nd(r: Reader, node: Operation) -> Live:
     batch = node.option("batch_dims", int, 0)
     if ids is None or not ids.ndim or ids.dtype.kind not in "iu" or batch > 1:
         raise Unsupported("ids of this kind")
+    r.budget(ids.size, 24)
     index = tuple(numpy.moveaxis(ids, -1, 0))
     if batch:
         rows = numpy.arange(len(ids)).reshape(-1, *[1] * (ids.ndim - 2))

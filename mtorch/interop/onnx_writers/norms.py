@@ -26,7 +26,8 @@ def affine(b: Builder, layer: Any, size: int) -> tuple[str, str]:
 def batch_norm(b: Builder, layer: Any, x: Symbol) -> str:
     weight, bias = affine(b, layer, layer.num_features)
     statistics = b.parameter(layer.running_mean), b.parameter(layer.running_var)
-    return b.node("BatchNormalization", x.name, weight, bias, *statistics, epsilon=layer.eps)
+    options = {} if layer.momentum is None else {"momentum": 1 - layer.momentum}
+    return b.node("BatchNormalization", x.name, weight, bias, *statistics, epsilon=layer.eps, **options)
 
 
 def instance_norm(b: Builder, layer: Any, x: Symbol) -> str:

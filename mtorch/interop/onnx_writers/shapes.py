@@ -51,23 +51,21 @@ def index(b: Builder, layer: layers.Slice, x: Symbol) -> Any:
             continue
         if isinstance(entry, slice):
             if entry != slice(None):
-                cuts.append((axis, entry, x.shape[axis]))
+                cuts.append((axis, entry))
             kept.append(axis)
         elif isinstance(entry, numpy.ndarray) or gathers:
             picks[axis] = entry
             places.append(position)
             kept.append("pick")
         else:
-            cuts.append((axis, slice(entry, entry + 1 if entry != -1 else None), x.shape[axis]))
-            kept.append(("drop", axis))
+            kept.append((axis, entry))
         axis += 1
     if cuts:
-        bounds = [_bounds(cut) for _, cut, _ in cuts]
+        bounds = [_bounds(cut) for _, cut in cuts]
         starts, ends, steps = (b.ints(*each) for each in zip(*bounds, strict=True))
-        name = b.node("Slice", name, starts, ends, b.ints(*(axis for axis, _, _ in cuts)), steps)
-    dropped = [entry[1] for entry in kept if isinstance(entry, tuple)]
-    if dropped:
-        name = b.node("Squeeze", name, b.ints(*dropped))
+        name = b.node("Slice", name, starts, ends, b.ints(*(axis for axis, _ in cuts)), steps)
+    for axis, entry in [entry for entry in kept if isinstance(entry, tuple)][::-1]:
+        name = b.node("Gather", name, b.constant(entry, "int64"), axis=axis)
     result = [entry for entry in kept if not isinstance(entry, tuple)]
     if picks:
         name, result = _picked(b, name, x.rank, picks, places, result)
