@@ -98,10 +98,9 @@ def read_onnx(source: Any) -> OnnxFile:
 
 def _read(path: Path, title: str) -> bytes:
     with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise OnnxError(f"{title} is larger than {MOST_BYTES} bytes")
-    return data
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise OnnxError(f"{title} is larger than {MOST_BYTES} bytes")
+        return file.read()
 
 
 class _Reader:

@@ -1,4 +1,4 @@
-"""Nets to write to ONNX and to read back: all of `mtorch.models`, which are those of the digit app, and of the sine app."""
+"""Nets to write to ONNX and to read back: `mtorch.models`, which are those of the digit app, and the sine app's."""
 
 import numpy
 

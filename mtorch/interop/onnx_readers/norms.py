@@ -59,7 +59,7 @@ def _bias_behind(r: Reader, node: Operation, size: int) -> Known | None:
     """The vector of the file that the only reader of the node's output adds to it."""
     (name,) = node.outputs[:1]
     reader = r.last_reader.get(name)
-    if r.uses[name] != 1 or reader is None or reader.operator != "Add" or len(reader.inputs) != 2:
+    if r.uses[name] != 1 or reader is None or (reader.operator, len(reader.inputs)) != ("Add", 2) or reader.attributes:
         return None
     other = r.values.get(reader.inputs[1 - reader.inputs.index(name)])
     if not isinstance(other, Known) or not other.name or not other.origins or other.shape != (size,):
