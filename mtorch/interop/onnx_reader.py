@@ -108,9 +108,13 @@ class Reader:
         """Reads the nodes that the outputs need."""
         for number, node in enumerate(self.file.nodes):
             if number in self._needed:
-                for name, value in zip(node.outputs, self.read(node), strict=False):
+                values = self.read(node)
+                for i, name in enumerate(node.outputs):
+                    value = values[i] if i < len(values) else None
+                    if value is None and self.uses[name] and name:
+                        self.refused.append((node, f"its output {i} is not computed"))
                     if name:
-                        self.values[name] = value
+                        self.values[name] = Lost() if value is None else value
 
     def read(self, node: Operation) -> tuple[Any, ...]:
         """The values of the node's outputs."""

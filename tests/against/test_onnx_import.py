@@ -285,7 +285,9 @@ EVIL = {
     "entries in another field": with_tensor(dims=[2], int32_data=[1, 2]),
     "an unknown data type": with_tensor(dims=[1], data_type=999, raw_data=b"1234"),
     "a text": with_tensor(dims=[1], data_type=8, string_data=[b"x"]),
-    "a constant of a terabyte": with_nodes(node("ConstantOfShape", "s", "c"), node("Add", "x c", "y"), s=int64(HUGE, 3)),
+    "a constant of a terabyte": with_nodes(
+        node("ConstantOfShape", "s", "c"), node("Add", "x c", "y"), s=int64(HUGE, 3)
+    ),
     "sizes whose product overflows": with_nodes(
         node("ConstantOfShape", "s", "c"), node("Add", "x c", "y"), s=int64(2**32, 2**32)
     ),
@@ -307,7 +309,8 @@ EVIL = {
         {"w": floats(1), "b": floats(1)}, opset=18,
     ),
     "heads of declared numbers": model_of(
-        [helper.make_node("Attention", ["x", "k", "k"], ["y"])], {"x": [1, 2**38, 1, 1], "k": [1, 1, 1, 1]}, ["y"], opset=24
+        [helper.make_node("Attention", ["x", "k", "k"], ["y"])], {"x": [1, 2**38, 1, 1], "k": [1, 1, 1, 1]}, ["y"],
+        opset=24,
     ),
     "steps of declared numbers": model_of(
         [helper.make_node("Attention", ["x", "x", "x"], ["y"], is_causal=1)], {"x": [1, 1, 2**30, 1]}, ["y"], opset=24
@@ -322,11 +325,13 @@ EVIL = {
     "an input from nowhere": with_nodes(node("Add", "x ghost", "y")),
     "no output": model_of([node("Relu", "x", "a")], {"x": [2]}, []),
     "no input": model_of([node("Constant", "", "y", value_float=1.0)], {}, ["y"]),
+    "an output that nobody computes": with_nodes(node("LayerNormalization", "x w", "a y"), w=floats(3)),
     "a missing input": with_nodes(node("Add", "x", "y")),
     "an attribute of another type": with_nodes(node("Elu", "x", "y", alpha="much")),
     "an axis that is a text": with_nodes(node("Concat", "x x", "y", axis="one")),
     "strides of 0": model_of(
-        [helper.make_node("Conv", ["x", "w"], ["y"], strides=[0, 0])], {"x": [1, 1, 4, 4]}, ["y"], {"w": floats(1, 1, 2, 2)}
+        [helper.make_node("Conv", ["x", "w"], ["y"], strides=[0, 0])], {"x": [1, 1, 4, 4]}, ["y"],
+        {"w": floats(1, 1, 2, 2)},
     ),
     "a kernel that is none": model_of(
         [helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[-1, 2])], {"x": [1, 1, 4, 4]}, ["y"]
@@ -335,7 +340,8 @@ EVIL = {
         [helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2**60, 1])], {"x": [1, 1, 4, 4]}, ["y"]
     ),
     "groups that do not divide": model_of(
-        [helper.make_node("Conv", ["x", "w"], ["y"], group=2**40)], {"x": [1, 1, 4, 4]}, ["y"], {"w": floats(1, 1, 2, 2)}
+        [helper.make_node("Conv", ["x", "w"], ["y"], group=2**40)], {"x": [1, 1, 4, 4]}, ["y"],
+        {"w": floats(1, 1, 2, 2)},
     ),
     "weights that do not fit": model_of(
         [helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=3)], {"x": [1, 1, 4]}, ["y"],
@@ -437,11 +443,12 @@ def test_broken_files_are_errors_of_the_right_kind(tmp_path):
     """A few hundred mutations of three files: each is read, or refused with an error that names the file."""
     path, rng = tmp_path / "fuzz.onnx", numpy.random.default_rng(7)
     seeds = []
+    image = [layers.Reshape((1, 4, 4)), layers.Conv2d(1, 2, 3, rng=0), layers.BatchNorm2d(2), layers.Flatten()]
     for net, x in (
-        (Sequential(layers.Reshape((1, 4, 4)), layers.Conv2d(1, 2, 3, rng=0), layers.BatchNorm2d(2), layers.Flatten(), layers.Linear(8, 2, rng=0)), floats(2, 16)),
+        (Sequential([*image, layers.Linear(8, 2, rng=0)]), floats(2, 16)),
         (Sequential(layers.LSTM(3, 2, rng=0), layers.Slice(-1), layers.Softmax()), floats(3, 2, 3)),
         (layers.MultiHeadAttention(4, 2, causal=True, rng=0), floats(3, 2, 4)),
-    ):  # fmt: skip
+    ):
         export_onnx(net, path, x)
         seeds.append(path.read_bytes())
     outcomes = {"read": 0, "refused": 0}
