@@ -32,7 +32,13 @@ FIRST = (
 ).split()
 LIVE = dict.fromkeys(FIRST, (0,)) | dict.fromkeys(("RNN", "GRU", "LSTM"), (0, 4, 5, 6))
 LIVE |= dict.fromkeys(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), (0, 1)) | {"Attention": range(6)}
-KEPT = {"MaxPool": 1, "Dropout": 1, "LayerNormalization": 1, "Attention": 3}  # how many outputs are asked for
+KEPT = {
+    "BatchNormalization": 1,
+    "MaxPool": 1,
+    "Dropout": 1,
+    "LayerNormalization": 1,
+    "Attention": 3,
+}  # how many outputs are asked for
 
 OTHERWISE = {
     "averagepool_2d_ceil_last_window_starts_on_pad": "stored with four digits, which are the same",
@@ -78,6 +84,7 @@ def load():
             model=model.SerializeToString(),
             inputs=feeds,
             outputs=[wanted[value.name] for value in asked],
+            more=outputs[len(asked) :],  # those that our layer does not return
         )
         found.setdefault(node.op_type, []).append(case)
     return {operator: found[operator] for operator in sorted(found)}

@@ -20,7 +20,6 @@ from mtorch import (  # noqa: E402
     Parameter,
     Recurrent,
     Sequential,
-    interop,
     layers,
 )
 from mtorch.interop import OnnxError, export_onnx  # noqa: E402
@@ -276,9 +275,3 @@ def test_losses_other_dtypes_and_things_that_are_no_layers_are_refused(tmp_path)
     with pytest.raises(ValueError, match=r"\(\.\.\., 3\)"):
         export_onnx(layers.Linear(3, 2), path, floats((2, 4)))
     assert not path.exists()
-
-
-def test_the_names_of_the_package_are_there():
-    assert {"export_onnx", "import_onnx"} <= set(dir(interop))
-    with pytest.raises(AttributeError, match="export_onnx"):
-        _ = interop.exprot
