@@ -25,14 +25,13 @@ def export_onnx(module: Layer, path: str | os.PathLike, example_input: Any) -> N
         out). Its shapes and kinds are those of the file's inputs; of its values nothing is kept.
 
     Every axis whose size changes nothing in the graph is free: that of the batch (axis 1 of sequences that are
-    time-major) is called `batch`. The number of steps is free for RNN, GRU and LSTM, and for `Recurrent` with a cell of
-    `mtorch.layers`; it is fixed by the example for any other cell, which is unrolled, for `PositionalEmbedding` and for
-    attention with `causal=True`. The size of an image is fixed by `Upsample` (but for "nearest" by whole factors),
-    by `AdaptiveAvgPool2d` to more than one bin and by `AvgPool` with `ceil_mode`.
+    time-major) is called `batch`, and the number of steps is free too, but for `Recurrent` with a cell of one's own,
+    which is unrolled. The size of an image is fixed by `Upsample` (but for "nearest" by whole factors), by
+    `AdaptiveAvgPool2d` to more than one bin and by `AvgPool` with `ceil_mode`. `docs/interop.md` has the table.
 
     Parameters and buffers become initializers with the names of the state dict; other constants are Constant nodes.
     Layers are written as in eval mode, so Dropout is nothing and BatchNorm reads its running statistics. Not kept:
-    what is trainable, `num_batches_tracked`, and probabilities of Dropout.
+    which parameters are trainable, `num_batches_tracked`, `padding_idx`, and Dropout.
 
     Errors: OnnxError, which names the layer, for layers with a forward of their own (a `Module` whose forward is a
     formula can be written), for a mask in another dtype than the net's, and for nets in another dtype than float32 and
@@ -138,7 +137,7 @@ def _free_axes(net: Layer, x: Any, written: _Written) -> list[tuple[str, Axes, l
         resized = _resized(net, x, axes, written)
         if resized is not None:
             used |= here
-            is_batch = all(name != "batch" for name, _, _ in found) and _is_batch(axes, written, resized)
+            is_batch = all(name != "batch" for name, _, _ in found) and _is_batch(net, x, axes, written, resized)
             first, axis = next((i, axis) for i, axis in enumerate(axes) if axis is not None)
             name = "batch" if is_batch else f"{written.inputs[first].name}_{axis}"
             found.append((name, axes, [symbol.shape for symbol in resized.outputs]))
@@ -153,14 +152,26 @@ def _order(axes: Axes, leaves: list[Any]) -> tuple:
 
 
 def _resized(net: Layer, x: Any, axes: Axes, written: _Written) -> _Written | None:
-    """The net written for twice the size there; None where that is another graph, or nothing that the net takes."""
-    pairs = zip(_leaves(x), axes, strict=True)
-    parts = [leaf if axis is None else numpy.concatenate([leaf, leaf], axis=axis) for leaf, axis in pairs]
-    try:
-        other = _Written(net, net.cast_input(_refilled(x, iter(parts))))
-    except Exception:  # the net takes no such input
-        return None
-    return other if other.same_graph(written) else None
+    """The net written for twice the size there, else for half of it; None where that is another graph.
+
+    One entry is none to try with: it would be stretched where shapes broadcast.
+    """
+    leaves = _leaves(x)
+    for factor in (2.0, 0.5):
+        parts = []
+        for leaf, axis in zip(leaves, axes, strict=True):
+            n = 0 if axis is None else leaf.shape[axis]
+            if axis is not None and (factor == 2 or n >= 4):
+                leaf = leaf.take(numpy.arange(int(n * factor)) % n, axis=axis)
+            parts.append(leaf)
+        if all(a is b for a, b in zip(parts, leaves, strict=True)):
+            return None
+        try:
+            other = _Written(net, net.cast_input(_refilled(x, iter(parts))))
+        except Exception:  # the net takes no such input
+            continue
+        return other if other.same_graph(written) else None
+    return None
 
 
 def _refilled(value: Any, parts: Iterator[Any]) -> Any:
@@ -169,18 +180,38 @@ def _refilled(value: Any, parts: Iterator[Any]) -> Any:
     return None if value is None else next(parts)
 
 
-def _is_batch(axes: Axes, written: _Written, resized: _Written) -> bool:
-    """Whether the samples along these axes do not see each other."""
-    for one, other in zip(written.outputs, resized.outputs, strict=True):
-        changed = [i for i, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m]
-        if one.rank != other.rank or len(changed) != 1:
+def _is_batch(net: Layer, x: Any, axes: Axes, written: _Written, resized: _Written) -> bool:
+    """Whether samples lie along these axes, which do not see each other.
+
+    Then with sample 1 in the place of sample 0 the outputs for all others are the same. A lone sample is repeated.
+    """
+    leaves = _leaves(x)
+    count = min(leaf.shape[axis] for leaf, axis in zip(leaves, axes, strict=True) if axis is not None)
+    parts = leaves
+    if count > 1:
+        parts = [
+            leaf if axis is None else _second_first(leaf, axis, count) for leaf, axis in zip(leaves, axes, strict=True)
+        ]
+    other = _Written(net, _refilled(x, iter(parts))) if count > 1 else resized
+    for one, two, longer in zip(written.outputs, other.outputs, resized.outputs, strict=True):
+        changed = [i for i, (n, m) in enumerate(zip(one.shape, longer.shape, strict=False)) if n != m]
+        if one.rank != longer.rank or len(changed) != 1 or one.shape[changed[0]] % count:
             return False
-        along = changed[0]
-        count = min(one.shape[along], other.shape[along])
-        cut = (slice(None),) * along + (slice(count),)
-        if not numpy.allclose(one.example[cut], other.example[cut], rtol=1e-4, atol=1e-5, equal_nan=True):
+        if count > 1:
+            wanted = _second_first(one.example, changed[0], count)
+        else:
+            wanted = numpy.concatenate([one.example, one.example], axis=changed[0])
+        if wanted.shape != two.shape or not numpy.allclose(two.example, wanted, rtol=1e-4, atol=1e-5, equal_nan=True):
             return False
     return True
+
+
+def _second_first(array: Any, axis: int, count: int) -> Any:
+    """The array with sample 1 in the place of sample 0, of `count` samples along the axis."""
+    block = array.shape[axis] // count
+    places = numpy.arange(array.shape[axis])
+    places[:block] += block
+    return array.take(places, axis=axis)
 
 
 # ---------------------------------------------------------------------- the file

@@ -181,6 +181,110 @@ class OnnxTile(Layer):
         yield cls((2, 1, 3), xp=xp, dtype=dtype), (2, 3, 4)
 
 
+class OnnxSized(Layer):
+    """x in sizes that other arrays have at run time: (x, like_0, like_1, ...) -> y.
+
+    sizes: for each axis a number, or (k, axis) for the size of like_k along that axis.
+    operation: "reshape" gives x that shape, as `OnnxReshape` does; "expand" stretches x to it; "head" takes the first
+    entries of x, that many along each of its first axes, where -1 leaves an axis as it is.
+
+    Backward: dx is output_grad in the shape of x, summed over what was stretched, 0 where nothing was taken. The other
+    arrays move y by nothing: their gradients are 0.
+    """
+
+    takes = ("floats", *["any"] * 8)
+
+    def __init__(
+        self, operation: str, sizes: tuple[Any, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
+    ):
+        super().__init__(xp=xp, dtype=dtype)
+        if operation not in ("reshape", "expand", "head"):
+            raise ValueError(f"OnnxSized expected reshape, expand or head, got {operation!r}")
+        self.operation, self.sizes = operation, tuple(sizes)
+
+    def forward(self, x: tuple[Array, ...]) -> Array:
+        if x.__class__ is not tuple or any(part is None or part.__class__ is tuple for part in x):
+            raise ShapeMismatchError(self, f"expected a tuple of arrays, got {arrays.shape_value(x)}")
+        first, *likes = x
+        try:
+            shape = tuple(n if isinstance(n, int) else likes[n[0]].shape[n[1]] for n in self.sizes)
+            if self.operation == "reshape":
+                shape = tuple(first.shape[i] if n == 0 else n for i, n in enumerate(shape))
+                y = first.reshape(shape)
+            elif self.operation == "expand":
+                y = self.xp.broadcast_to(first, numpy.broadcast_shapes(first.shape, shape)).copy()
+            else:
+                y = first[tuple(slice(None if n == -1 else n) for n in shape)]
+        except (ValueError, IndexError):
+            raise ShapeMismatchError(
+                self, f"expected shapes that fit each other, got {arrays.shape_value(x)}"
+            ) from None
+        self.remember(first.shape, [(like.shape, like.dtype) for like in likes])
+        return y
+
+    def backward(self, output_grad: Array) -> tuple[Array | None, ...]:
+        g = self.cast_grad(output_grad)
+        shape, likes = self.recall()
+        if self.operation == "reshape":
+            dx = g.reshape(shape)
+        elif self.operation == "expand":
+            dx = as_array(self.xp, unbroadcast(g, shape))
+        else:
+            dx = self.xp.zeros(shape, g.dtype)
+            dx[tuple(slice(n) for n in g.shape)] = g  # in forward this was y = x[:n]
+        still = [self.xp.zeros(s, d) if d.kind == "f" else None for s, d in likes]
+        return (dx, *still)
+
+    def details(self) -> str:
+        return f"{self.operation}, {self.sizes}"
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield cls("reshape", ((0, 0), -1), xp=xp, dtype=dtype), ((6, 2), (3, 2))
+        yield cls("expand", ((0, 1), (1, 0), 2), xp=xp, dtype=dtype), ((1, 2), (2, 3), (4,))
+        yield cls("head", (-1, (0, 0)), xp=xp, dtype=dtype), ((2, 5, 3), (3, 1))
+
+
+class OnnxTriangle(Layer):
+    """The entries on and above a diagonal of the last two axes, or on and below it; 0 elsewhere.
+
+    k: how far the diagonal is to the right. upper: which of both.
+
+    Shapes: (..., N, M) -> the same.  Backward: dx is output_grad where x is seen, 0 elsewhere.
+    """
+
+    array_only = True
+
+    def __init__(
+        self, k: int = 0, upper: bool = True, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
+    ):
+        super().__init__(xp=xp, dtype=dtype)
+        self.k, self.upper = int(k), bool(upper)
+
+    def seen(self, x: Array) -> Array:
+        if x.ndim < 2:
+            raise ShapeMismatchError(self, f"expected input of shape (..., N, M), got {x.shape}")
+        distance = self.xp.arange(x.shape[-1]) - self.xp.arange(x.shape[-2])[:, None]
+        return distance >= self.k if self.upper else distance <= self.k
+
+    def forward(self, x: Array) -> Array:
+        self.remember()
+        return self.xp.where(self.seen(x), x, 0)
+
+    def backward(self, output_grad: Array) -> Array:
+        g = self.cast_grad(output_grad)
+        self.recall()
+        return self.xp.where(self.seen(g), g, 0)
+
+    def details(self) -> str:
+        return f"k={self.k}, {'upper' if self.upper else 'lower'}"
+
+    @classmethod
+    def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
+        yield cls(1, xp=xp, dtype=dtype), (3, 4)
+        yield cls(-1, False, xp=xp, dtype=dtype), (2, 3, 3)
+
+
 class OnnxChoose(Layer):
     """y = c where a > b (or another comparison), d elsewhere, of a tuple (a, b, c, d), whose shapes broadcast.
 

@@ -62,6 +62,18 @@ class Live:
 
 
 @dataclass
+class Sizes:
+    """Integers that are sizes of values at run time: for each a number, or (value, axis). A scalar has rank 0."""
+
+    entries: tuple[Any, ...]
+    rank: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.entries),) * self.rank
+
+
+@dataclass
 class Lost:
     """What a node would have given that cannot be computed."""
 
@@ -120,6 +132,7 @@ class Reader:
         """The values of the node's outputs."""
         from mtorch.interop.onnx_readers import READERS
         from mtorch.interop.onnx_readers.folding import fold
+        from mtorch.interop.onnx_readers.sizes import SIZED
 
         inputs = self.inputs(node)
         try:
@@ -135,6 +148,8 @@ class Reader:
                     origins = frozenset().union(*(value.origins for value in known)) if known else frozenset()
                     depth = 1 + max((value.depth for value in known), default=0)
                     return tuple(Known(a, "", origins, node, i, depth) for i, a in enumerate(arrays))
+            if any(isinstance(value, Sizes) for value in inputs):
+                reader = SIZED.get(node.operator, reader)
             if reader is None:
                 raise Unsupported("mtorch has no such operator")
             result = reader(self, node)
@@ -172,7 +187,7 @@ class Reader:
     def known(self, node: Operation, i: int) -> numpy.ndarray | None:
         """Input i as an array; Unsupported where it depends on the model's input."""
         value = self.value(node, i)
-        if isinstance(value, Live):
+        if isinstance(value, Live | Sizes):
             raise Unsupported(f"its input {i} is known at run time only")
         return None if value is None else value.array
 
@@ -230,6 +245,8 @@ class Reader:
         """What a node of the graph reads: a name, a parameter's name, or an array."""
         if isinstance(value, Lost):
             raise Unsupported("it reads what cannot be computed")
+        if isinstance(value, Sizes):
+            raise Unsupported("it computes with sizes that are known at run time only")
         if isinstance(value, Live):
             if value.parts:
                 raise Unsupported("a comparison that no Where reads")

@@ -1,5 +1,7 @@
 """What `export_onnx` writes, computed by ONNX Runtime and compared with `predict`."""
 
+from pathlib import Path
+
 import numpy
 import pytest
 
@@ -22,7 +24,7 @@ from mtorch import (  # noqa: E402
     Sequential,
     layers,
 )
-from mtorch.interop import OnnxError, export_onnx  # noqa: E402
+from mtorch.interop import OnnxError, export_onnx, import_onnx  # noqa: E402
 
 runtime.set_default_logger_severity(4)
 RNG = numpy.random.default_rng(0)
@@ -160,6 +162,18 @@ def test_states_and_lengths_are_inputs_like_x(kind, batch_first, tmp_path):
         assert_near(session(*arrays_of(net, x)), net.predict(x))
 
 
+def test_a_net_that_writes_takes_texts_of_any_length_up_to_its_longest(tmp_path):
+    nn = layers.on(rng=0)
+    attend = Sequential(nn.LayerNorm(8), nn.MultiHeadAttention(8, 2, causal=True))
+    net = Sequential(nn.Embedding(9, 8), nn.PositionalEmbedding(6, 8), mtorch.Residual(attend), nn.Linear(8, 9))
+    session = exported(net, RNG.integers(0, 9, (6, 2)), tmp_path / "net.onnx")
+    assert session.axes() == {"x": ["x_0", "batch"]}
+    for shape in ((6, 2), (1, 1), (4, 5)):
+        ids = RNG.integers(0, 9, shape)
+        assert_near(session(ids), net.predict(ids))
+        assert_near([import_onnx(tmp_path / "net.onnx").predict(ids)], net.predict(ids))
+
+
 def own_cell():
     s, x = Input("s"), Input("x")
     h = mtorch.tanh(layers.Linear(3, 2, rng=0)(x) + s)
@@ -275,3 +289,11 @@ def test_losses_other_dtypes_and_things_that_are_no_layers_are_refused(tmp_path)
     with pytest.raises(ValueError, match=r"\(\.\.\., 3\)"):
         export_onnx(layers.Linear(3, 2), path, floats((2, 4)))
     assert not path.exists()
+
+
+def test_the_page_on_it_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(mtorch.__file__).parents[1] / "docs" / "interop.md").read_text()
+    block = page.split("```python", 1)[1].split("```", 1)[0]
+    assert "import_onnx" in block
+    exec(compile(block, "docs/interop.md", "exec"), {})

@@ -159,7 +159,9 @@ def arange(r: Any, node: Operation, arrays: list[Any]) -> Any:
 
 def two(function: Any) -> Any:
     def apply(r: Any, node: Operation, arrays: list[Any]) -> Any:
-        a, b = need(node, arrays, 2)[:2]
+        if len(arrays) != 2:
+            return None
+        a, b = need(node, arrays, 2)
         r.budget(math.prod(numpy.broadcast_shapes(a.shape, b.shape)), a.itemsize)
         y = function(a, b)
         return y if y.dtype.kind == "b" else numpy.asarray(y, a.dtype)
@@ -183,14 +185,34 @@ def divide(a: numpy.ndarray, b: numpy.ndarray) -> Any:
     return numpy.trunc(a / numpy.where(b == 0, 1, b))
 
 
+def where(r: Any, node: Operation, arrays: list[Any]) -> Any:
+    condition, a, b = need(node, arrays, 3)[:3]
+    r.budget(math.prod(numpy.broadcast_shapes(condition.shape, a.shape, b.shape)), a.itemsize)
+    return numpy.where(condition != 0, a, b).astype(a.dtype)
+
+
+def triangle(r: Any, node: Operation, arrays: list[Any]) -> Any:
+    x, k = (*need(node, arrays), None)[:2]
+    r.budget(x.size, x.itemsize)
+    return (numpy.triu if node.option("upper", int, 1) else numpy.tril)(x, 0 if k is None else k.item())
+
+
+def modulo(a: numpy.ndarray, b: numpy.ndarray) -> Any:
+    return numpy.fmod(a, b) if a.dtype.kind == "f" else numpy.mod(a, b)
+
+
 def same(r: Any, node: Operation, arrays: list[Any]) -> Any:
     return need(node, arrays)[0]
 
 
 FOLDS = {
-    "Add": two(numpy.add), "Cast": cast, "Concat": concat, "Constant": constant, "ConstantOfShape": constant_of_shape,
-    "Div": two(divide), "Equal": two(numpy.equal), "Expand": expand, "Flatten": flatten, "Gather": gather,
-    "Identity": same, "Mul": two(numpy.multiply), "Neg": one(numpy.negative), "Range": arange, "Reshape": reshape,
-    "Shape": shape, "Slice": sliced, "Split": split, "Sqrt": one(numpy.sqrt), "Squeeze": squeeze,
-    "Sub": two(numpy.subtract), "Transpose": transpose, "Unsqueeze": unsqueeze,
+    "Add": two(numpy.add), "And": two(numpy.logical_and), "Cast": cast, "Ceil": one(numpy.ceil), "Concat": concat,
+    "Constant": constant, "ConstantOfShape": constant_of_shape, "Div": two(divide), "Equal": two(numpy.equal),
+    "Expand": expand, "Flatten": flatten, "Floor": one(numpy.floor), "Gather": gather, "Greater": two(numpy.greater),
+    "GreaterOrEqual": two(numpy.greater_equal), "Identity": same, "Less": two(numpy.less),
+    "LessOrEqual": two(numpy.less_equal), "Max": two(numpy.maximum), "Min": two(numpy.minimum), "Mod": two(modulo),
+    "Mul": two(numpy.multiply), "Neg": one(numpy.negative), "Not": one(numpy.logical_not), "Or": two(numpy.logical_or),
+    "Pow": two(numpy.power), "Range": arange, "Reshape": reshape, "Shape": shape, "Slice": sliced, "Split": split,
+    "Sqrt": one(numpy.sqrt), "Squeeze": squeeze, "Sub": two(numpy.subtract), "Transpose": transpose, "Trilu": triangle,
+    "Unsqueeze": unsqueeze, "Where": where,
 }  # fmt: skip

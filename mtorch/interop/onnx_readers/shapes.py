@@ -8,8 +8,8 @@ import numpy
 from mtorch import layers
 from mtorch.interop.onnx_errors import OnnxError
 from mtorch.interop.onnx_files import Operation
-from mtorch.interop.onnx_layers import PAD_MODES, OnnxPad, OnnxReshape, OnnxTile
-from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Unsupported
+from mtorch.interop.onnx_layers import PAD_MODES, OnnxPad, OnnxReshape, OnnxTile, OnnxTriangle
+from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Sizes, Unsupported
 
 
 def concat(r: Reader, node: Operation) -> Live:
@@ -281,14 +281,21 @@ def shape_of(r: Reader, node: Operation) -> Any:
     x = r.needs(node, 0)
     if x.shape is None:
         raise Unsupported("the sizes of its input are not known")
-    sizes = x.shape[node.option("start", int, 0) : node.option("end", int, len(x.shape))]
+    axes = range(len(x.shape))[node.option("start", int, 0) : node.option("end", int, len(x.shape))]
+    sizes = [x.shape[axis] for axis in axes]
     if None in sizes:
-        raise Unsupported("sizes that are known at run time only")
+        return Sizes(tuple((x, axis) if x.shape[axis] is None else x.shape[axis] for axis in axes))
     return Known(numpy.asarray(sizes, "int64"))
+
+
+def triangle(r: Reader, node: Operation) -> Any:
+    x, k = r.needs(node, 0), r.known(node, 1)
+    layer = OnnxTriangle(0 if k is None else k.item(), bool(node.option("upper", int, 1)), dtype=r.dtype)
+    return r.add(layer, x, shape=x.shape)
 
 
 READERS: dict[str, Any] = {
     "Concat": concat, "Transpose": transpose, "Reshape": reshape, "Flatten": flatten, "Squeeze": squeeze,
     "Unsqueeze": unsqueeze, "Slice": cut, "Split": split, "Gather": gather, "GatherElements": gather_elements,
-    "GatherND": gather_nd, "Pad": pad, "Tile": tile, "Expand": expand, "Shape": shape_of,
+    "GatherND": gather_nd, "Pad": pad, "Tile": tile, "Expand": expand, "Shape": shape_of, "Trilu": triangle,
 }  # fmt: skip

@@ -11,10 +11,9 @@ from mtorch.layers.attention import forbidden
 
 
 def attention(b: Builder, layer: layers.MultiHeadAttention, x: Any) -> Any:
-    """Written out in products and a softmax. With a causal mask the numbers of queries and keys are fixed."""
+    """Written out in products and a softmax."""
     given = x if type(x) is tuple else (x, x, x)
     mask = given[3] if len(given) == 4 else None
-    length, size = len(given[0].example), len(given[1].example)
     thirds = b.node("Split", b.parameter(layer.in_proj_weight), outputs=3, axis=0, num_outputs=3)
     biases: Any = (None,) * 3
     if layer.in_proj_bias is not None:
@@ -29,9 +28,9 @@ def attention(b: Builder, layer: layers.MultiHeadAttention, x: Any) -> Any:
         heads.append(b.node("Transpose", y, perm=perm))
     q, k, v = heads
     scores = b.node("MatMul", b.node("Mul", q, b.constant(layer.head_dim**-0.5)), k)
-    biases = [_causal(b, length, size)] if layer.causal else []
+    biases = [_causal(b, given[0], given[1])] if layer.causal else []
     if mask is not None:
-        biases.append(_mask(b, layer, mask, given[0].shape[1], length, size))
+        biases.append(_mask(b, layer, mask, given[0].shape[1], len(given[0].example), len(given[1].example)))
     for bias in biases:
         scores = b.node("Add", scores, bias)
     p = _masked_softmax(b, scores) if biases else b.node("Softmax", scores, axis=-1)
@@ -40,8 +39,12 @@ def attention(b: Builder, layer: layers.MultiHeadAttention, x: Any) -> Any:
     return linear(b, layer.out_proj, Symbol(joined, given[0].example))
 
 
-def _causal(b: Builder, length: int, size: int) -> str:
-    return b.constant(numpy.triu(numpy.full((length, size), forbidden(b.net.dtype)), 1))
+def _causal(b: Builder, query: Symbol, key: Symbol) -> str:
+    """(L, S), of whatever sizes the values have at run time."""
+    sizes = [b.node("Shape", each.name, start=0, end=1) for each in (query, key)]
+    low = b.constant(numpy.asarray(forbidden(b.net.dtype)))
+    full = b.node("Expand", low, b.node("Concat", *sizes, axis=0))
+    return b.node("Trilu", full, b.constant(1, "int64"), upper=1)
 
 
 def _mask(b: Builder, layer: layers.MultiHeadAttention, mask: Symbol, n: int, length: int, size: int) -> str:
@@ -67,11 +70,10 @@ def _masked_softmax(b: Builder, scores: str) -> str:
 
 
 def positions(b: Builder, layer: layers.PositionalEmbedding, x: Symbol) -> str:
-    """The number of steps is fixed, unless it is the largest possible one."""
-    table = b.parameter(layer.weight)
-    if len(x.example) < layer.max_length:
-        table = b.node("Slice", table, b.ints(0), b.ints(len(x.example)), b.ints(0))
-    return b.node("Add", x.name, b.node("Unsqueeze", table, b.ints(1)))
+    """As many rows of the table as there are steps at run time."""
+    steps = b.node("Shape", x.name, start=0, end=1)
+    rows = b.node("Slice", b.parameter(layer.weight), b.ints(0), steps, b.ints(0))
+    return b.node("Add", x.name, b.node("Unsqueeze", rows, b.ints(1)))
 
 
 WRITERS = {layers.MultiHeadAttention: attention, layers.PositionalEmbedding: positions}

@@ -3,7 +3,16 @@
 from typing import Any
 
 from mtorch.interop.onnx_builder import Builder, Symbol
-from mtorch.interop.onnx_layers import OnnxChoose, OnnxErf, OnnxLabelLoss, OnnxPad, OnnxReshape, OnnxTile
+from mtorch.interop.onnx_layers import (
+    OnnxChoose,
+    OnnxErf,
+    OnnxLabelLoss,
+    OnnxPad,
+    OnnxReshape,
+    OnnxSized,
+    OnnxTile,
+    OnnxTriangle,
+)
 from mtorch.losses import CrossEntropyLoss
 
 
@@ -15,6 +24,26 @@ def pad(b: Builder, layer: OnnxPad, x: Symbol) -> str:
     before, behind = zip(*layer.widths, strict=True)
     value = b.constant(layer.value) if layer.mode == "constant" else None
     return b.node("Pad", x.name, b.ints(*before, *behind), value, mode=layer.mode)
+
+
+def sized(b: Builder, layer: OnnxSized, x: Any) -> str:
+    first, *likes = x
+    parts = []
+    for n in layer.sizes:
+        if isinstance(n, int):
+            parts.append(b.ints(n))
+        else:
+            parts.append(b.node("Shape", likes[n[0]].name, start=n[1], end=n[1] + 1))
+    sizes = b.node("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+    if layer.operation != "head":
+        return b.node(layer.operation.capitalize(), first.name, sizes)
+    axes = [i for i, n in enumerate(layer.sizes) if n != -1]
+    ends = b.node("Concat", *[parts[i] for i in axes], axis=0) if len(axes) > 1 else parts[axes[0]]
+    return b.node("Slice", first.name, b.ints(*[0] * len(axes)), ends, b.ints(*axes))
+
+
+def triangle(b: Builder, layer: OnnxTriangle, x: Symbol) -> str:
+    return b.node("Trilu", x.name, b.constant(layer.k, "int64"), upper=int(layer.upper))
 
 
 def tile(b: Builder, layer: OnnxTile, x: Symbol) -> str:
@@ -46,6 +75,8 @@ def label_loss(b: Builder, layer: OnnxLabelLoss, x: Any) -> str:
 WRITERS = {
     OnnxReshape: reshape,
     OnnxPad: pad,
+    OnnxSized: sized,
+    OnnxTriangle: triangle,
     OnnxTile: tile,
     OnnxChoose: choose,
     OnnxErf: erf,
