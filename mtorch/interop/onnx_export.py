@@ -15,6 +15,7 @@ from mtorch.losses.base import LossFunction
 
 OPSET = 21  # the first with a GroupNormalization that has a weight for each channel
 IR_VERSION = 10
+MOST_BYTES = 2**31 - 2**24  # of parameters: protobuf ends at 2 GB
 MOST_TRIALS = 128  # of groups of axes that may be free together
 
 
@@ -47,20 +48,24 @@ def export_onnx(module: Layer, path: str | os.PathLike, example_input: Any) -> N
         raise OnnxError(
             f"export_onnx writes float32 and float64, got a net in {net.dtype}: use net.to(dtype='float32')"
         )
+    items: list[Any] = [*net.parameters().values(), *net.buffers().values()]
+    if sum(item.value.nbytes for item in items) > MOST_BYTES:
+        raise OnnxError(f"{net!r} cannot be written to ONNX: its parameters take more than {MOST_BYTES} bytes")
     if net.xp is not numpy:
-        net = net.to(xp=numpy)
-    x = net.cast_input(arrays.map_value(arrays.as_numpy, example_input) if net is not module.core() else example_input)
+        net, example_input = net.to(xp=numpy), arrays.map_value(_on_host, example_input)
+    x = net.cast_input(example_input)
     written = _Written(net, x)
     free = _free_axes(net, x, written)
     model = _model(onnx, written, free)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        data = model.SerializeToString()
-    except ValueError as error:  # protobuf ends at 2 GB
-        raise OnnxError(f"{net!r} cannot be written to ONNX: {error}") from None
+    onnx.checker.check_model(model, full_check=True)
+    data = model.SerializeToString()
     from mtorch.checkpoint import write_atomically
 
     write_atomically(path, lambda file: file.write(data))
+
+
+def _on_host(leaf: Any) -> Any:
+    return arrays.as_numpy(leaf) if arrays.array_module(leaf) else leaf
 
 
 class _Written:

@@ -25,6 +25,7 @@ from mtorch import (  # noqa: E402
     layers,
 )
 from mtorch.interop import OnnxError, export_onnx, import_onnx  # noqa: E402
+from mtorch.testing import strict  # noqa: E402
 
 runtime.set_default_logger_severity(4)
 RNG = numpy.random.default_rng(0)
@@ -253,6 +254,15 @@ def test_the_module_and_its_memories_stay_as_they_were(tmp_path):
     net.backward(floats((4, 2)))
     assert net.training and net[2].random_state() == randoms
     assert all((value == state[name]).all() for name, value in net.state_dict().items())
+
+
+def test_a_net_on_another_array_module_gives_the_same_file(tmp_path):
+    net, x = Sequential(layers.Linear(3, 2, rng=0), layers.Tanh()), floats((4, 3))
+    export_onnx(net, tmp_path / "a.onnx", x)
+    export_onnx(net.to(xp=strict), tmp_path / "b.onnx", strict.asarray(x))
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    back = import_onnx(tmp_path / "a.onnx", xp=strict)
+    assert back.xp is strict and isinstance(back.predict(strict.asarray(x)), strict.ndarray)
 
 
 # ---------------------------------------------------------------------- what cannot be written
