@@ -1,6 +1,5 @@
 """What reading the nodes of an ONNX model has found so far: constants, and the nodes of a Graph."""
 
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -360,6 +359,6 @@ def _prefix(name: str, attribute: str) -> str:
     return before if before and (last == attribute or last.startswith(attribute[:6])) else f"?{name}"
 
 
-def sizes(shape: Shape) -> int | None:
-    """The number of entries, where all sizes are known."""
-    return None if shape is None or None in shape else math.prod(n for n in shape if n is not None)
+def names(*values: Known | None) -> tuple:
+    """What tells these values from others, as a part of a key; what has no name is like nothing else."""
+    return tuple(None if value is None else value.name or object() for value in values)

@@ -480,15 +480,35 @@ def test_external_data_beside_the_file_is_read_and_compared_with_its_size(tmp_pa
             model(location="w.bin", **entries)
 
 
-def test_a_long_chain_is_read_in_time_that_grows_with_its_length():
-    """A thousand products with biases: no step looks through all that were before it."""
-    nodes, constants = [], {"w": numpy.eye(2, dtype="float32")}
+def test_a_long_chain_is_read_in_time_that_grows_with_its_length_and_each_weight_stays_apart():
+    """A thousand rotations, each with a bias: no step looks through all that were before it."""
+    nodes, constants, x = [], {}, floats(2, 2)
+    wanted = x.astype("float64")
     for i in range(1000):
-        constants |= {f"w{i}": numpy.eye(2, dtype="float32"), f"b{i}": numpy.zeros(2, "float32")}
+        c, s, bias = numpy.cos(0.01 * i), numpy.sin(0.01 * i), floats(2)
+        turn = numpy.array([[c, s], [-s, c]], "float32")
+        constants |= {f"w{i}": turn, f"b{i}": bias}
         nodes += [node("MatMul", f"{f'h{i}' if i else 'x'} w{i}", f"m{i}"), node("Add", f"m{i} b{i}", f"h{i + 1}")]
+        wanted = wanted @ turn + bias
     net = import_onnx(model_of(nodes, {"x": [2, 2]}, ["h1000"], constants))
-    x = floats(2, 2)
-    assert (net.predict(x) == x).all()
+    numpy.testing.assert_allclose(net.predict(x), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_norms_and_convolutions_without_names_of_their_own_stay_apart():
+    nodes, constants, x = [], {}, floats(2, 3, 4)
+    wanted = x
+    for i in range(20):
+        values = floats(3), floats(3)
+        names = [f"c{i}", f"d{i}"]
+        nodes += [
+            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+            for name, value in zip(names, values, strict=True)
+        ]
+        nodes.append(node("InstanceNormalization", f"{f'h{i}' if i else 'x'} {names[0]} {names[1]}", f"h{i + 1}"))
+        z = (wanted - wanted.mean(axis=2, keepdims=True)) / numpy.sqrt(wanted.var(axis=2, keepdims=True) + 1e-5)
+        wanted = z * values[0][:, None] + values[1][:, None]
+    net = import_onnx(model_of(nodes, {"x": [2, 3, 4]}, ["h20"], constants))
+    numpy.testing.assert_allclose(net.predict(x), wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_broken_files_are_errors_of_the_right_kind(tmp_path):

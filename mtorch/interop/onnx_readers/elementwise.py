@@ -137,7 +137,7 @@ def _vector(r: Reader, value: Known) -> Known:
     source = value
     while source.node is not None and source.node.operator in ("Unsqueeze", "Squeeze", "Reshape") and source.origins:
         source = r.values[source.node.inputs[0]]
-    return source if source.rank == 1 else Known(value.array.reshape(-1), value.name, value.origins)
+    return source if source.rank == 1 else Known(value.array.reshape(-1), "", value.origins)
 
 
 def dropout(r: Reader, node: Operation) -> Any:

@@ -6,8 +6,7 @@ from typing import Any
 from mtorch import layers
 from mtorch.interop.onnx_errors import OnnxError
 from mtorch.interop.onnx_files import Operation
-from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Unsupported
-from mtorch.interop.onnx_readers.norms import names
+from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Unsupported, names
 from mtorch.interop.onnx_readers.shapes import padded
 
 Pads = tuple[tuple[int, int], ...]

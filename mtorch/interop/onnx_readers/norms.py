@@ -7,7 +7,7 @@ import numpy
 from mtorch import layers
 from mtorch.interop.onnx_errors import OnnxError
 from mtorch.interop.onnx_files import Operation
-from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Unsupported
+from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Unsupported, names
 from mtorch.interop.onnx_readers.elementwise import of_two, scaled
 from mtorch.layer import Layer
 
@@ -32,7 +32,7 @@ def matrix(r: Reader, value: Any, transposed: bool) -> Known | None:
 
 
 def linear(r: Reader, weight: Known, bias: Known | None) -> Layer:
-    key = ("Linear", weight.name or id(weight), bias and bias.name)
+    key = ("Linear", *names(weight, bias))
     h, d = weight.shape
 
     def make() -> Layer:
@@ -139,10 +139,6 @@ def batch_norm(r: Reader, node: Operation) -> Any:
 
     layer = r.cached(("BatchNorm", cls, *names(weight, bias, mean, var), eps), make)
     return (r.add(layer, x, shape=x.shape), *[None] * (len(node.outputs) - 1))
-
-
-def names(*values: Known | None) -> tuple:
-    return tuple(None if value is None else value.name or id(value) for value in values)
 
 
 def layer_norm(cls: Any) -> Any:

@@ -8,8 +8,7 @@ from mtorch import layers
 from mtorch.interop.onnx_errors import OnnxError
 from mtorch.interop.onnx_files import Operation
 from mtorch.interop.onnx_layers import OnnxReshape
-from mtorch.interop.onnx_reader import Known, Live, Reader, Unsupported
-from mtorch.interop.onnx_readers.norms import names
+from mtorch.interop.onnx_reader import Known, Live, Reader, Unsupported, names
 
 GATES = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}  # ours of ONNX's: GRU z r h, LSTM i o f c
 USUAL = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}

@@ -9,7 +9,7 @@ from mtorch import layers
 from mtorch.interop.onnx_errors import OnnxError
 from mtorch.interop.onnx_files import Operation
 from mtorch.interop.onnx_layers import PAD_MODES, OnnxPad, OnnxReshape, OnnxTile, OnnxTriangle
-from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Sizes, Unsupported
+from mtorch.interop.onnx_reader import Known, Live, Reader, Shape, Sizes, Unsupported, names
 
 
 def concat(r: Reader, node: Operation) -> Live:
@@ -201,7 +201,7 @@ def gather(r: Reader, node: Operation) -> Live:
         return indexed(r, node, x, {axis: entry})
     if not isinstance(x, Known) or x.rank != 2 or axis not in (0, -2) or ids.kind == "f":
         raise Unsupported("ids that are known at run time only, for something else than the rows of a table")
-    key = ("Embedding", x.name or id(x.array))
+    key = ("Embedding", *names(x))
     table = r.cached(key, lambda: r.hold(layers.Embedding(*x.shape, dtype=r.dtype, rng=0), weight=x))
     return r.add(table, ids, shape=None if ids.shape is None else (*ids.shape, x.shape[1]))
 
