@@ -184,7 +184,8 @@ class OnnxTile(Layer):
 class OnnxSized(Layer):
     """x in sizes that other arrays have at run time: (x, like_0, like_1, ...) -> y.
 
-    sizes: for each axis a number, or (k, axis) for the size of like_k along that axis.
+    sizes: for each axis a number, (k, axis) for the size of like_k along that axis, or ("*", ...) for a product of
+        these.
     operation: "reshape" gives x that shape, as `OnnxReshape` does; "expand" stretches x to it; "head" takes the first
     entries of x, that many along each of its first axes, where -1 leaves an axis as it is.
 
@@ -207,7 +208,7 @@ class OnnxSized(Layer):
             raise ShapeMismatchError(self, f"expected a tuple of arrays, got {arrays.shape_value(x)}")
         first, *likes = x
         try:
-            shape = tuple(n if isinstance(n, int) else likes[n[0]].shape[n[1]] for n in self.sizes)
+            shape = tuple(resolved(n, likes) for n in self.sizes)
             if self.operation == "reshape":
                 shape = tuple(first.shape[i] if n == 0 else n for i, n in enumerate(shape))
                 y = first.reshape(shape)
@@ -241,8 +242,18 @@ class OnnxSized(Layer):
     @classmethod
     def examples(cls, *, xp: ModuleType, dtype: Any, rng: Any) -> Iterator[tuple[Layer, Any]]:
         yield cls("reshape", ((0, 0), -1), xp=xp, dtype=dtype), ((6, 2), (3, 2))
+        yield cls("reshape", (("*", (0, 0), 2), -1), xp=xp, dtype=dtype), ((6, 2), (3, 2))
         yield cls("expand", ((0, 1), (1, 0), 2), xp=xp, dtype=dtype), ((1, 2), (2, 3), (4,))
         yield cls("head", (-1, (0, 0)), xp=xp, dtype=dtype), ((2, 5, 3), (3, 1))
+
+
+def resolved(size: Any, likes: list[Array]) -> int:
+    """The number that a size of `OnnxSized` stands for."""
+    if isinstance(size, int):
+        return size
+    if size[0] == "*":
+        return math.prod(resolved(factor, likes) for factor in size[1:])
+    return likes[size[0]].shape[size[1]]
 
 
 class OnnxTriangle(Layer):

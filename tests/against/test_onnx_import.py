@@ -223,20 +223,31 @@ def torch_nets(nn):
         def forward(self, x):
             return self.out(self.lstm(x)[0][:, -1])
 
+    class Text(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.places = nn.Embedding(11, 8), nn.Embedding(16, 8)
+            self.block = nn.TransformerEncoderLayer(8, 2, 16, 0.0, "gelu", batch_first=True, norm_first=True)
+
+        def forward(self, ids):
+            steps = ids.size(1)
+            mask = nn.Transformer.generate_square_subsequent_mask(steps)
+            return self.block(self.embed(ids) + self.places.weight[:steps], mask)
+
     dense = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.GELU(), nn.LayerNorm(7), nn.Linear(7, 3), nn.Softmax(-1))
     conv = [nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(2)]
     image = nn.Sequential(*conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     larger = nn.Sequential(nn.Upsample(scale_factor=2), nn.ConvTranspose2d(1, 2, 3, 2, 1, 1), nn.GroupNorm(2, 2))
     return {
         "dense": (dense, (4, 3, 4)), "image": (image, (2, 1, 16, 16)), "larger": (larger, (2, 1, 4, 4)),
-        "view": (Viewed(), (2, 1, 4, 4)), "lstm": (Last(), (2, 5, 3)),
+        "view": (Viewed(), (2, 1, 4, 4)), "lstm": (Last(), (2, 5, 3)), "text": (Text(), (2, 6)),
     }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's exporter is deprecated, and warns of much else
 @pytest.mark.parametrize("free", [False, True])
-@pytest.mark.parametrize("name", ["dense", "image", "larger", "view", "lstm"])
+@pytest.mark.parametrize("name", ["dense", "image", "larger", "view", "lstm", "text"])
 def test_what_torch_writes_is_read_with_a_free_batch_too(name, free, tmp_path):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
@@ -244,15 +255,19 @@ def test_what_torch_writes_is_read_with_a_free_batch_too(name, free, tmp_path):
     module.eval()
     options = {"dynamic_axes": {"x": {0: "n"}}} if free else {}
     path = str(tmp_path / "net.onnx")
-    torch.onnx.export(module, (torch.zeros(shape),), path, input_names=["x"], dynamo=False, **options)
+
+    def example(n):
+        return RNG.integers(0, 11, (n, *shape[1:])) if name == "text" else floats(n, *shape[1:])
+
+    torch.onnx.export(module, (torch.from_numpy(example(shape[0])),), path, input_names=["x"], dynamo=False, **options)
     net = import_onnx(path)
     for n in (shape[0], *([5] if free else [])):
-        x = floats(n, *shape[1:])
+        x = example(n)
         wanted = module(torch.from_numpy(x)).detach().numpy()
         numpy.testing.assert_allclose(net.predict(x), wanted, rtol=1e-4, atol=1e-5)
     if name == "image":  # of two maxima that change places the difference quotient knows nothing
         return
-    assert check_gradients(net.to(dtype="float64").eval(), floats(*shape).astype("float64")) < 1e-5
+    assert check_gradients(net.to(dtype="float64").eval(), example(shape[0])) < 1e-5
 
 
 # ---------------------------------------------------------------------- what is refused

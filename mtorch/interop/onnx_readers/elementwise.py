@@ -218,6 +218,10 @@ def multiply(r: Reader, node: Operation) -> Live:
     a, b = r.needs(node, 0), r.needs(node, 1)
     if a is b and isinstance(a, Live):
         return r.add(layers.Square(dtype=r.dtype), a, shape=a.shape)
+    for x, s in ((a, b), (b, a)):
+        entry = r.nodes.get(s.name) if isinstance(x, Live) and isinstance(s, Live) else None
+        if isinstance(entry, tuple) and isinstance(entry[0], layers.Sigmoid) and entry[1] == x.name:
+            return r.add(layers.SiLU(dtype=r.dtype), x, shape=x.shape)
     return binary(layers.Multiply)(r, node)
 
 

@@ -1,5 +1,6 @@
 """Operators on sizes that are known at run time only, as the batch's is: `Shape`, and what nodes make of it."""
 
+import math
 from typing import Any
 
 import numpy
@@ -61,6 +62,30 @@ def plain(sizes: Sizes) -> Any:
     return Known(numpy.asarray(sizes.entries, "int64").reshape(sizes.shape if sizes.rank else ()))
 
 
+def multiply(r: Reader, node: Operation) -> Any:
+    a, b = r.needs(node, 0), r.needs(node, 1)
+    left, right = entries(a), entries(b)
+    if len(left) != len(right):
+        raise Unsupported("products of different numbers of sizes")
+    pairs = zip(left, right, strict=True)
+    return plain(Sizes(tuple(product(*pair) for pair in pairs), max(a.rank, b.rank)))
+
+
+def product(a: Any, b: Any) -> Any:
+    """The product of two entries: a number, one entry, or ("*", ...) with both."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a * b
+    factors = [*(a[1:] if isinstance(a, tuple) and a[0] == "*" else [a])]
+    factors += b[1:] if isinstance(b, tuple) and b[0] == "*" else [b]
+    numbers = [n for n in factors if isinstance(n, int)]
+    others = [each for each in factors if not isinstance(each, int)]
+    number = math.prod(numbers)
+    found = ([number] if number != 1 else []) + others
+    if len(found) > 8 or not 0 <= number < 2**31:
+        raise Unsupported("products of more than eight sizes, or of large numbers")
+    return found[0] if len(found) == 1 else ("*", *found)
+
+
 def cut(r: Reader, node: Operation) -> Any:
     """Some of the sizes; or of a value as many entries as another has."""
     x = r.needs(node, 0)
@@ -112,14 +137,18 @@ def constant_of_shape(r: Reader, node: Operation) -> Live:
 def sized(r: Reader, operation: str, x: Any, wanted: tuple[Any, ...], shape: Shape) -> Live:
     """The layer that reads the sizes of other values at run time."""
     likes: list[Live] = []
-    sizes: list[Any] = []
-    for entry in wanted:
-        if isinstance(entry, tuple):
-            value, axis = entry
-            if not any(value is like for like in likes):
-                likes.append(value)
-            entry = next(k for k, like in enumerate(likes) if like is value), axis
-        sizes.append(entry)
+
+    def placed(entry: Any) -> Any:
+        if isinstance(entry, int):
+            return entry
+        if entry[0] == "*":
+            return ("*", *map(placed, entry[1:]))
+        value, axis = entry
+        if not any(value is like for like in likes):
+            likes.append(value)
+        return next(k for k, like in enumerate(likes) if like is value), axis
+
+    sizes = [placed(entry) for entry in wanted]
     if len(likes) > 8:
         raise Unsupported("sizes of more than eight values")
     if any(isinstance(n, int) and n > 2**31 for n in sizes):
@@ -129,5 +158,5 @@ def sized(r: Reader, operation: str, x: Any, wanted: tuple[Any, ...], shape: Sha
 
 SIZED: dict[str, Any] = {
     "Identity": same, "Cast": same, "Concat": concat, "Unsqueeze": unsqueeze, "Squeeze": squeeze, "Gather": gather,
-    "Slice": cut, "Reshape": reshape, "Expand": expand, "ConstantOfShape": constant_of_shape,
+    "Slice": cut, "Mul": multiply, "Reshape": reshape, "Expand": expand, "ConstantOfShape": constant_of_shape,
 }  # fmt: skip

@@ -26,14 +26,21 @@ def pad(b: Builder, layer: OnnxPad, x: Symbol) -> str:
     return b.node("Pad", x.name, b.ints(*before, *behind), value, mode=layer.mode)
 
 
+def _size(b: Builder, n: Any, likes: list[Symbol]) -> str:
+    """The name of a vector that holds one size."""
+    if isinstance(n, int):
+        return b.ints(n)
+    if n[0] != "*":
+        return b.node("Shape", likes[n[0]].name, start=n[1], end=n[1] + 1)
+    first, *others = (_size(b, factor, likes) for factor in n[1:])
+    for other in others:
+        first = b.node("Mul", first, other)
+    return first
+
+
 def sized(b: Builder, layer: OnnxSized, x: Any) -> str:
     first, *likes = x
-    parts = []
-    for n in layer.sizes:
-        if isinstance(n, int):
-            parts.append(b.ints(n))
-        else:
-            parts.append(b.node("Shape", likes[n[0]].name, start=n[1], end=n[1] + 1))
+    parts = [_size(b, n, likes) for n in layer.sizes]
     sizes = b.node("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
     if layer.operation != "head":
         return b.node(layer.operation.capitalize(), first.name, sizes)
