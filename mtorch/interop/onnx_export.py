@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy
@@ -17,6 +17,7 @@ OPSET = 21  # the first with a GroupNormalization that has a weight for each cha
 IR_VERSION = 10
 MOST_BYTES = 2**31 - 2**24  # of parameters: protobuf ends at 2 GB
 MOST_TRIALS = 128  # of groups of axes that may be free together
+MOST_OF_A_SIZE = 256
 
 
 def export_onnx(module: Layer, path: str | os.PathLike, example_input: Any) -> None:
@@ -128,17 +129,12 @@ def _free_axes(net: Layer, x: Any, written: _Written) -> list[tuple[str, Axes, l
     An axis is free where the net, written for an example of another size there, is the same graph.
     """
     leaves = _leaves(x)
-    choices = [(None, *range(leaf.ndim)) for leaf in leaves]
-    groups = sorted(product(*choices), key=lambda axes: _order(axes, leaves))
     found: list[tuple[str, Axes, list[Any]]] = []
     used: set[tuple[int, int]] = set()
-    trials = 0
-    for axes in groups:
+    for axes in islice(dict.fromkeys(_groups([leaf.shape for leaf in leaves])), MOST_TRIALS):
         here = {(i, axis) for i, axis in enumerate(axes) if axis is not None}
-        sizes = {leaves[i].shape[axis] for i, axis in here}
-        if not here or here & used or 0 in sizes or any(n % min(sizes) for n in sizes) or trials >= MOST_TRIALS:
+        if here & used:
             continue
-        trials += 1
         resized = _resized(net, x, axes, written)
         if resized is not None:
             used |= here
@@ -149,11 +145,28 @@ def _free_axes(net: Layer, x: Any, written: _Written) -> list[tuple[str, Axes, l
     return found
 
 
-def _order(axes: Axes, leaves: list[Any]) -> tuple:
-    """One axis alone is tried first, then axes of one size, of as many inputs as have it, on the same place."""
-    used = [(leaf.shape[axis], axis) for leaf, axis in zip(leaves, axes, strict=True) if axis is not None]
-    sizes, places = len({size for size, _ in used}), len({axis for _, axis in used})
-    return len(used) > 1, sizes, -len(used), places, tuple(-1 if axis is None else axis for axis in axes)
+def _groups(shapes: list[tuple[int, ...]]) -> Iterator[Axes]:
+    """Axes that may be free together: one alone; those of one size, of all inputs that have it; with them multiples of
+    it, as the rows of a mask for each head are; and those of some inputs only.
+    """
+    for i, shape in enumerate(shapes):
+        for axis, n in enumerate(shape):
+            if n:
+                yield tuple(axis if k == i else None for k in range(len(shapes)))
+    sizes = sorted({n for shape in shapes for n in shape if n})
+    for several, partly in ((False, False), (True, False), (False, True)):
+        for size in sizes:
+            choices: list[list[int | None]] = []
+            for shape in shapes:
+                fitting: list[int | None] = [axis for axis, n in enumerate(shape) if n == size]
+                if several and not fitting:
+                    fitting = [axis for axis, n in enumerate(shape) if n and n % size == 0]
+                choices.append(fitting + [None] if partly or not fitting else fitting)
+            groups = islice(product(*choices), MOST_OF_A_SIZE)
+            yield from sorted(
+                (axes for axes in groups if sum(axis is not None for axis in axes) > 1),
+                key=lambda axes: len({axis for axis in axes if axis is not None}),
+            )
 
 
 def _resized(net: Layer, x: Any, axes: Axes, written: _Written) -> _Written | None:

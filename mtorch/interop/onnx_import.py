@@ -33,12 +33,12 @@ def import_onnx(source: str | os.PathLike | bytes | Any, *, xp: ModuleType = num
     file = read_onnx(source)
     try:
         net = _graph(file)
-        return net if xp is numpy else net.to(xp=xp)
     except OnnxError as error:
         raise OnnxError(f"{file.title}: {error}") from None
     except Exception as error:  # what a file may say is without end
         text = f"{file.title}: the nodes do not fit each other: {type(error).__name__}: {str(error)[:300]!a}"
         raise OnnxError(text) from error
+    return net if xp is numpy else net.to(xp=xp)
 
 
 def _graph(file: OnnxFile) -> Graph:

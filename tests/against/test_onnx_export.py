@@ -207,6 +207,17 @@ def test_attention_takes_every_kind_of_mask(kind, causal, tmp_path):
         assert_near(session(*x), net.predict(x))
 
 
+def test_a_net_of_many_inputs_is_written_in_no_time(tmp_path):
+    """Of all choices of one axis for each of twelve inputs there are 10^7."""
+    symbols = [Input() for _ in range(12)]
+    total = symbols[0]
+    for symbol in symbols[1:]:
+        total = total + symbol
+    net, x = Graph.of(total, inputs=tuple(symbols)), tuple(floats((2, 3, 4)) for _ in range(12))
+    axes = exported(net, x, tmp_path / "net.onnx").axes()
+    assert all(names[0] == "batch" for names in axes.values())
+
+
 # ---------------------------------------------------------------------- nets of every make
 
 
