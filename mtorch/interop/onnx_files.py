@@ -97,6 +97,8 @@ def read_onnx(source: Any) -> OnnxFile:
 
 
 def _read(path: Path, title: str) -> bytes:
+    if path.exists() and not path.is_file():  # a folder, a pipe, a device without an end
+        raise OnnxError(f"{title} is no file")
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
             raise OnnxError(f"{title} is larger than {MOST_BYTES} bytes")

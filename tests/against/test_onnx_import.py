@@ -300,6 +300,27 @@ def test_a_file_that_is_not_there_or_no_model_is_an_error_of_its_kind(tmp_path):
         import_onnx(tmp_path / "empty.onnx")
 
 
+def test_a_folder_a_pipe_and_a_device_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for path in (tmp_path, tmp_path / "pipe.onnx", "/dev/zero"):
+        with pytest.raises(OnnxError, match="is no file"):
+            import_onnx(path)
+
+
+def test_graphs_within_graphs_without_end_are_refused_by_the_parser():
+    def field(number, data):
+        size, length = len(data), b""
+        while size >= 128:
+            length, size = length + bytes([size % 128 + 128]), size // 128
+        return bytes([number * 8 + 2]) + length + bytes([size]) + data
+
+    graph = b""
+    for _ in range(3000):
+        graph = field(1, field(5, field(6, graph)))  # a node with an attribute that is a graph
+    with pytest.raises(OnnxError, match="no ONNX model"):
+        import_onnx(field(7, graph))
+
+
 def relu(**more):
     return model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [2, 3]}, ["y"], **more)
 
