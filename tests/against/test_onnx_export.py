@@ -289,7 +289,15 @@ class OddReLU(layers.ReLU):
         return 2 * super().forward(x)
 
 
-@pytest.mark.parametrize("odd", [Odd(), OddReLU(), Sequential(layers.ReLU(), Sequential(OddReLU()))], ids=repr)
+def patched():
+    """An Odd of ReLU's class, whose forward is its own."""
+    layer = layers.ReLU()
+    layer.forward = Odd().forward
+    layer.details = lambda: "Odd"
+    return layer
+
+
+@pytest.mark.parametrize("odd", [Odd(), OddReLU(), patched(), Sequential(layers.ReLU(), OddReLU())], ids=repr)
 def test_a_layer_that_onnx_does_not_know_is_named_and_the_file_stays(odd, tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(b"before")

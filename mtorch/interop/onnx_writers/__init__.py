@@ -22,7 +22,7 @@ def writer_of(layer: Layer) -> Any:
     """
     for kind in type(layer).__mro__:
         if kind in WRITERS:
-            if getattr(type(layer), "forward", None) is getattr(kind, "forward", None):
+            if type(layer).forward is kind.forward and "forward" not in vars(layer):
                 return WRITERS[kind]
             break
     if type(layer).__name__ == "DataParallel":

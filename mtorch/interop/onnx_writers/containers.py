@@ -10,7 +10,6 @@ from mtorch.interop.onnx_builder import Builder, Symbol
 from mtorch.interop.onnx_writers.sequences import cell_over_time, flipped
 from mtorch.layers import GRUCell, LSTMCell, RNNCell
 from mtorch.layers.recurrent import Cell
-from mtorch.module import Module
 from mtorch.residual import Residual
 from mtorch.sequential import Sequential
 from mtorch.unroll import Recurrent
@@ -79,10 +78,6 @@ def _leading(state: Any) -> Symbol:
     return state[0] if isinstance(state, tuple) else state
 
 
-def module(b: Builder, layer: Module, x: Any) -> Any:
-    return b.write(layer.core(), x)
-
-
 CELLS = (GRUCell, LSTMCell, RNNCell)
 WRITERS = {
     Sequential: sequential,
@@ -92,5 +87,4 @@ WRITERS = {
     Residual: residual,
     Bidirectional: bidirectional,
     Recurrent: recurrent,
-    Module: module,
 }
