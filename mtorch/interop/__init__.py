@@ -3,9 +3,12 @@
 from importlib import import_module
 
 _HOMES = {
+    "OnnxError": "mtorch.interop.onnx_errors",
+    "export_onnx": "mtorch.interop.onnx_export",
     "from_torch": "mtorch.interop.torch_import",
     "from_torch_optimizer_state": "mtorch.interop.torch_optimizers",
     "from_torch_state_dict": "mtorch.interop.torch_weights",
+    "import_onnx": "mtorch.interop.onnx_import",
     "load_keras_weights": "mtorch.interop.keras_weights",
     "to_torch": "mtorch.interop.torch_export",
     "to_torch_optimizer_state": "mtorch.interop.torch_optimizers",
