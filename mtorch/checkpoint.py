@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy
 
 from mtorch import arrays
+from mtorch.checks import shown
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
 
@@ -264,15 +265,15 @@ def _as_safetensors(path: Path, entries: dict[str, numpy.ndarray], text: str) ->
 
 def _path(verb: str, path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{verb} expected a path, got {path!r}")
+        raise TypeError(f"{verb} expected a path, got {shown(path)}")
     return Path(path)
 
 
 def _check(verb: str, module: Any, optimizer: Any) -> None:
     if not isinstance(module, Layer):
-        raise TypeError(f"{verb} expected a module or layer after the path, got {module!r}")
+        raise TypeError(f"{verb} expected a module or layer after the path, got {shown(module)}")
     if not isinstance(optimizer, Optimizer | None):
-        raise TypeError(f"{verb} expected an optimizer after the module, got {optimizer!r}")
+        raise TypeError(f"{verb} expected an optimizer after the module, got {shown(optimizer)}")
 
 
 def _safetensors() -> Any:

@@ -11,6 +11,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Value
+from mtorch.checks import shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.operators import Operand
 from mtorch.outputs import Outputs
@@ -70,7 +71,7 @@ def predicted(layer: "Layer", x: Value, new: Pass) -> Value:
 
 def has_operand(x: Any) -> bool:
     """Whether an expression, a parameter or a buffer is among the parts of x: then a call returns an expression."""
-    return any(map(has_operand, x)) if isinstance(x, tuple) else isinstance(x, Operand)
+    return any(isinstance(leaf, Operand) for leaf in arrays.leaves(x))
 
 
 # ---------------------------------------------------------------------- forward
@@ -78,6 +79,8 @@ def has_operand(x: Any) -> bool:
 
 def cast(layer: "Layer", x: Any, takes: Any) -> Value:
     """Every array of x on the layer's array module, in the kind that `takes` says (see `Layer.takes`)."""
+    if isinstance(x, tuple) and arrays.depth(x) > arrays.DEEPEST:
+        raise ShapeMismatchError(layer, f"expected arrays, got tuples in tuples, more than {arrays.DEEPEST} deep")
     if isinstance(takes, tuple):
         if isinstance(x, tuple):
             takes += ("floats",) * (len(x) - len(takes))
@@ -113,11 +116,13 @@ def checked_forward(layer: "Layer", x: Value) -> Value:
             if y.__class__ is tuple and not in_predict():
                 layer._outputs = Outputs(y)
         return y if layer.has_tape else layer.returns(y)
-    except BaseException:
+    except BaseException as error:
         for buffer, value in buffers:
             buffer.value = value
         if keeps:
             layer.forget()
+        if type(layer).__name__ not in str(error) and not hasattr(error, "__notes__"):
+            error.add_note(f"in {layer!r}")
         raise
 
 
@@ -136,7 +141,7 @@ def as_value(layer: "Layer", y: Any, gaps: bool = False) -> Value:
         return tuple([as_value(layer, part, gaps) for part in y])
     if hasattr(y, "shape") or (y is None and gaps):
         return numpy.asarray(y) if isinstance(y, numpy.generic) else y
-    raise TypeError(f"{layer!r} expected its forward to return an array or a tuple of arrays, got {y!r}")
+    raise TypeError(f"{layer!r} expected its forward to return an array or a tuple of arrays, got {shown(y)}")
 
 
 # ---------------------------------------------------------------------- backward

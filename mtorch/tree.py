@@ -9,7 +9,7 @@ import numpy
 
 from mtorch import arrays, deferred
 from mtorch.arrays import Array
-from mtorch.checks import check_flag
+from mtorch.checks import check_flag, shown
 from mtorch.devices import check_usable
 from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
@@ -131,8 +131,8 @@ class Tree(Keywords):
         """
         own = self._state()
         if not isinstance(state, Mapping):
-            raise TypeError(f"{self!r} expected a state dict of arrays by name, got {state!r}")
-        given = {name: arrays.host_array(value, name) for name, value in state.items()}
+            raise TypeError(f"{self!r} expected a state dict of arrays by name, got {shown(state)}")
+        given = {name: arrays.host_array(value, f"{self!r}: state {shown(name)}") for name, value in state.items()}
         shapes = [
             f"{name} has shape {given[name].shape}, expected {own[name].value.shape}"
             for name in own
@@ -173,7 +173,10 @@ class Tree(Keywords):
 
     def to(self, xp: ModuleType | None = None, dtype: Any = None) -> Self:
         """A copy on another array module or in another dtype, without gradients or memories."""
-        homes = [home_of(repr(layer), xp or layer.xp, dtype or layer.dtype) for _, layer in self.walk()]
+        homes = [
+            home_of(repr(layer), layer.xp if xp is None else xp, layer.dtype if dtype is None else dtype)
+            for _, layer in self.walk()
+        ]
         twin: Any = copy.deepcopy(self)
         twin.discard()
         for (_, layer), home in zip(twin.walk(), homes, strict=True):
@@ -203,7 +206,7 @@ def _items(value: Any) -> Iterable[Any]:
 def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:
     """The array module and the dtype of a layer; an error where they are none."""
     if not hasattr(xp, "ndarray"):
-        raise TypeError(f"{who} expected xp to be an array module such as numpy, got {xp!r}")
+        raise TypeError(f"{who} expected xp to be an array module such as numpy, got {shown(xp)}")
     if xp is not numpy:
         check_usable(who, xp)
     try:

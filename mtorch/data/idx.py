@@ -21,6 +21,8 @@ from typing import BinaryIO
 
 import numpy
 
+from mtorch.checks import shown
+
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 Stream = BinaryIO | gzip.GzipFile
 GZIP = b"\x1f\x8b"
@@ -70,7 +72,7 @@ def idx_sha256(array: numpy.ndarray) -> str:
 def _opened(path: Path) -> Iterator[tuple[Stream, int, bool]]:
     """(stream of uncompressed bytes, bytes on the disk, whether it is gzipped); errors inside name the file."""
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"an IDX file's path must be a str or a Path, got {path!r}")
+        raise TypeError(f"an IDX file's path must be a str or a Path, got {shown(path)}")
     with open(path, "rb") as raw:
         try:
             size = os.fstat(raw.fileno()).st_size

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy
 
+from mtorch.checks import shown
 from mtorch.data.idx import idx_sha256, read_idx
 from mtorch.data.uci_digits import DigitData, digits
 
@@ -45,7 +46,9 @@ def load_digits_data(data: str | os.PathLike = "auto", size: int = 28, say: Call
     size: 8 gives the built-in digits, if they are used, as their raw scans (N, 8, 8), 0 … 16.
     """
     if not isinstance(data, str | os.PathLike):
-        raise TypeError(f"load_digits_data expected data to be 'auto', 'mnist', 'digits' or a folder, got {data!r}")
+        raise TypeError(
+            f"load_digits_data expected data to be 'auto', 'mnist', 'digits' or a folder, got {shown(data)}"
+        )
     if data == "digits":
         return digits(size)
     if data not in ("auto", "mnist"):
@@ -67,7 +70,7 @@ def mnist(root: str | os.PathLike | None = None, say: Callable[[str], None] = sa
     welcome there, under the folder's name. MnistMissing where no mirror can be reached.
     """
     if not isinstance(root, str | os.PathLike | None):
-        raise TypeError(f"mnist expected root to be a folder, got {root!r}")
+        raise TypeError(f"mnist expected root to be a folder, got {shown(root)}")
     root = os.environ.get("MTORCH_DATA") if root is None else root
     if root:
         return _from_folder(Path(root).expanduser())
@@ -87,7 +90,11 @@ def cache_folder() -> Path:
 
 
 def _from_folder(root: Path) -> DigitData:
-    if not root.exists():
+    try:
+        found = root.exists()
+    except (OSError, ValueError) as error:  # a folder that may not be searched, or no name of one
+        raise OSError(f"{shown(str(root))}: {getattr(error, 'strerror', error)}") from error
+    if not found:
         raise FileNotFoundError(f"{root}: there is no such folder; expected one with MNIST's files ({_names(FILES)})")
     if not root.is_dir():
         raise NotADirectoryError(f"{root}: expected a folder with MNIST's files ({_names(FILES)}), got a file")

@@ -1,5 +1,6 @@
 """What a net is made of, as a table."""
 
+from mtorch.checks import shown
 from mtorch.layer import Layer
 
 
@@ -11,7 +12,7 @@ def count_parameters(layer: Layer, trainable_only: bool = False) -> int:
 def summary(layer: Layer) -> str:
     """One line for each layer with its own parameters or without children: name, layer, parameters; then the total."""
     if not isinstance(layer, Layer):
-        raise TypeError(f"summary expected a module or layer, got {layer!r}")
+        raise TypeError(f"summary expected a module or layer, got {shown(layer)}")
     rows = []
     seen: set[int] = set()
     for prefix, below in layer.walk():

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array, device_of, on_device
+from mtorch.checks import shown
 
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
@@ -53,7 +54,7 @@ def seed_and_counter(state: dict[str, int]) -> tuple[int, int]:
     seed, counter = (state.get("seed"), state.get("counter")) if isinstance(state, dict) else (None, None)
     if isinstance(seed, int) and isinstance(counter, int) and 0 <= seed < 2**64 and 0 <= counter < 2**64:
         return seed, counter
-    raise ValueError(f"a random state is a seed and a counter, 0 <= each < 2**64, got {state!r}")
+    raise ValueError(f"a random state is a seed and a counter, 0 <= each < 2**64, got {shown(state)}")
 
 
 def random_bits(xp: ModuleType, seed: int, counter: int, n: int) -> Array:
