@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtorch import arrays, guards
 from mtorch.arrays import Value, is_numpy
-from mtorch.checks import check_size
+from mtorch.checks import check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.graph.table import leaves
@@ -36,17 +36,33 @@ class DataParallel(Container):
     step on. Batches of less than four samples, eval mode, `predict`, GPUs and systems other than Linux are served by
     this process alone.
 
-    Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended.
+    A process that computes may take as long as it needs. One that uses no processor time for `patience` seconds while
+    this one waits for it, because it was stopped or waits for what never comes, is ended with the others (None: this
+    one waits for ever).
+
+    Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended, or
+    was lost in that way. The net then has its gradients discarded, and the next forward starts other processes.
 
     Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", 2020, arXiv:2006.15704.
     """
 
-    def __init__(self, net: Layer, workers: int | None = None, *, axis: int = 0, out_axis: int | None = None):
+    patience: float | None = 300  # for copies of an older version
+
+    def __init__(
+        self,
+        net: Layer,
+        workers: int | None = None,
+        *,
+        axis: int = 0,
+        out_axis: int | None = None,
+        patience: float | None = 300,
+    ):
         (self.net,) = nets = self.cores((net,))
         super().__init__(nets)
         self.workers = cpu_count() if workers is None else check_size("DataParallel", "workers", workers)
         self.axis = check_size("DataParallel", "axis", axis, 0)
         self.out_axis = self.axis if out_axis is None else check_size("DataParallel", "out_axis", out_axis, 0)
+        self.patience = None if patience is None else check_number("DataParallel", "patience", patience, above=0)
         self.takes, self.moves_data, self.parts = self.net.takes, self.net.moves_data, self.net.parts
         self._replicas: Replicas | None = None
 
