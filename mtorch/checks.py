@@ -34,6 +34,11 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} … {text[-SHOWN // 2 :]}"
 
 
+def plain(text: object) -> str:
+    """Text of another program for an error: one line of bounded length, control characters escaped."""
+    return shown(str(text))[1:-1]
+
+
 def check_flag(who: object, name: str, flag: Any) -> bool:
     """The truth value; TypeError for anything else, because "no" and "false" are true."""
     if not isinstance(flag, bool | numpy.bool_):

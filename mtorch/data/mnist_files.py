@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 
 from mtorch.checks import shown
-from mtorch.data.idx import idx_sha256, read_idx
+from mtorch.data.idx import idx_sha256, read_idx, read_up_to
 from mtorch.data.uci_digits import DigitData, digits
 
 # SHA-256 of the uncompressed bytes: mirrors differ in how they compress.
@@ -27,6 +27,7 @@ MIRRORS = [
     "https://azureopendatastorage.blob.core.windows.net/mnist/",
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 ]
+LARGEST = 1 << 26  # bytes: none of the files is longer
 
 
 class MnistMissing(FileNotFoundError):
@@ -83,10 +84,14 @@ def cache_folder() -> Path:
     own = os.environ.get("MTORCH_CACHE")
     if own:
         return Path(own) / "mnist"
+    given = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtorch" / "mnist"
+        caches = Path(given) if os.path.isabs(given) else Path.home() / ".cache"  # a relative one is to be ignored
     except RuntimeError as error:
         raise MnistMissing("there is no home folder to keep MNIST in: set MTORCH_CACHE") from error
+    if not caches.is_absolute():
+        raise MnistMissing(f"the home folder {shown(str(Path.home()))} is no absolute path: set MTORCH_CACHE")
+    return caches / "mtorch" / "mnist"
 
 
 def _from_folder(root: Path) -> DigitData:
@@ -126,7 +131,12 @@ def _names(names: Iterable[str]) -> str:
 
 def _cached(name: str, folder: Path, say: Callable[[str], None]) -> numpy.ndarray:
     """A file's array from the cache; from a mirror where it is not there, or not as it was published."""
-    for path in _existing(name, folder):
+    kept = "Name another place: MTORCH_CACHE=DIR"
+    try:
+        paths = _existing(name, folder)
+    except OSError as error:  # a folder that may not be searched
+        raise MnistMissing(f"the cache {folder} cannot be read ({error.strerror}). {kept}") from error
+    for path in paths:
         try:
             return _genuine(name, path)
         except (ValueError, OSError) as error:
@@ -139,11 +149,11 @@ def _cached(name: str, folder: Path, say: Callable[[str], None]) -> numpy.ndarra
     except DownloadError as error:
         raise MnistMissing(f"{error}. With MNIST in a folder, name it: --data DIR, or MTORCH_DATA=DIR") from error
     except OSError as error:
-        raise MnistMissing(f"MNIST cannot be kept ({error}). Name another place: MTORCH_CACHE=DIR") from error
+        raise MnistMissing(f"MNIST cannot be kept ({error}). {kept}") from error
 
 
 def _genuine(name: str, path: Path) -> numpy.ndarray:
-    array = read_idx(path)
+    array = read_up_to(path, LARGEST)
     if array.dtype != numpy.uint8 or idx_sha256(array) != FILES[name]:
         raise ValueError(f"{path}: is not MNIST's {name} (its SHA-256 is another)")
     return array
