@@ -133,7 +133,8 @@ def inputs_like(x: numpy.ndarray) -> list[Hostile]:
     floats = x.dtype.kind == "f"
     found = named(
         more_axes=lambda: x[None], fewer_axes=lambda: x[0] if x.ndim and len(x) else x,
-        no_axis=lambda: x.reshape(-1)[:1][0] if x.size else x, many_axes=lambda: x.reshape((1,) * (40 - x.ndim) + x.shape),
+        no_axis=lambda: x.reshape(-1)[:1][0] if x.size else x,
+        many_axes=lambda: x.reshape((1,) * (40 - x.ndim) + x.shape),
         empty=lambda: x[:0],
         last_empty=lambda: x[..., :0] if x.ndim else x, wider=lambda: numpy.concatenate([x, x], -1) if x.ndim else x,
         narrower=lambda: x[..., :1] if x.ndim else x, one=lambda: x[:1] if x.ndim else x,
@@ -680,11 +681,12 @@ def plain(text: str) -> str:
 
 
 SYNONYMS = {
-    "rng": ("seed",), "lr": ("learningrate",), "layer_or_loss": ("layer",), "a": ("gain", "layer"),
-    "axis": ("axes", "dim"), "b": ("layer",), "net": ("layer", "part"), "dim": ("axis", "size"),
-    "backward_func": ("amodule",), "module": ("layer",), "shortcut": ("layer",), "body": ("layer",), "cell": ("layer",), "layers": ("layer",),
-    "outputs": ("output", "node"), "sections": ("multiple",), "axes": ("axis",), "min_val": ("max_val",), "low": ("high",), "left": ("right",),
-    "num_embeddings": ("padding_idx",), "inputs": ("input", "node", "array", "numbers"), "nodes": ("node",),
+    "rng": ("seed",), "lr": ("learningrate",), "layer_or_loss": ("layer",), "a": ("gain", "layer"), "b": ("layer",),
+    "axis": ("axes", "dim"), "net": ("layer", "part"), "dim": ("axis", "size"), "backward_func": ("amodule",),
+    "module": ("layer",), "shortcut": ("layer",), "body": ("layer",), "cell": ("layer",), "layers": ("layer",),
+    "outputs": ("output", "node"), "sections": ("multiple",), "axes": ("axis",), "min_val": ("max_val",),
+    "low": ("high",), "left": ("right",), "num_embeddings": ("padding_idx",), "nodes": ("node",),
+    "inputs": ("input", "node", "array", "numbers"),
 }  # fmt: skip
 
 

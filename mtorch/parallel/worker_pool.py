@@ -88,7 +88,9 @@ class WorkerPool:
                     try:
                         pid = os.fork()
                     except OSError:
-                        ours.close(), theirs.close(), self._finalizer()
+                        for end in (ours, theirs):
+                            end.close()
+                        self._finalizer()
                         raise
                     if not pid:
                         ours.close()
