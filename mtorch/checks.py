@@ -26,8 +26,10 @@ def shown(value: object) -> str:
     """The repr for an error: one line of bounded length, also where Python refuses to write an integer."""
     if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, list | tuple | dict | set) and len(value) > SHOWN:
+        return f"a {type(value).__name__} of {len(value)} entries"
     try:
-        text = repr(value)
+        text = repr(value[: SHOWN + 1] if isinstance(value, str | bytes) else value)
     except Exception:  # whatever a foreign repr does
         return f"a {type(value).__name__}"
     text = " ".join(text.split())
@@ -125,11 +127,13 @@ def check_memory(who: object, count: int, /, **arguments: object) -> None:
 
 @cache
 def physical_memory() -> int:
-    """The bytes of memory that this machine has; as many as there can be where the system does not say."""
+    """The bytes of memory that this machine has, or this container; as many as there can be where nobody says."""
+    size = LARGEST
     with suppress(AttributeError, ValueError, OSError):
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return size if size > 0 else LARGEST
-    return LARGEST
+    with suppress(ValueError, OSError), open("/sys/fs/cgroup/memory.max") as limit:
+        size = min(size, int(limit.read()))
+    return size if size > 0 else LARGEST
 
 
 def check_axis(who: object, axis: Any) -> int:

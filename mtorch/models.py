@@ -4,7 +4,6 @@ Digit models take images as rows (N, D), D = side * side, and return one score f
 cross-entropy, but for `mlp`. Their keyword arguments `xp`, `dtype` and `rng` are those of the layers.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import wraps
@@ -19,9 +18,8 @@ from mtorch.sequential import Sequential
 
 def _model(function: Callable[..., Sequential]) -> Callable[..., Sequential]:
     """The function with its sizes checked, and with a note on every error: the model and what it was called with."""
-    parameters = inspect.signature(function).parameters.values()
-    names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-    sizes = {p.name for p in parameters if p.annotation is int}
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    sizes = {name for name, kind in function.__annotations__.items() if kind is int}
 
     @wraps(function)
     def model(*args: Any, **options: Any) -> Sequential:
