@@ -110,7 +110,8 @@ class DataLoader:
             raise ValueError(f"DataLoader state: expected one for {len(self.dataset)} samples, got one for {samples}")
         if seed < 0 or not BETWEEN <= position <= samples:
             raise ValueError(f"DataLoader state: epoch_seed {seed} or position {position} is out of range")
-        _set_generator_state(self.rng, state["rng"].item() if hasattr(state["rng"], "item") else state["rng"])
+        text = state["rng"]
+        _set_generator_state(self.rng, text.item() if getattr(text, "shape", None) == () else text)
         self._epoch = self._resumed = None if position == BETWEEN else _Epoch(seed, position)
 
     def __repr__(self) -> str:
