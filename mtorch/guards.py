@@ -71,7 +71,10 @@ def predicted(layer: "Layer", x: Value, new: Pass) -> Value:
 
 def has_operand(x: Any) -> bool:
     """Whether an expression, a parameter or a buffer is among the parts of x: then a call returns an expression."""
-    return any(isinstance(leaf, Operand) for leaf in arrays.leaves(x))
+    try:
+        return any(map(has_operand, x)) if isinstance(x, tuple) else isinstance(x, Operand)
+    except RecursionError:  # `cast` says so
+        return False
 
 
 # ---------------------------------------------------------------------- forward
@@ -79,14 +82,15 @@ def has_operand(x: Any) -> bool:
 
 def cast(layer: "Layer", x: Any, takes: Any) -> Value:
     """Every array of x on the layer's array module, in the kind that `takes` says (see `Layer.takes`)."""
-    if isinstance(x, tuple) and arrays.depth(x) > arrays.DEEPEST:
-        raise ShapeMismatchError(layer, f"expected arrays, got tuples in tuples, more than {arrays.DEEPEST} deep")
     if isinstance(takes, tuple):
         if isinstance(x, tuple):
             takes += ("floats",) * (len(x) - len(takes))
             return tuple(cast(layer, part, kind) for part, kind in zip(x, takes, strict=False))
         takes = "floats"
-    return arrays.map_value(lambda leaf: _cast_leaf(layer, leaf, takes), x)
+    try:
+        return arrays.map_value(lambda leaf: _cast_leaf(layer, leaf, takes), x)
+    except RecursionError:
+        raise ShapeMismatchError(layer, "expected arrays, got tuples in tuples, too deep to follow") from None
 
 
 def _cast_leaf(layer: "Layer", x: Any, kind: str) -> Any:
