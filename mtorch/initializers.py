@@ -50,7 +50,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     if not isinstance(shape, tuple | list):
         raise TypeError(f"fans expected the shape of a weight, got {shown(shape)}")
     shape = tuple(check_integer("fans", "a shape of sizes", size, least=0) for size in shape)
-    if len(shape) < 2:
+    if not 2 <= len(shape) <= 64:
         raise ValueError(f"fans expected a weight of at least two axes, got shape {shown(shape)}")
     taps = math.prod(shape[2:])
     return shape[1] * taps, shape[0] * taps

@@ -104,7 +104,7 @@ def take(x: Any, ids: Any) -> Value:
 
 def concat(parts: Any, axis: int) -> Value:
     """The arrays of a tuple or list, one after the other along an axis."""
-    if not isinstance(parts, Iterable) or getattr(parts, "ndim", 1) == 0:
+    if not isinstance(parts, Iterable) or isinstance(parts, range) or getattr(parts, "ndim", 1) == 0:
         raise TypeError(f"concat expected a tuple or list of arrays, got {shown(parts)}")
     return _apply(layers.Concat, tuple(parts), axis)
 
