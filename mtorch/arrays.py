@@ -7,7 +7,7 @@ Outside `fast/` this and `devices.py` are the only files that branch on the arra
 import importlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy
 
+from mtorch.checks import shown
 from mtorch.devices import module_for as module_for
 
 Array = Any  # numpy.ndarray, cupy.ndarray, or the strict fake's array
 Value = Any  # Array | tuple[Value, ...]
 
 FLOAT32 = numpy.dtype("float32")
+DEEPEST = 64  # axes of an array
 BLOCK = 16384  # elements that several passes can share while they stay in cache
 ACCIDENTS = (FloatingPointError, RuntimeWarning)  # what NumPy raises where its warnings are errors
 
@@ -49,7 +51,7 @@ def array_module(x: object, who: object = None) -> ModuleType | None:
     return module if getattr(module, "ndarray", None) is kind else None
 
 
-def refuse_masked(x: object, who: object) -> None:
+def refuse_masked(x: object, who: object, depth: int = 0) -> None:
     """TypeError for a masked array, also one in a list: its mask would be lost without a word."""
     masked: Any = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
     if masked is None:  # nobody has imported numpy.ma
@@ -58,11 +60,17 @@ def refuse_masked(x: object, who: object) -> None:
         text = "expected an array without a mask, got a masked array: fill it first, a.filled(0)"
         if hasattr(who, "ignore_index"):
             text += ", or labels with a.filled(-100) and ignore_index=-100"
-        raise TypeError(text if who is None else f"{who if isinstance(who, str) else repr(who)} {text}")
+        raise TypeError(text if who is None else f"{_name(who)} {text}")
     if isinstance(x, list | tuple):
+        if depth > DEEPEST:
+            raise ValueError(f"{_name(who)} expected an array, got lists in lists, more than {DEEPEST} deep")
         for part in x:
             if isinstance(part, list | tuple | masked):
-                refuse_masked(part, who)
+                refuse_masked(part, who, depth + 1)
+
+
+def _name(who: object) -> str:
+    return who if isinstance(who, str) else repr(who)
 
 
 def module_named(name: str) -> ModuleType:
@@ -79,10 +87,10 @@ def float_dtype(xp: ModuleType, dtype: Any) -> numpy.dtype:
     """The native real floating dtype of that name; ValueError for any other, TypeError for what names no dtype."""
     try:
         found = numpy.dtype(dtype)
-    except TypeError as error:
-        raise ValueError(f"dtype must name a floating type such as 'float32', got {dtype!r}") from error
+    except Exception as error:  # of whatever kind a foreign object raises
+        raise ValueError(f"dtype must name a floating type such as 'float32', got {shown(dtype)}") from error
     if found.kind != "f" or dtype is None:
-        raise ValueError(f"dtype must be a real floating type such as 'float32', got {dtype!r}")
+        raise ValueError(f"dtype must be a real floating type such as 'float32', got {shown(dtype)}")
     if not is_numpy(xp) and found.itemsize > 8:
         raise ValueError(f"dtype {found} exists on NumPy only, not on {xp.__name__}")
     return numpy.dtype(found.type)  # the native one, and the one object that all arrays of it share
@@ -90,14 +98,21 @@ def float_dtype(xp: ModuleType, dtype: Any) -> numpy.dtype:
 
 def host_array(x: object, who: object) -> numpy.ndarray:
     """Array data given as a list, a number or an array, as a NumPy array of numbers, of no subclass."""
+    array = as_data(x, who)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{_name(who)} expected real numbers, got an array of dtype {array.dtype}")
+    return array
+
+
+def as_data(x: object, who: object) -> numpy.ndarray:
+    """Array data given as a list, a number or an array, as a NumPy array of whatever kind, of no subclass."""
     refuse_masked(x, who)
     try:
-        array = as_numpy(x)
+        return as_numpy(x)
     except ValueError as error:
-        raise ValueError(f"{who!r} expected an array, got a ragged list: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{who!r} expected real numbers, got an array of dtype {array.dtype}")
-    return array
+        raise ValueError(f"{_name(who)} expected an array, got a ragged list: {error}") from error
+    except (MemoryError, OverflowError) as error:
+        raise ValueError(f"{_name(who)} expected an array, got {shown(x)}: {error}") from error
 
 
 def as_numeric(xp: ModuleType, x: Any, who: object) -> Array:
@@ -105,12 +120,12 @@ def as_numeric(xp: ModuleType, x: Any, who: object) -> Array:
     home = array_module(x, who)
     if home is xp and x.__class__ is xp.ndarray:
         if x.dtype.kind not in "fiub":
-            raise TypeError(f"{who!r} expected real numbers, got an array of dtype {x.dtype}")
+            raise TypeError(f"{_name(who)} expected real numbers, got an array of dtype {x.dtype}")
         return x
     if home is None or home is xp:
         return xp.asarray(host_array(x, who))
     fix = "x.get()" if is_numpy(xp) else f"{xp.__name__}.asarray(x)"
-    raise TypeError(f"{who!r} lives on {xp.__name__}, got an array of {home.__name__}: convert it with {fix}")
+    raise TypeError(f"{_name(who)} lives on {xp.__name__}, got an array of {home.__name__}: convert it with {fix}")
 
 
 def as_float(xp: ModuleType, dtype: numpy.dtype, x: object, who: object) -> Array:
@@ -126,7 +141,7 @@ def as_ids(xp: ModuleType, x: Any, who: object, what: str = "integer ids") -> Ar
     if array is None:
         array = host_array(x, who) if home in (None, numpy) else as_numeric(xp, x, who)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{who!r} expected {what}, got dtype {array.dtype}")
+        raise TypeError(f"{_name(who)} expected {what}, got dtype {array.dtype}")
     return array if home is xp else xp.asarray(array)
 
 
@@ -140,6 +155,25 @@ def widened(x: Array) -> Array:
     return x.astype(FLOAT32) if x.dtype.char == "e" else x
 
 
+def leaves(value: Value) -> Iterator[Any]:
+    """What is no tuple in a value, in order; however deep it lies."""
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, tuple):
+            left.extend(reversed(part))
+        else:
+            yield part
+
+
+def depth(value: Value) -> int:
+    """How many tuples lie in one another."""
+    level, found = [value], 0
+    while level := [part for parts in level if isinstance(parts, tuple) for part in parts]:
+        found += 1
+    return found
+
+
 def map_value(function: Callable[[Array], Any], value: Value) -> Value:
     """The same structure with `function` applied to every array (None stays None)."""
     if isinstance(value, tuple):
@@ -149,6 +183,8 @@ def map_value(function: Callable[[Array], Any], value: Value) -> Value:
 
 def shape_value(value: Value) -> Any:
     """The shapes of a value, for error texts."""
+    if isinstance(value, tuple) and depth(value) > DEEPEST:
+        return "tuples in tuples"
     return map_value(lambda array: tuple(getattr(array, "shape", ("?",))), value)
 
 

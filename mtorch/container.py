@@ -6,6 +6,7 @@ from typing import Any
 from mtorch import accelerate, guards
 from mtorch.accelerate import Blas
 from mtorch.arrays import Value, shape_value
+from mtorch.checks import shown
 from mtorch.guards import EMPTY, NO_ARRAY, NO_VALUE, in_predict, passes
 from mtorch.layer import Layer
 from mtorch.parameter import Buffer, Parameter
@@ -180,7 +181,7 @@ class Container(Layer):
         found = tuple(layers)
         for layer in found:
             if not isinstance(layer, Layer):
-                raise TypeError(f"{cls.__name__} is made of layers, got {layer!r}")
+                raise TypeError(f"{cls.__name__} is made of layers, got {shown(layer)}")
             layer._fits(None)  # AttributeError where __init__ did not run
         return tuple(layer.core() for layer in found)
 

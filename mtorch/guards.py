@@ -11,6 +11,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Value
+from mtorch.checks import shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.operators import Operand
 from mtorch.outputs import Outputs
@@ -70,7 +71,10 @@ def predicted(layer: "Layer", x: Value, new: Pass) -> Value:
 
 def has_operand(x: Any) -> bool:
     """Whether an expression, a parameter or a buffer is among the parts of x: then a call returns an expression."""
-    return any(map(has_operand, x)) if isinstance(x, tuple) else isinstance(x, Operand)
+    try:
+        return any(map(has_operand, x)) if isinstance(x, tuple) else isinstance(x, Operand)
+    except RecursionError:  # `cast` says so
+        return False
 
 
 # ---------------------------------------------------------------------- forward
@@ -83,7 +87,10 @@ def cast(layer: "Layer", x: Any, takes: Any) -> Value:
             takes += ("floats",) * (len(x) - len(takes))
             return tuple(cast(layer, part, kind) for part, kind in zip(x, takes, strict=False))
         takes = "floats"
-    return arrays.map_value(lambda leaf: _cast_leaf(layer, leaf, takes), x)
+    try:
+        return arrays.map_value(lambda leaf: _cast_leaf(layer, leaf, takes), x)
+    except RecursionError:
+        raise ShapeMismatchError(layer, "expected arrays, got tuples in tuples, too deep to follow") from None
 
 
 def _cast_leaf(layer: "Layer", x: Any, kind: str) -> Any:
@@ -113,11 +120,13 @@ def checked_forward(layer: "Layer", x: Value) -> Value:
             if y.__class__ is tuple and not in_predict():
                 layer._outputs = Outputs(y)
         return y if layer.has_tape else layer.returns(y)
-    except BaseException:
+    except BaseException as error:
         for buffer, value in buffers:
             buffer.value = value
         if keeps:
             layer.forget()
+        if type(layer).__name__ not in str(error) and not hasattr(error, "__notes__"):
+            error.add_note(f"in {layer!r}")
         raise
 
 
@@ -136,7 +145,7 @@ def as_value(layer: "Layer", y: Any, gaps: bool = False) -> Value:
         return tuple([as_value(layer, part, gaps) for part in y])
     if hasattr(y, "shape") or (y is None and gaps):
         return numpy.asarray(y) if isinstance(y, numpy.generic) else y
-    raise TypeError(f"{layer!r} expected its forward to return an array or a tuple of arrays, got {y!r}")
+    raise TypeError(f"{layer!r} expected its forward to return an array or a tuple of arrays, got {shown(y)}")
 
 
 # ---------------------------------------------------------------------- backward

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy
 
 from mtorch.arrays import refuse_masked
-from mtorch.checks import check_integer, check_number
+from mtorch.checks import check_integer, check_number, shown
 
 Initializer = Callable[["numpy.random.Generator", tuple[int, ...], float, float], numpy.ndarray]
 
@@ -47,8 +47,11 @@ def as_generator(rng: "int | numpy.random.Generator | None" = None, who: str = "
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight (out, in, ...): each times the number of taps that the trailing axes hold."""
-    if len(shape) < 2:
-        raise ValueError(f"fans expected a weight of at least two axes, got shape {shape}")
+    if not isinstance(shape, tuple | list):
+        raise TypeError(f"fans expected the shape of a weight, got {shown(shape)}")
+    shape = tuple(check_integer("fans", "a shape of sizes", size, least=0) for size in shape)
+    if not 2 <= len(shape) <= 64:
+        raise ValueError(f"fans expected a weight of at least two axes, got shape {shown(shape)}")
     taps = math.prod(shape[2:])
     return shape[1] * taps, shape[0] * taps
 
@@ -58,12 +61,12 @@ def draw(
 ) -> numpy.ndarray:
     """init(rng, shape, fan_in, fan_out), with an error in the name of `who` where `init` is not such a function."""
     if not callable(init):
-        raise TypeError(f"{who} expected a function from mtorch.initializers as init, got {init!r}")
+        raise TypeError(f"{who} expected a function from mtorch.initializers as init, got {shown(init)}")
     try:
         weight = init(rng, shape, fan_in, fan_out)
     except TypeError as error:
         wanted = "a function of (rng, shape, fan_in, fan_out) as init, such as orthogonal()"
-        raise TypeError(f"{who} expected {wanted}, got {init!r}: {error}") from error
+        raise TypeError(f"{who} expected {wanted}, got {shown(init)}: {error}") from error
     refuse_masked(weight, f"{who} init:")
     if getattr(weight, "shape", ()) != shape or weight.dtype.kind not in "fiu":
         got = f"{weight.dtype} {weight.shape}" if hasattr(weight, "dtype") else repr(weight)
@@ -79,24 +82,29 @@ def gain(nonlinearity: str, a: float = 0.01) -> float:
 
     ReLU halves the second moment, hence sqrt(2); LeakyReLU of slope a leaves (1 + a^2) / 2 of it.
     """
-    if nonlinearity == "leaky_relu":
-        return math.sqrt(2 / (1 + check_number("gain", "a", a) ** 2))
-    if nonlinearity not in _GAINS:
+    return _gain("gain", nonlinearity, a)
+
+
+def _gain(who: str, nonlinearity: str, a: float) -> float:
+    if isinstance(nonlinearity, str) and nonlinearity == "leaky_relu":
+        a = check_number(who, "a", a)
+        return math.sqrt(2 / (1 + a * a))
+    if not isinstance(nonlinearity, str) or nonlinearity not in _GAINS:
         known = ", ".join(sorted([*_GAINS, "leaky_relu"]))
-        raise ValueError(f"gain expected a nonlinearity out of {known}, got {nonlinearity!r}")
+        raise ValueError(f"{who} expected a nonlinearity out of {known}, got {shown(nonlinearity)}")
     return _GAINS[nonlinearity]
 
 
 def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
     """N(mean, std^2)."""
-    mean, std = check_number("normal", "mean", mean), check_number("normal", "std", std, least=0)
+    mean, std = check_number("normal", "mean", mean), abs(check_number("normal", "std", std, least=0))  # -0.0 is 0
     return lambda rng, shape, fan_in, fan_out: rng.normal(mean, std, shape)
 
 
 def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
     """U(low, high)."""
     low = check_number("uniform", "low", low)
-    high = check_number("uniform", "high", high, least=low)
+    high = check_number("uniform", "high", high, least=low) + 0.0  # -0.0 is 0
     return lambda rng, shape, fan_in, fan_out: rng.uniform(low, high, shape)
 
 
@@ -130,7 +138,7 @@ def kaiming_normal(a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "le
 
     He, Zhang, Ren & Sun, "Delving Deep into Rectifiers", 2015, arXiv:1502.01852.
     """
-    return _by_spread("kaiming_normal", gain(nonlinearity, a), _fan(mode), _normal)
+    return _by_spread("kaiming_normal", _gain("kaiming_normal", nonlinearity, a), _fan("kaiming_normal", mode), _normal)
 
 
 def kaiming_uniform(a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Initializer:
@@ -138,7 +146,9 @@ def kaiming_uniform(a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "l
 
     With a = sqrt(5) this is U(-1/sqrt(fan_in), 1/sqrt(fan_in)), what PyTorch's own layers start from.
     """
-    return _by_spread("kaiming_uniform", gain(nonlinearity, a), _fan(mode), _uniform)
+    return _by_spread(
+        "kaiming_uniform", _gain("kaiming_uniform", nonlinearity, a), _fan("kaiming_uniform", mode), _uniform
+    )
 
 
 def orthogonal(gain: float = 1.0) -> Initializer:
@@ -174,13 +184,13 @@ def _uniform(rng: "numpy.random.Generator", spread: float, shape: tuple[int, ...
     return rng.uniform(-bound, bound, shape)
 
 
-def _fan(mode: str) -> Callable[[float, float], float]:
-    if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f"Kaiming initializers expected mode 'fan_in' or 'fan_out', got {mode!r}")
+def _fan(who: str, mode: str) -> Callable[[float, float], float]:
+    if not isinstance(mode, str) or mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"{who} expected mode 'fan_in' or 'fan_out', got {shown(mode)}")
     return lambda fan_in, fan_out: fan_in if mode == "fan_in" else fan_out
 
 
 def _flow(name: str, fan: float) -> float:
     if not 0 < fan < math.inf:
-        raise ValueError(f"{name} expected fans > 0, got {fan!r}")
+        raise ValueError(f"{name} expected fans > 0, got {shown(fan)}")
     return fan

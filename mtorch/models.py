@@ -5,22 +5,48 @@ cross-entropy, but for `mlp`. Their keyword arguments `xp`, `dtype` and `rng` ar
 """
 
 import math
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from mtorch import layers
+from mtorch.checks import check_memory, check_size, shown
 from mtorch.layer import Layer
 from mtorch.residual import Residual
 from mtorch.sequential import Sequential
 
+
+def _model(function: Callable[..., Sequential]) -> Callable[..., Sequential]:
+    """The function with its sizes checked, and with a note on every error: the model and what it was called with."""
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    sizes = {name for name, kind in function.__annotations__.items() if kind is int}
+
+    @wraps(function)
+    def model(*args: Any, **options: Any) -> Sequential:
+        given = dict(zip(names, args, strict=False)) | options
+        for name in sizes & given.keys():
+            check_size(function.__name__, name, given[name])
+        try:
+            return function(*args, **options)
+        except Exception as error:
+            text = ", ".join(f"{name}={shown(value)}" for name, value in given.items())
+            error.add_note(f"in the model {function.__name__}({text})")
+            raise
+
+    return model
+
+
 # ---------------------------------------------------------------------- dense
 
 
+@_model
 def linear(pixels: int = 784, classes: int = 10, **options: Any) -> Sequential:
     """One linear map: multinomial logistic regression when trained with cross-entropy."""
     nn = layers.on(**options)
     return Sequential(nn.Linear(pixels, classes))
 
 
+@_model
 def mlp(pixels: int = 784, classes: int = 10, hidden: int = 16, **options: Any) -> Sequential:
     """The original mtorch's digit net, 784-16-16-10 with a sigmoid at the end, for a square loss on one-hot targets.
 
@@ -28,7 +54,7 @@ def mlp(pixels: int = 784, classes: int = 10, hidden: int = 16, **options: Any) 
     at one half, far too high for nine classes in ten, and the first steps drive some of them so low that the sigmoid
     is flat there and they stay. The first weights start small, because pixels without any news keep theirs for ever.
     """
-    nn = layers.on(**options)
+    nn, classes = layers.on(**options), check_size("mlp", "classes", classes, 2)
     out: Any = nn.Linear(hidden, classes, coe=0.1)
     out.bias.value[...] = -math.log(classes - 1)
     return Sequential(
@@ -36,6 +62,7 @@ def mlp(pixels: int = 784, classes: int = 10, hidden: int = 16, **options: Any) 
     )
 
 
+@_model
 def deep(pixels: int = 784, classes: int = 10, hidden: int = 512, **options: Any) -> Sequential:
     """784-512-512-10 with ReLU."""
     nn = layers.on(**options)
@@ -46,6 +73,7 @@ def deep(pixels: int = 784, classes: int = 10, hidden: int = 512, **options: Any
     )  # fmt: skip
 
 
+@_model
 def dropout(pixels: int = 784, classes: int = 10, hidden: int = 512, p: float = 0.3, **options: Any) -> Sequential:
     """`deep` with dropout after each hidden layer.
 
@@ -59,6 +87,7 @@ def dropout(pixels: int = 784, classes: int = 10, hidden: int = 512, p: float = 
     )  # fmt: skip
 
 
+@_model
 def batchnorm(pixels: int = 784, classes: int = 10, hidden: int = 512, **options: Any) -> Sequential:
     """`deep` with batch normalisation before each ReLU, which takes the place of the biases.
 
@@ -72,6 +101,7 @@ def batchnorm(pixels: int = 784, classes: int = 10, hidden: int = 512, **options
     )  # fmt: skip
 
 
+@_model
 def residual(pixels: int = 784, classes: int = 10, hidden: int = 1024, **options: Any) -> Sequential:
     """784-1024-1024-10, the second hidden layer with a way around it."""
     nn = layers.on(**options)
@@ -85,6 +115,7 @@ def residual(pixels: int = 784, classes: int = 10, hidden: int = 1024, **options
 # ---------------------------------------------------------------------- convolutional
 
 
+@_model
 def conv1d(pixels: int = 784, classes: int = 10, channels: int = 64, **options: Any) -> Sequential:
     """Convolutions along the columns of the image, its rows being the channels."""
     nn, side = layers.on(**options), side_of(pixels)
@@ -96,6 +127,7 @@ def conv1d(pixels: int = 784, classes: int = 10, channels: int = 64, **options: 
     )  # fmt: skip
 
 
+@_model
 def scn(pixels: int = 784, classes: int = 10, channels: int = 16, **options: Any) -> Sequential:
     """A simple convolutional net: conv-norm-ReLU-maxpool, conv-norm-ReLU-avgpool, conv, linear."""
     nn, side = layers.on(**options), side_of(pixels)
@@ -108,6 +140,7 @@ def scn(pixels: int = 784, classes: int = 10, channels: int = 16, **options: Any
     )  # fmt: skip
 
 
+@_model
 def lenet(pixels: int = 784, classes: int = 10, **options: Any) -> Sequential:
     """LeNet-5 with ReLU and max pooling: after the pool the rectifier has a quarter of the work, and gives the same.
 
@@ -124,6 +157,7 @@ def lenet(pixels: int = 784, classes: int = 10, **options: Any) -> Sequential:
     )  # fmt: skip
 
 
+@_model
 def lenet_large(pixels: int = 784, classes: int = 10, **options: Any) -> Sequential:
     """Caffe's variant of LeNet: conv 20, pool, conv 50, pool, 500."""
     nn, side = layers.on(**options), side_of(pixels)
@@ -136,6 +170,7 @@ def lenet_large(pixels: int = 784, classes: int = 10, **options: Any) -> Sequent
     )  # fmt: skip
 
 
+@_model
 def cnn(pixels: int = 784, classes: int = 10, channels: int = 32, **options: Any) -> Sequential:
     """The net of PyTorch's MNIST example: conv 32, conv 64, pool, 128, with dropout."""
     nn, side = layers.on(**options), side_of(pixels)
@@ -148,6 +183,7 @@ def cnn(pixels: int = 784, classes: int = 10, channels: int = 32, **options: Any
     )  # fmt: skip
 
 
+@_model
 def resnet_simple(pixels: int = 784, classes: int = 10, channels: int = 16, **options: Any) -> Sequential:
     """A first residual net: conv, pool, two blocks on equal terms, the mean over the image, linear."""
     nn, side = layers.on(**options), side_of(pixels)
@@ -159,6 +195,7 @@ def resnet_simple(pixels: int = 784, classes: int = 10, channels: int = 16, **op
     )  # fmt: skip
 
 
+@_model
 def resnet(pixels: int = 784, classes: int = 10, channels: int = 16, **options: Any) -> Sequential:
     """A residual net of 10 layers for 28 x 28: 16 channels, then 32 on a 14 x 14 grid, then 64 on 7 x 7.
 
@@ -195,11 +232,13 @@ def residual_block(nn: Any, channels: int, out_channels: int, stride: int = 1) -
 # ---------------------------------------------------------------------- sequences
 
 
+@_model
 def rnn(pixels: int = 784, classes: int = 10, hidden: int | None = None, **options: Any) -> Sequential:
     """A tanh RNN that reads the image row by row; see `gru`."""
     return _over_rows("RNN", pixels, classes, hidden, options)
 
 
+@_model
 def gru(pixels: int = 784, classes: int = 10, hidden: int | None = None, **options: Any) -> Sequential:
     """A GRU that reads the image row by row, and a linear map of its last step.
 
@@ -208,6 +247,7 @@ def gru(pixels: int = 784, classes: int = 10, hidden: int | None = None, **optio
     return _over_rows("GRU", pixels, classes, hidden, options)
 
 
+@_model
 def lstm(pixels: int = 784, classes: int = 10, hidden: int | None = None, **options: Any) -> Sequential:
     """An LSTM that reads the image row by row; see `gru`."""
     return _over_rows("LSTM", pixels, classes, hidden, options)
@@ -222,6 +262,7 @@ def _over_rows(cell: str, pixels: int, classes: int, hidden: int | None, options
     )  # fmt: skip
 
 
+@_model
 def bilstm(vocabulary: int, classes: int = 2, embedding: int = 16, hidden: int = 16, **options: Any) -> Sequential:
     """A text classifier: word ids (T, N) -> (N, K), read from both ends; id 0 pads.
 
@@ -234,10 +275,12 @@ def bilstm(vocabulary: int, classes: int = 2, embedding: int = 16, hidden: int =
     )  # fmt: skip
 
 
+@_model
 def transformer(
     pixels: int = 784, classes: int = 10, width: int = 64, heads: int = 4, blocks: int = 2, **options: Any
 ) -> Sequential:
     """A small Transformer encoder over the rows of the image, then the mean over them."""
+    check_memory("transformer", 8 * width * width * blocks, width=width, blocks=blocks)
     nn, side = layers.on(**options), side_of(pixels)
     return Sequential(
         nn.Reshape((side, side)), nn.Transpose((1, 0, 2)), nn.Linear(side, width), nn.PositionalEmbedding(side, width),
@@ -263,7 +306,7 @@ def transformer_block(nn: Any, width: int, heads: int, hidden: int, p: float = 0
 
 def side_of(pixels: int) -> int:
     """The side of a square image of that many pixels."""
-    side = math.isqrt(pixels)
+    side = math.isqrt(check_size("side_of", "pixels", pixels))
     if side * side != pixels:
-        raise ValueError(f"expected the pixels of a square image, got {pixels}")
+        raise ValueError(f"side_of expected the pixels of a square image, got {pixels}")
     return side

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Value
-from mtorch.checks import check_flag
+from mtorch.checks import check_flag, shown
 from mtorch.graph.graph import Graph
 from mtorch.graph.tracing import HOLDERS, PRIVATE, named_items, traced
 from mtorch.guards import EMPTY
@@ -55,10 +55,10 @@ class Module(Layer):
     def __init__(self, net: Layer | None = None, *, input_grad: bool = False):
         name, described = type(self).__name__, type(self).forward is not Module.forward
         if described and net is not None:
-            raise TypeError(f"{name} defines forward, so its super().__init__() takes no net, got {net!r}")
+            raise TypeError(f"{name} defines forward, so its super().__init__() takes no net, got {shown(net)}")
         if not described and not isinstance(net, Layer):
             hint = "" if net is not None else ", and defines no forward to do without"
-            raise TypeError(f"{name} wraps a layer, got {net!r}{hint}")
+            raise TypeError(f"{name} wraps a layer, got {shown(net)}{hint}")
         if net is not None:
             self.net = net.core()
         self.input_grad = check_flag(name, "input_grad", input_grad)

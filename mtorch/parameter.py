@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import ACCIDENTS, Array, array_module, as_numeric, constant, is_array, refuse_masked
-from mtorch.checks import check_flag, check_rate
+from mtorch.checks import check_flag, check_rate, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.operators import Stored
 
@@ -27,7 +27,7 @@ class Parameter(Stored):
 
     def __init__(self, value: Array, *, trainable: bool = True):
         if not (is_array(value, "Parameter") and value.dtype.kind == "f"):
-            got = f"dtype {value.dtype}" if is_array(value) else repr(value)
+            got = f"dtype {value.dtype}" if is_array(value) else shown(value)
             raise TypeError(f"Parameter expected an array of floats, got {got}")
         home: Any = array_module(value)
         self.value = as_numeric(home, value, "Parameter").copy()  # of no subclass such as numpy.matrix

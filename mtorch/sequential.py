@@ -23,7 +23,7 @@ class Sequential(Container):
     def __init__(self, *layers: Layer | Iterable[Layer]):
         given: Any = layers
         if len(layers) == 1 and not isinstance(layers[0], Layer):
-            if not isinstance(layers[0], Iterable):
+            if not isinstance(layers[0], Iterable) or isinstance(layers[0], range) or not getattr(layers[0], "ndim", 1):
                 raise TypeError(f"Sequential is made of layers, got {type(layers[0]).__name__}")
             given = tuple(layers[0])
         if not given:

@@ -147,8 +147,8 @@ class Tree(Keywords):
         sentences}.
         """
         if not isinstance(state, Mapping):
-            raise TypeError(f"{self!r} expected a state dict of arrays by name, got {state!r}")
-        given = {name: arrays.host_array(value, name) for name, value in state.items()}
+            raise TypeError(f"{self!r} expected a state dict of arrays by name, got {shown(state)}")
+        given = {name: arrays.host_array(value, f"{self!r}: state {shown(name)}") for name, value in state.items()}
         misfits = self._compare_state({name: value.shape for name, value in given.items()}, strict)
         for name, item in self._state().items():
             if name not in given or given[name].shape != item.value.shape:
@@ -172,7 +172,7 @@ class Tree(Keywords):
         misfits = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
         if check_flag(self, "strict", strict) and any(misfits.values()):
             texts = {label: ", ".join(map(shown, names)) for label, names in misfits.items() if names}
-            text = "; ".join(f"{label}: {shown(names, 2000)}" for label, names in texts.items())
+            text = "; ".join(f"{label}: {plain(names, 2000)}" for label, names in texts.items())
             raise ValueError(f"{self!r} cannot load this state dict: {text}")
         return misfits
 
@@ -196,7 +196,10 @@ class Tree(Keywords):
 
     def to(self, xp: ModuleType | None = None, dtype: Any = None) -> Self:
         """A copy on another array module or in another dtype, without gradients or memories."""
-        homes = [home_of(repr(layer), xp or layer.xp, dtype or layer.dtype) for _, layer in self.walk()]
+        homes = [
+            home_of(repr(layer), layer.xp if xp is None else xp, layer.dtype if dtype is None else dtype)
+            for _, layer in self.walk()
+        ]
         twin: Any = copy.deepcopy(self)
         twin.discard()
         for (_, layer), home in zip(twin.walk(), homes, strict=True):
@@ -226,7 +229,7 @@ def _items(value: Any) -> Iterable[Any]:
 def home_of(who: str, xp: Any, dtype: Any) -> tuple[ModuleType, numpy.dtype]:
     """The array module and the dtype of a layer; an error where they are none."""
     if not hasattr(xp, "ndarray"):
-        raise TypeError(f"{who} expected xp to be an array module such as numpy, got {xp!r}")
+        raise TypeError(f"{who} expected xp to be an array module such as numpy, got {shown(xp)}")
     if xp is not numpy:
         check_usable(who, xp)
     try:

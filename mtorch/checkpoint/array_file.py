@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy
 
-from mtorch.checks import shown
+from mtorch.checks import plain
 
 RESERVED = "__mtorch__"  # the entry that holds the notes; it begins the names of the arrays in them
 PIECE = 2**16  # bytes that are read at once
@@ -90,10 +90,10 @@ def naming(path: Path, what: str = " is damaged or no checkpoint") -> Iterator[N
         if error.errno is not None:
             error.filename = error.filename or str(path)
             raise
-        raise ValueError(f"{path.name}{what}: {shown(error, 8000)}") from None
+        raise ValueError(f"{path.name}{what}: {plain(error, 8000)}") from None
     except MemoryError:
         raise ValueError(f"{path.name}{what}: it announces more than there is memory for") from None
     except (
         zipfile.BadZipFile, zlib.error, EOFError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError
     ) as error:  # fmt: skip
-        raise ValueError(f"{path.name}{what}: {shown(error, 8000)}") from None
+        raise ValueError(f"{path.name}{what}: {plain(error, 8000)}") from None

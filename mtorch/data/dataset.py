@@ -6,6 +6,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
+from mtorch.checks import shown
 
 
 @runtime_checkable
@@ -67,7 +68,7 @@ def _rows(array: Array, index: Any) -> Array:
     if index.__class__ is numpy.ndarray and index.dtype.kind in "iu":
         return array.take(index, 0) if array.__class__ is numpy.ndarray else array[_moved(index, array)]
     if isinstance(index, tuple):
-        raise TypeError(f"ArrayDataset expected an integer, a slice or an integer array as index, got {index!r}")
+        raise TypeError(f"ArrayDataset expected an integer, a slice or an integer array as index, got {shown(index)}")
     return array[index]
 
 
@@ -86,6 +87,8 @@ def _as_samples(x: Any, position: int) -> Array:
             x = numpy.asarray(x)
         except ValueError as error:
             raise ValueError(f"ArrayDataset expected arrays, argument {position} is a ragged list: {error}") from error
+        except (MemoryError, OverflowError) as error:
+            raise MemoryError(f"ArrayDataset argument {position} does not fit into memory: {error}") from error
         x = x.astype(x.dtype.newbyteorder("="), copy=False)
         x = x if x.flags.c_contiguous else numpy.ascontiguousarray(x)
     if x.dtype.kind not in "fiub":

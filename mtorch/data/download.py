@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from mtorch.checks import plain
+
 T = TypeVar("T")
 
 ANSWER = 3.0  # seconds that a mirror has to answer, and to go on when it has begun
@@ -22,6 +24,10 @@ RATE = 20_000  # bytes a second that a mirror must deliver in the long run
 MAX_BYTES = 1 << 25  # no file here is longer
 PIECE = 1 << 16
 STALE = 3600.0  # seconds after which a .part file belongs to nobody
+
+
+class NotKept(OSError):
+    """The file cannot be written here, whatever a mirror delivers."""
 
 
 class DownloadError(OSError):
@@ -47,14 +53,17 @@ def download(name: str, folder: Path, mirrors: Sequence[str], accept: Callable[[
         descriptor, part = tempfile.mkstemp(prefix=f"{name}.", suffix=".part", dir=folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                _copy(mirror + name, file, min(ANSWER, patience), received)
+                _copy(mirror + name, file, folder / name, min(ANSWER, patience), received)
             found = accept(Path(part))
-            os.chmod(part, 0o644)
-            os.replace(part, folder / name)
+            with _keeping(folder / name):
+                os.chmod(part, 0o644)
+                os.replace(part, folder / name)
             return found
+        except NotKept:
+            raise
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = str(error.reason if type(error) is urllib.error.URLError else error) or type(error).__name__
-            reason = reason.replace(part, name)
+            reason = plain(reason.replace(part, name))
             failures.setdefault(reason, []).append(urlsplit(mirror).netloc)
             if received[0] < PIECE:
                 patience -= time.monotonic() - begin
@@ -64,21 +73,37 @@ def download(name: str, folder: Path, mirrors: Sequence[str], accept: Callable[[
     raise DownloadError(f"no mirror delivered {name} ({'; '.join(reasons) or 'there is none'})")
 
 
-def _copy(url: str, file: Any, seconds: float, received: list[int]) -> None:
-    """Writes what `url` delivers into `file`, with a progress bar on a terminal, and counts it in received[0]."""
+def _copy(url: str, file: Any, path: Path, seconds: float, received: list[int]) -> None:
+    """Writes what `url` delivers into `file`, which is to become `path`, and counts it in received[0]; with a progress
+    bar on a terminal.
+    """
     begin = time.monotonic()
     request = urllib.request.Request(url, headers={"User-Agent": "mtorch"})
     response = _within(seconds, lambda: urllib.request.urlopen(request, timeout=seconds))
     length = response.headers.get("Content-Length") or ""
-    with response, _bar(url.rpartition("/")[2], int(length) if length.isdigit() else None) as count:
+    with (
+        response,
+        _bar(url.rpartition("/")[2], int(length) if length.isdecimal() and len(length) < 12 else None) as count,
+    ):
         while piece := response.read1(PIECE):
-            file.write(piece)
+            with _keeping(path):
+                file.write(piece)
+                file.flush()
             count(len(piece))
             received[0] += len(piece)
             if received[0] > MAX_BYTES:
                 raise ValueError(f"sends more than {MAX_BYTES:,} bytes")
             if time.monotonic() - begin > seconds + received[0] / RATE:
                 raise TimeoutError("is too slow")
+
+
+@contextmanager
+def _keeping(path: Path) -> Iterator[None]:
+    """Errors inside are of the disk, not of a mirror."""
+    try:
+        yield
+    except OSError as error:
+        raise NotKept(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

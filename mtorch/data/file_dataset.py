@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import refuse_masked
+from mtorch.arrays import as_data
 from mtorch.data.dataset import ArrayDataset, Dataset, describe_samples
 from mtorch.data.idx import Path, read_idx, read_idx_header
 
@@ -44,8 +44,7 @@ def standardise(images: Any) -> numpy.ndarray:
 
     An image without any contrast has no deviation to divide by and becomes zeros.
     """
-    refuse_masked(images, "standardise")
-    images = numpy.asarray(images)
+    images = as_data(images, "standardise")
     if images.ndim < 2 or images.dtype.kind not in "fiub":
         raise ValueError(f"standardise expected images (N, ...) of numbers, got {images.dtype} of shape {images.shape}")
     rows = images.reshape(len(images), math.prod(images.shape[1:]))

@@ -14,12 +14,15 @@ import gzip
 import hashlib
 import math
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy
+
+from mtorch.checks import physical_memory, shown
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 Stream = BinaryIO | gzip.GzipFile
@@ -33,11 +36,19 @@ Path = str | os.PathLike
 def read_idx(path: Path) -> numpy.ndarray:
     """The array in an IDX file, raw or gzipped (the content decides, not the name).
 
-    ValueError for a file that is damaged or no IDX file, OSError for one that cannot be read; both name the file.
+    ValueError for a file that is damaged or no IDX file, or that needs more memory than the machine has, OSError for
+    one that cannot be read, or is no regular file; both name the file.
     """
+    return read_up_to(path, physical_memory())
+
+
+def read_up_to(path: Path, largest: int) -> numpy.ndarray:
+    """As read_idx; ValueError for values of more than that many bytes, before they are read."""
     with _opened(path) as (stream, size, packed):
         dtype, shape = _header(stream, size, packed)
         wanted = dtype.itemsize * math.prod(shape)
+        if wanted > largest:
+            raise ValueError(f"its header promises {_promise(shape, wanted)}, which is more than this reads")
         data = bytearray()
         while len(data) <= wanted:  # one byte more than promised shows a file that goes on, and gzip its checksum
             piece = stream.read(min(PIECE, wanted + 1 - len(data)))
@@ -70,10 +81,13 @@ def idx_sha256(array: numpy.ndarray) -> str:
 def _opened(path: Path) -> Iterator[tuple[Stream, int, bool]]:
     """(stream of uncompressed bytes, bytes on the disk, whether it is gzipped); errors inside name the file."""
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"an IDX file's path must be a str or a Path, got {path!r}")
-    with open(path, "rb") as raw:
+        raise TypeError(f"an IDX file's path must be a str or a Path, got {shown(path)}")
+    with open(path, "rb", opener=_open_now) as raw:
         try:
-            size = os.fstat(raw.fileno()).st_size
+            status = os.fstat(raw.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(f"{os.fspath(path)}: expected a regular file, got a pipe or a device")
+            size = status.st_size
             packed = raw.read(2) == GZIP
             raw.seek(0)
             if packed:
@@ -85,6 +99,13 @@ def _opened(path: Path) -> Iterator[tuple[Stream, int, bool]]:
             raise ValueError(f"{os.fspath(path)}: damaged gzip data: {error}") from error
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
+        except MemoryError as error:
+            raise MemoryError(f"{os.fspath(path)}: its values do not fit into memory") from error
+
+
+def _open_now(path: str, flags: int) -> int:
+    """An opener that does not wait for the other end of a named pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _header(stream: Stream, size: int, packed: bool) -> tuple[numpy.dtype, tuple[int, ...]]:

@@ -1,14 +1,13 @@
 """Batches of a data set, in order or shuffled, in an order that a resumed run can repeat."""
 
 import json
-import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy
 
 from mtorch.arrays import refuse_masked
-from mtorch.checks import check_flag, check_size
+from mtorch.checks import check_flag, check_integer, check_size, shown
 from mtorch.data.dataset import ArrayDataset, Dataset
 from mtorch.initializers import as_generator
 
@@ -44,9 +43,11 @@ class DataLoader:
         self, dataset: Dataset, batch_size: int = 1, shuffle: bool = False, drop_last: bool = False, rng: Any = None
     ):
         refuse_masked(dataset, "DataLoader dataset:")
-        if isinstance(dataset, list | tuple | dict | str) or not isinstance(dataset, Dataset):
+        if isinstance(dataset, list | tuple | dict | str | bytes | range) or not isinstance(dataset, Dataset):
             kind = type(dataset).__name__
             raise TypeError(f"DataLoader dataset: expected a Dataset such as ArrayDataset(images, labels), got {kind}")
+        if getattr(dataset, "ndim", 1) == 0:
+            raise TypeError(f"DataLoader dataset: expected samples, got an array without axes: {shown(dataset)}")
         if len(dataset) == 0:
             raise ValueError(f"DataLoader dataset: expected at least one sample, got the empty {dataset!r}")
         self.dataset = dataset
@@ -101,7 +102,7 @@ class DataLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict()` was taken. A state that does not fit is a ValueError and changes nothing."""
         if not isinstance(state, Mapping):
-            raise TypeError(f"DataLoader state: expected what state_dict() returned, got {state!r}")
+            raise TypeError(f"DataLoader state: expected what state_dict() returned, got {shown(state)}")
         if set(state) != KEYS:
             raise ValueError(f"DataLoader state: expected the keys {sorted(KEYS)}, got {sorted(map(str, state))}")
         samples, seed, position = (_integer(key, state[key]) for key in ("samples", "epoch_seed", "position"))
@@ -109,7 +110,8 @@ class DataLoader:
             raise ValueError(f"DataLoader state: expected one for {len(self.dataset)} samples, got one for {samples}")
         if seed < 0 or not BETWEEN <= position <= samples:
             raise ValueError(f"DataLoader state: epoch_seed {seed} or position {position} is out of range")
-        _set_generator_state(self.rng, str(state["rng"]))
+        text = state["rng"]
+        _set_generator_state(self.rng, text.item() if getattr(text, "shape", None) == () else text)
         self._epoch = self._resumed = None if position == BETWEEN else _Epoch(seed, position)
 
     def __repr__(self) -> str:
@@ -121,12 +123,12 @@ class DataLoader:
 
 def _integer(key: str, value: Any) -> int:
     try:
-        return operator.index(value)
+        return check_integer("DataLoader state:", key, value)
     except TypeError as error:
-        raise ValueError(f"DataLoader state: expected an integer as {key}, got {value!r}") from error
+        raise ValueError(str(error)) from None
 
 
-def _set_generator_state(rng: numpy.random.Generator, text: str) -> None:
+def _set_generator_state(rng: numpy.random.Generator, text: Any) -> None:
     before = rng.bit_generator.state
     try:
         rng.bit_generator.state = json.loads(text)

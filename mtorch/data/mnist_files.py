@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy
 
-from mtorch.data.idx import idx_sha256, read_idx
+from mtorch.checks import shown
+from mtorch.data.idx import idx_sha256, read_idx, read_up_to
 from mtorch.data.uci_digits import DigitData, digits
 
 # SHA-256 of the uncompressed bytes: mirrors differ in how they compress.
@@ -26,6 +27,7 @@ MIRRORS = [
     "https://azureopendatastorage.blob.core.windows.net/mnist/",
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 ]
+LARGEST = 1 << 26  # bytes: none of the files is longer
 
 
 class MnistMissing(FileNotFoundError):
@@ -45,7 +47,9 @@ def load_digits_data(data: str | os.PathLike = "auto", size: int = 28, say: Call
     size: 8 gives the built-in digits, if they are used, as their raw scans (N, 8, 8), 0 … 16.
     """
     if not isinstance(data, str | os.PathLike):
-        raise TypeError(f"load_digits_data expected data to be 'auto', 'mnist', 'digits' or a folder, got {data!r}")
+        raise TypeError(
+            f"load_digits_data expected data to be 'auto', 'mnist', 'digits' or a folder, got {shown(data)}"
+        )
     if data == "digits":
         return digits(size)
     if data not in ("auto", "mnist"):
@@ -67,7 +71,7 @@ def mnist(root: str | os.PathLike | None = None, say: Callable[[str], None] = sa
     welcome there, under the folder's name. MnistMissing where no mirror can be reached.
     """
     if not isinstance(root, str | os.PathLike | None):
-        raise TypeError(f"mnist expected root to be a folder, got {root!r}")
+        raise TypeError(f"mnist expected root to be a folder, got {shown(root)}")
     root = os.environ.get("MTORCH_DATA") if root is None else root
     if root:
         return _from_folder(Path(root).expanduser())
@@ -80,14 +84,22 @@ def cache_folder() -> Path:
     own = os.environ.get("MTORCH_CACHE")
     if own:
         return Path(own) / "mnist"
+    given = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtorch" / "mnist"
+        caches = Path(given) if os.path.isabs(given) else Path.home() / ".cache"  # a relative one is to be ignored
     except RuntimeError as error:
         raise MnistMissing("there is no home folder to keep MNIST in: set MTORCH_CACHE") from error
+    if not caches.is_absolute():
+        raise MnistMissing(f"the home folder {shown(str(Path.home()))} is no absolute path: set MTORCH_CACHE")
+    return caches / "mtorch" / "mnist"
 
 
 def _from_folder(root: Path) -> DigitData:
-    if not root.exists():
+    try:
+        found = root.exists()
+    except (OSError, ValueError) as error:  # a folder that may not be searched, or no name of one
+        raise OSError(f"{shown(str(root))}: {getattr(error, 'strerror', error)}") from error
+    if not found:
         raise FileNotFoundError(f"{root}: there is no such folder; expected one with MNIST's files ({_names(FILES)})")
     if not root.is_dir():
         raise NotADirectoryError(f"{root}: expected a folder with MNIST's files ({_names(FILES)}), got a file")
@@ -119,7 +131,12 @@ def _names(names: Iterable[str]) -> str:
 
 def _cached(name: str, folder: Path, say: Callable[[str], None]) -> numpy.ndarray:
     """A file's array from the cache; from a mirror where it is not there, or not as it was published."""
-    for path in _existing(name, folder):
+    kept = "Name another place: MTORCH_CACHE=DIR"
+    try:
+        paths = _existing(name, folder)
+    except OSError as error:  # a folder that may not be searched
+        raise MnistMissing(f"the cache {folder} cannot be read ({error.strerror}). {kept}") from error
+    for path in paths:
         try:
             return _genuine(name, path)
         except (ValueError, OSError) as error:
@@ -132,11 +149,11 @@ def _cached(name: str, folder: Path, say: Callable[[str], None]) -> numpy.ndarra
     except DownloadError as error:
         raise MnistMissing(f"{error}. With MNIST in a folder, name it: --data DIR, or MTORCH_DATA=DIR") from error
     except OSError as error:
-        raise MnistMissing(f"MNIST cannot be kept ({error}). Name another place: MTORCH_CACHE=DIR") from error
+        raise MnistMissing(f"MNIST cannot be kept ({error}). {kept}") from error
 
 
 def _genuine(name: str, path: Path) -> numpy.ndarray:
-    array = read_idx(path)
+    array = read_up_to(path, LARGEST)
     if array.dtype != numpy.uint8 or idx_sha256(array) != FILES[name]:
         raise ValueError(f"{path}: is not MNIST's {name} (its SHA-256 is another)")
     return array

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import refuse_masked
+from mtorch.arrays import as_data
 
 FIELD, BOX = 28, 20
 INK = 0.02  # of full scale: what is fainter is paper
@@ -19,8 +19,7 @@ INK = 0.02  # of full scale: what is fainter is paper
 
 def as_mnist(image: Any) -> numpy.ndarray:
     """(H, W) light ink on dark ground, 0 … 255 -> (28, 28) uint8. Without any ink the field stays empty."""
-    refuse_masked(image, "as_mnist")
-    image = numpy.asarray(image)
+    image = as_data(image, "as_mnist")
     if image.ndim != 2 or not image.size or image.dtype.kind not in "fiu" or not numpy.isfinite(image).all():
         raise ValueError(f"as_mnist expected a picture (H, W) of grey values, got {image.dtype} of shape {image.shape}")
     return centred(fitted(numpy.clip(image / 255.0, 0.0, 1.0)))

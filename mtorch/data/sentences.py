@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.checks import check_size
+from mtorch.checks import check_memory, check_size
 from mtorch.initializers import as_generator
 
 CATS = ("felix", "kitty", "luna", "tom")
@@ -26,6 +26,7 @@ def who_acts(pairs: int = 500, rng: Any = None) -> tuple[numpy.ndarray, numpy.nd
     luna": one multiset of words, two answers. Whoever only counts words is right half of the time.
     """
     pairs, rng = check_size("who_acts", "pairs", pairs), as_generator(rng, "who_acts")
+    check_memory("who_acts", 2 * LENGTH * pairs, pairs=pairs)
     ids, labels = numpy.zeros((LENGTH, 2 * pairs), numpy.int64), numpy.zeros(2 * pairs, numpy.int64)
     number = {word: i for i, word in enumerate(WORDS)}
     for pair in range(pairs):

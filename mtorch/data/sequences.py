@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.checks import check_number, check_size
+from mtorch.checks import check_memory, check_number, check_size
 from mtorch.initializers import as_generator
 
 
@@ -15,7 +15,7 @@ def sine_cosine(first: int = 0, count: int = 32, steps: int = 10) -> tuple[numpy
     They are taken at `sample_times`. Sine alone at one moment does not tell the sign of cosine, so that the best
     guess for the first step is 0: half of cosine's square remains, 0.5 / T of the mean squared error.
     """
-    times = sample_times(first, count, steps)[..., None]
+    times = _times("sine_cosine", first, count, steps)[..., None]
     return numpy.sin(times).astype(numpy.float32), numpy.cos(times).astype(numpy.float32)
 
 
@@ -24,9 +24,14 @@ def sample_times(first: int = 0, count: int = 32, steps: int = 10) -> numpy.ndar
 
     After 22 samples, 13 periods of sine, the samples repeat.
     """
+    return _times("sample_times", first, count, steps)
+
+
+def _times(who: str, first: int, count: int, steps: int) -> numpy.ndarray:
     for name, value, least in (("first", first, 0), ("count", count, 1), ("steps", steps, 2)):
-        check_size("sine_cosine", name, value, least)
-    return (numpy.arange(first, first + count) + numpy.linspace(0, 1, steps)[:, None]) * (13 * math.pi / 11)
+        check_size(who, name, value, least)
+    check_memory(who, count * steps, count=count, steps=steps)
+    return (first + numpy.arange(count, dtype=float) + numpy.linspace(0, 1, steps)[:, None]) * (13 * math.pi / 11)
 
 
 def noisy_sine(
@@ -41,6 +46,7 @@ def noisy_sine(
     noise-free next point, and thus by 0.115 from the noisy one.
     """
     points, window = check_size("noisy_sine", "points", points), check_size("noisy_sine", "window", window)
+    check_memory("noisy_sine", points * window, points=points, window=window)
     if window >= points:
         raise ValueError(f"noisy_sine expected window < points, got a window of {window} and {points} points")
     noise = check_number("noisy_sine", "noise", noise, least=0)

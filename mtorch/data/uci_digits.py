@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy
 
-from mtorch.checks import check_size
+from mtorch.checks import check_size, shown
 from mtorch.data.mnist_style import centred, fitted
 
 FILE = Path(__file__).with_name("digits.npz")
@@ -33,8 +33,8 @@ def digits(size: int = 28, seed: int = 0) -> DigitData:
 
     size: 28 for pictures made like MNIST's (0 … 255), 8 for the raw scans (0 … 16). The split is the same for both.
     """
-    if size not in (8, 28):
-        raise ValueError(f"digits size: expected 28 (like MNIST) or 8 (the raw scans), got {size!r}")
+    if not isinstance(size, int) or size not in (8, 28):
+        raise ValueError(f"digits size: expected 28 (like MNIST) or 8 (the raw scans), got {shown(size)}")
     scans, labels = _scans()
     images = scans if size == 8 else _enlarged()
     order = numpy.random.default_rng(check_size("digits", "seed", seed, least=0)).permutation(len(scans))

@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any, NoReturn
 
 from mtorch import arrays
+from mtorch.checks import shown
 from mtorch.graph.table import Constant, leaves, mapped
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Add, Divide, Multiply, Subtract
@@ -116,7 +117,7 @@ class Input(Expression):
 
     def __init__(self, name: str | None = None):
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"Input expected a name, got {name!r}")
+            raise TypeError(f"Input expected a name, got {shown(name)}")
         super().__init__(None, None)
         self.name = name
 

@@ -13,6 +13,7 @@ import numpy
 
 from mtorch import arrays, layers
 from mtorch.arrays import Value
+from mtorch.checks import shown
 from mtorch.graph.expression import Expression
 from mtorch.graph.table import leaves
 from mtorch.layer import Layer
@@ -24,7 +25,8 @@ def _apply(kind: type[Layer], x: Any, *args: Any, **options: Any) -> Any:
     parts = list(leaves(x))
     if any(isinstance(part, Expression | Parameter | Buffer) for part in parts):
         return Expression(kind(*args, **options), x, by_operator=True)
-    home = next((module for module in map(arrays.array_module, parts) if module is not None), numpy)
+    modules = [arrays.array_module(part, kind.__name__) for part in parts]
+    home = next((module for module in modules if module is not None), numpy)
     kinds = [part.dtype for part in parts if arrays.array_module(part) is not None and part.dtype.kind == "f"]
     return kind(*args, xp=home, dtype=kinds[0] if kinds else "float32", **options)(x)
 
@@ -102,8 +104,8 @@ def take(x: Any, ids: Any) -> Value:
 
 def concat(parts: Any, axis: int) -> Value:
     """The arrays of a tuple or list, one after the other along an axis."""
-    if not isinstance(parts, Iterable):
-        raise TypeError(f"concat expected a tuple or list of arrays, got {parts!r}")
+    if not isinstance(parts, Iterable) or isinstance(parts, range) or getattr(parts, "ndim", 1) == 0:
+        raise TypeError(f"concat expected a tuple or list of arrays, got {shown(parts)}")
     return _apply(layers.Concat, tuple(parts), axis)
 
 

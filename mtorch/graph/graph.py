@@ -7,6 +7,7 @@ from typing import Any
 from mtorch import arrays, guards
 from mtorch.accelerate import Blas
 from mtorch.arrays import Value, add_values, shape_value
+from mtorch.checks import shown
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.graph.expression import Expression, Input, table_of
@@ -54,16 +55,18 @@ class Graph(Container):
         title: str = "Graph",
     ):
         if not isinstance(nodes, Mapping):
-            raise TypeError(f"{title} expected nodes as {{name: (layer, operand)}}, got {nodes!r}")
+            raise TypeError(f"{title} expected nodes as {{name: (layer, operand)}}, got {shown(nodes)}")
         self.inputs = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
         if not self.inputs or not all(isinstance(name, str) for name in (*self.inputs, *nodes)):
-            raise TypeError(f"Graph expected names of inputs and nodes, got {inputs!r} and {list(nodes)!r}")
+            raise TypeError(f"Graph expected names of inputs and nodes, got {shown(inputs)} and {shown(list(nodes))}")
         if len({*self.inputs, *nodes}) < len(self.inputs) + len(nodes):
             raise ValueError(f"Graph expected different names, got the inputs {self.inputs} and nodes {list(nodes)}")
         outputs = tuple(outputs) if isinstance(outputs, list) else outputs
+        if arrays.depth(outputs) > arrays.DEEPEST:
+            raise ValueError(f"{title} expected outputs, got tuples in tuples, more than {arrays.DEEPEST} deep")
         single = isinstance(outputs, tuple) and len(outputs) == 1
         if not isinstance(named, Mapping | None):
-            raise TypeError(f"{title} expected named as {{path: layer or parameter}}, got {named!r}")
+            raise TypeError(f"{title} expected named as {{path: layer or parameter}}, got {shown(named)}")
         self._table = table = NodeTable(self.inputs, nodes, outputs[0] if single else outputs)
         self.title, self.named = title, dict(named or {})
         layers = {id(layer): layer for layer in table.layers}
@@ -99,9 +102,9 @@ class Graph(Container):
         """The graph of an expression or a tuple of expressions; its inputs come in the order of first use."""
         for leaf in list(leaves(result)) or [result]:
             if not isinstance(leaf, Expression):
-                raise TypeError(f"{title} expected an expression or a tuple of expressions, got {leaf!r}")
+                raise TypeError(f"{title} expected an expression or a tuple of expressions, got {shown(leaf)}")
         if inputs is not None and not (isinstance(inputs, tuple | list) and all(isinstance(x, Input) for x in inputs)):
-            raise TypeError(f"{title} expected inputs as a tuple of Inputs, got {inputs!r}")
+            raise TypeError(f"{title} expected inputs as a tuple of Inputs, got {shown(inputs)}")
         table = table_of(result, inputs, _paths_below(named or {}))
         return cls(*table, xp=xp, dtype=dtype, named=named, title=title)
 
@@ -112,9 +115,16 @@ class Graph(Container):
         for item in self._table.sources.values():
             if isinstance(item, Parameter):
                 homes.append((repr(item), arrays.array_module(item.value), item.value.dtype))
-        _, home, found = homes[0] if homes else ("", xp or layers[0].xp, dtype or layers[0].dtype)
+        _, home, found = (
+            homes[0] if homes else ("", layers[0].xp if xp is None else xp, layers[0].dtype if dtype is None else dtype)
+        )
         home, found = home_of(self.title, home, found)
-        asked = [(f"{self.title}(xp=, dtype=)", *home_of(self.title, xp or home, dtype or found))]
+        asked = [
+            (
+                f"{self.title}(xp=, dtype=)",
+                *home_of(self.title, home if xp is None else xp, found if dtype is None else dtype),
+            )
+        ]
         for who, where, kind in homes + asked:
             if where is not home or kind != found:
                 raise ValueError(

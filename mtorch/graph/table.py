@@ -12,6 +12,7 @@ from typing import Any
 
 from mtorch import arrays
 from mtorch.arrays import Value
+from mtorch.checks import shown
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
 from mtorch.layers.constant_operand import ConstantOperand
@@ -39,11 +40,7 @@ def mapped(function: Callable[[Any], Any], template: Template) -> Any:
 
 def leaves(template: Template) -> Iterator[Any]:
     """The leaves of the template from left to right, None left out."""
-    if template.__class__ is tuple:
-        for part in template:
-            yield from leaves(part)
-    elif template is not None:
-        yield template
+    return (leaf for leaf in arrays.leaves(template) if leaf is not None)
 
 
 def paths(template: Template, path: tuple = ()) -> Iterator[tuple[int, tuple]]:
@@ -93,8 +90,8 @@ class NodeTable:
         if not self.layers:
             raise ValueError("Graph needs at least one node")
         for name in leaves(outputs):
-            if name not in above:
-                raise ValueError(f"Graph has the output {name!r}, which is neither an input nor a node")
+            if not isinstance(name, str) or name not in above:
+                raise ValueError(f"Graph has the output {shown(name)}, which is neither an input nor a node")
         slots = {name: slot for slot, name in enumerate([*inputs, *self.sources, *self.names])}
         self.first = len(slots) - len(self.layers)  # the slot of the first node
         self.operands = [mapped(slots.__getitem__, operand) for operand in operands]
@@ -104,7 +101,7 @@ class NodeTable:
     def _read(self, name: str, entry: Any, above: set[str]) -> tuple[Layer, Template]:
         """(layer, operand with names as leaves) of one node; parameters and constants among the operands get names."""
         if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], Layer)):
-            raise TypeError(f"node {name!r} of Graph must be (layer, operand), got {entry!r}")
+            raise TypeError(f"node {name!r} of Graph must be (layer, operand), got {shown(entry)}")
         layer, operand = entry[0].core(), entry[1]
         parts = operand if isinstance(operand, tuple) and len(operand) == 2 else (None, None)
         data = [is_data(part) for part in parts]
@@ -123,7 +120,7 @@ class NodeTable:
                 return self._source(leaf, "parameter" if isinstance(leaf, Parameter) else "buffer")
             if is_data(leaf):
                 return self._source(leaf if isinstance(leaf, Constant) else Constant(leaf), "constant")
-            raise TypeError(f"node {name!r} of Graph takes names, parameters, numbers and arrays, got {leaf!r}")
+            raise TypeError(f"node {name!r} of Graph takes names, parameters, numbers and arrays, got {shown(leaf)}")
 
         return layer, mapped(named, operand)
 
@@ -146,4 +143,4 @@ class NodeTable:
 
 
 def is_data(x: Any) -> bool:
-    return isinstance(x, Constant | int | float) or arrays.array_module(x) is not None
+    return isinstance(x, Constant | int | float) or arrays.array_module(x, "Graph") is not None

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from mtorch.checks import shown
 from mtorch.graph.expression import Expression, Input
 from mtorch.graph.graph import Graph
 from mtorch.layer import Layer
@@ -33,7 +34,7 @@ def traced(module: "Module") -> Graph:
     try:
         result = module.forward(*inputs)
         if not isinstance(result, Expression | tuple):
-            raise TypeError(f"{name}.forward must return an expression or a tuple of them, got {result!r}")
+            raise TypeError(f"{name}.forward must return an expression or a tuple of them, got {shown(result)}")
         return Graph.of(result, inputs=inputs, named=dict(named_items(module)), title=name)
     except Exception as error:
         error.add_note(f"while {name}.forward was run on Inputs")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any, NamedTuple
 
+from mtorch.checks import shown
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
 
@@ -64,7 +65,7 @@ def summary(layer: Layer, input_shape: Any = None) -> Summary:
     `print(summary(net))` shows the table, a notebook too, and `summary(net).rows` are its numbers.
     """
     if not isinstance(layer, Layer):
-        raise TypeError(f"summary expected a module or layer, got {layer!r}")
+        raise TypeError(f"summary expected a module or layer, got {shown(layer)}")
     seen = {} if input_shape is None else _seen(layer, input_shape)
     counted: set[int] = set()
     rows = []

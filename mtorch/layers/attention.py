@@ -9,7 +9,7 @@ import numpy
 from mtorch import arrays, initializers
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array, Value, flat_rows, widened
-from mtorch.checks import check_flag, check_number, check_size
+from mtorch.checks import check_flag, check_memory, check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.guards import NO_ARRAY
@@ -64,6 +64,7 @@ class MultiHeadAttention(Stateful, Container):
     ):
         name = "MultiHeadAttention"
         e, heads = check_size(name, "embed_dim", embed_dim), check_size(name, "num_heads", num_heads)
+        check_memory(name, 3 * e * e, embed_dim=e)
         if e % heads:
             raise ValueError(f"{name} expected num_heads that divide embed_dim = {e}, got {heads}")
         xp, dtype = home_of(name, xp, dtype)

@@ -9,7 +9,7 @@ import numpy
 
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array, quiet, widened
-from mtorch.checks import check_flag, check_number, check_size
+from mtorch.checks import check_flag, check_memory, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.standardise import per_channel, random_affine, standardise, standardise_grad
@@ -37,6 +37,7 @@ class BatchNorm(Layer):
         super().__init__(xp=xp, dtype=dtype)
         name = type(self).__name__
         self.num_features = c = check_size(name, "num_features", num_features)
+        check_memory(name, c, num_features=c)
         self.eps = check_number(name, "eps", eps, least=0)
         self.momentum = None if momentum is None else check_number(name, "momentum", momentum, least=0, most=1)
         affine = check_flag(name, "affine", affine)

@@ -8,6 +8,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, as_array, unbroadcast
+from mtorch.checks import shown
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Divide, Multiply, Operator, Subtract, named
 from mtorch.layers.matmul import MatMul
@@ -40,13 +41,13 @@ class ConstantOperand(Layer):
         rng: Any = None,
     ):
         if not isinstance(operator, Operator):
-            raise TypeError(f"ConstantOperand expected an operator of two arrays, got {operator!r}")
+            raise TypeError(f"ConstantOperand expected an operator of two arrays, got {shown(operator)}")
         if (left is None) == (right is None):
             raise ValueError("ConstantOperand expected one constant, left or right")
-        super().__init__(xp=xp or operator.xp, dtype=dtype or operator.dtype)
-        given = right if left is None else left
-        if arrays.array_module(given, "ConstantOperand") in (None, numpy):
-            given = arrays.host_array(given, "ConstantOperand")
+        super().__init__(xp=operator.xp if xp is None else xp, dtype=operator.dtype if dtype is None else dtype)
+        who, given = ("ConstantOperand right:", right) if left is None else ("ConstantOperand left:", left)
+        if arrays.array_module(given, who) in (None, numpy):
+            given = arrays.host_array(given, who)
         self.operator, self.on_left = operator, left is not None
         self.given = given.copy()
         self.constant = Buffer(self.given, persistent=False)

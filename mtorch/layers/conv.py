@@ -8,6 +8,7 @@ import numpy
 
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array, widened
+from mtorch.checks import check_choice, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.convolution import Convolution, convolve, convolve_input_grad, convolve_weight_grad
@@ -38,16 +39,15 @@ class Conv(Convolution):
         rng: Any = None,
     ):
         name = type(self).__name__
-        if padding_mode not in MODES:
-            raise ValueError(f"{name} expected padding_mode in {MODES}, got {padding_mode!r}")
+        check_choice(name, "padding_mode", padding_mode, MODES)
         if isinstance(padding, str) and padding not in ("same", "valid"):
-            raise ValueError(f"{name} expected padding to be numbers, 'same' or 'valid', got {padding!r}")
+            raise ValueError(f"{name} expected padding to be numbers, 'same' or 'valid', got {shown(padding)}")
         width = 0 if isinstance(padding, str) else padding
         window = make_window(name, self.rank, kernel_size, stride, width, dilation)
         sides: Sides = tuple((p, p) for p in window.padding)
         if padding == "same":
             if max(window.stride) > 1:
-                raise ValueError(f"{name} expected a stride of 1 with padding='same', got {stride!r}")
+                raise ValueError(f"{name} expected a stride of 1 with padding='same', got {shown(stride)}")
             total = [d * (k - 1) for d, k in zip(window.dilation, window.kernel, strict=True)]
             sides = tuple((t // 2, t - t // 2) for t in total)
         self.sides: Sides | None = None

@@ -8,6 +8,7 @@ import numpy
 
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array, widened
+from mtorch.checks import shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.convolution import Convolution, convolve, convolve_input_grad, convolve_weight_grad
@@ -41,7 +42,7 @@ class ConvTranspose(Convolution):
         *height, width = check_sizes(name, "output_padding", output_padding, self.rank, least=0)
         self.output_padding: Pair = (height[0] if height else 0), width
         if any(more >= s for more, s in zip(self.output_padding, window.stride, strict=True)):
-            raise ValueError(f"{name} expected output_padding < stride {stride!r}, got {output_padding!r}")
+            raise ValueError(f"{name} expected output_padding < stride {stride!r}, got {shown(output_padding)}")
         super().__init__(in_channels, out_channels, window, groups, bias, xp=xp, dtype=dtype, rng=rng)
 
     @accelerated

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array
-from mtorch.checks import check_flag, check_size
+from mtorch.checks import check_flag, check_memory, check_size
 from mtorch.initializers import as_generator, fans, kaiming_uniform, uniform
 from mtorch.layer import Layer
 from mtorch.layers.geometry import as_image, describe
@@ -87,6 +87,8 @@ class Convolution(Layer):
         self.window = window
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.window.kernel[-self.rank :])
+        given = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": self.window.kernel}
+        check_memory(name, math.prod(shape), **given)
         fan_in, fan_out = fans(shape)
         rng = as_generator(rng, name)
         weight = kaiming_uniform(a=math.sqrt(5))(rng, shape, fan_in, fan_out)

@@ -8,7 +8,7 @@ import numpy
 
 from mtorch import arrays, initializers
 from mtorch.arrays import Array
-from mtorch.checks import check_size
+from mtorch.checks import check_memory, check_size
 from mtorch.deferred import defer_error
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
@@ -45,6 +45,8 @@ class Embedding(Layer):
         super().__init__(xp=xp, dtype=dtype)
         self.num_embeddings = check_size("Embedding", "num_embeddings", num_embeddings)
         self.embedding_dim = check_size("Embedding", "embedding_dim", embedding_dim)
+        given = {"num_embeddings": num_embeddings, "embedding_dim": embedding_dim}
+        check_memory("Embedding", num_embeddings * embedding_dim, **given)
         if padding_idx is not None:
             check_size("Embedding", "padding_idx", padding_idx, least=-num_embeddings)
             if padding_idx >= num_embeddings:

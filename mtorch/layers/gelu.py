@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, as_array
+from mtorch.checks import shown
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 from mtorch.math.erf import normal_cdf, normal_density
@@ -32,8 +33,8 @@ class GELU(Activation):
 
     def __init__(self, approximate: str = "none", *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU expected approximate to be 'none' or 'tanh', got {approximate!r}")
+        if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU expected approximate to be 'none' or 'tanh', got {shown(approximate)}")
         self.approximate = approximate
 
     def forward(self, x: Array) -> Array:

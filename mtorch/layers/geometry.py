@@ -3,11 +3,12 @@
 from typing import Any
 
 from mtorch.arrays import Array
-from mtorch.checks import check_size
+from mtorch.checks import check_size, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.math.windows import Window
 
+LARGEST = 1 << 24
 Sizes = int | tuple[int, ...]
 
 
@@ -16,7 +17,7 @@ def check_sizes(layer: str, name: str, sizes: Any, rank: int, least: int = 1) ->
     if not isinstance(sizes, tuple | list):
         return (check_size(layer, name, sizes, least),) * rank
     if len(sizes) != rank:
-        raise ValueError(f"{layer} expected {name} to be an int or a tuple of {rank}, got {sizes!r}")
+        raise ValueError(f"{layer} expected {name} to be an int or a tuple of {rank}, got {shown(sizes)}")
     return tuple(check_size(layer, name, size, least) for size in sizes)
 
 
@@ -29,8 +30,11 @@ def make_window(
         *height, width = check_sizes(layer, name, sizes, rank, least)
         return (height[0] if height else least), width
 
+    kernel = pair("kernel_size", kernel_size)
+    if kernel[0] * kernel[1] > LARGEST:
+        raise ValueError(f"{layer} expected a kernel_size of at most 2**24 entries, got {kernel_size}")
     return Window(
-        pair("kernel_size", kernel_size),
+        kernel,
         pair("stride", stride),
         pair("padding", padding, 0),
         pair("dilation", dilation),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, widened
-from mtorch.checks import check_flag, check_number, check_size
+from mtorch.checks import check_flag, check_memory, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.standardise import per_channel, random_affine, standardise, standardise_grad
@@ -44,6 +44,7 @@ class GroupNorm(Layer):
         super().__init__(xp=xp, dtype=dtype)
         self.num_groups = check_size("GroupNorm", "num_groups", num_groups)
         self.num_channels = check_size("GroupNorm", "num_channels", num_channels)
+        check_memory("GroupNorm", num_channels, num_channels=num_channels)
         if num_channels % num_groups:
             raise ValueError(f"GroupNorm expected num_groups to divide num_channels, got {num_groups}, {num_channels}")
         self.eps = check_number("GroupNorm", "eps", eps, least=0)

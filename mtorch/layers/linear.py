@@ -9,7 +9,7 @@ import numpy
 from mtorch import initializers
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array, device_of, ones
-from mtorch.checks import check_flag, check_number, check_size
+from mtorch.checks import check_flag, check_memory, check_number, check_size, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
@@ -41,11 +41,11 @@ class Linear(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.in_dim = check_size("Linear", "in_dim", in_dim)
-        self.out_dim = check_size("Linear", "out_dim", out_dim)
+        self.in_dim, self.out_dim = check_size("Linear", "in_dim", in_dim), check_size("Linear", "out_dim", out_dim)
+        check_memory("Linear", in_dim * out_dim, in_dim=in_dim, out_dim=out_dim)
         if init is None:
             if check_number("Linear", "coe", coe) <= 0:
-                raise ValueError(f"Linear expected a finite coe > 0, got {coe!r}")
+                raise ValueError(f"Linear expected a finite coe > 0, got {shown(coe)}")
             init = initializers.coe(coe)
         rng = initializers.as_generator(rng, "Linear")
         weight = initializers.draw("Linear", init, rng, (out_dim, in_dim), in_dim, out_dim)

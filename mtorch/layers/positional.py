@@ -9,7 +9,7 @@ import numpy
 
 from mtorch import initializers
 from mtorch.arrays import Array, shape_value, widened
-from mtorch.checks import check_flag, check_size
+from mtorch.checks import check_flag, check_memory, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.parameter import Buffer, Parameter
@@ -46,6 +46,7 @@ class PositionalEmbedding(Stateful, Layer):
         super().__init__(xp=xp, dtype=dtype)
         self.max_length = check_size("PositionalEmbedding", "max_length", max_length)
         self.embed_dim = check_size("PositionalEmbedding", "embed_dim", embed_dim)
+        check_memory("PositionalEmbedding", max_length * embed_dim, max_length=max_length, embed_dim=embed_dim)
         shape = (self.max_length, self.embed_dim)
         if check_flag("PositionalEmbedding", "learned", learned):
             table = initializers.normal(std=0.02)(initializers.as_generator(rng, "PositionalEmbedding"), shape, *shape)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array, as_array, widened
-from mtorch.checks import check_number, check_size
+from mtorch.checks import check_memory, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.standardise import per_channel
@@ -39,6 +39,7 @@ class PReLU(Layer):
     ):
         super().__init__(xp=xp, dtype=dtype)
         self.num_parameters = check_size("PReLU", "num_parameters", num_parameters)
+        check_memory("PReLU", num_parameters, num_parameters=num_parameters)
         slopes = xp.full(num_parameters, check_number("PReLU", "init", init), dtype=self.dtype)
         self.weight = Parameter(slopes)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Value
+from mtorch.checks import shown
 from mtorch.last_forward import OfLastForward
 from mtorch.layer import Layer
 
@@ -42,9 +43,9 @@ class Probe(Layer):
     def __init__(self, name: str, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
         if not isinstance(name, str):
-            raise TypeError(f"Probe expected a name, got {name!r}")
+            raise TypeError(f"Probe expected a name, got {shown(name)}")
         if not name or name.isdigit() or "." in name:
-            raise ValueError(f"Probe expected a name without dots that is no number, got {name!r}")
+            raise ValueError(f"Probe expected a name without dots that is no number, got {shown(name)}")
         self.name = self.label = name
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:

@@ -18,7 +18,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, Value, shape_value
-from mtorch.checks import check_flag, check_number, check_size
+from mtorch.checks import check_flag, check_memory, check_number, check_size
 from mtorch.errors import ShapeMismatchError
 from mtorch.initializers import as_generator, uniform
 from mtorch.layer import Layer
@@ -176,11 +176,13 @@ class Cell(Layer):
         super().__init__(xp=xp, dtype=dtype)
         name = type(self).__name__
         self.in_dim, self.out_dim = check_size(name, "in_dim", in_dim), check_size(name, "out_dim", out_dim)
+        check_memory(name, self.gates * out_dim * (in_dim + out_dim), in_dim=in_dim, out_dim=out_dim)
         add_parameters(self, as_generator(rng, name), self.gates, self.in_dim, self.out_dim, bias)
 
     def initial_state(self, n: int) -> Value:
         """Zeros for n sequences: h, or (h, c)."""
         n = check_size(type(self).__name__, "n", n, least=0)
+        check_memory(type(self).__name__, n * self.out_dim, n=n, out_dim=self.out_dim)
         return sequences.formed([self.xp.zeros((n, self.out_dim), self.dtype) for _ in range(self.state_arrays)])
 
     def one_step(self, value: Value, step: Callable) -> Value:
@@ -258,6 +260,8 @@ class RecurrentLayer(Recurrence, Layer):
         name, rng = type(self).__name__, as_generator(rng, type(self).__name__)
         self.in_dim, self.out_dim = check_size(name, "in_dim", in_dim), check_size(name, "out_dim", out_dim)
         self.num_layers = check_size(name, "num_layers", num_layers)
+        given = {"in_dim": in_dim, "out_dim": out_dim, "num_layers": num_layers}
+        check_memory(name, self.gates * out_dim * (in_dim + out_dim) * num_layers, **given)
         self.dropout = check_number(name, "dropout", dropout, least=0, most=1)
         self.batch_first = check_flag(name, "batch_first", batch_first)
         self.bidirectional = check_flag(name, "bidirectional", bidirectional)

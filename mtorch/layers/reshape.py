@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.checks import check_integer, check_size
+from mtorch.checks import check_integer, check_size, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 
@@ -29,7 +29,7 @@ class Reshape(Layer):
     ):
         super().__init__(xp=xp, dtype=dtype)
         if not isinstance(shape, int | numpy.integer | tuple | list):
-            raise TypeError(f"Reshape expected shape to be an int or a tuple of ints, got {shape!r}")
+            raise TypeError(f"Reshape expected shape to be an int or a tuple of ints, got {shown(shape)}")
         shape = (shape,) if isinstance(shape, int | numpy.integer) else tuple(shape)
         self.shape = tuple(n if n == -1 else check_size("Reshape", "shape", n) for n in shape)
         if self.shape.count(-1) > 1:

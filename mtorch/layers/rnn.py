@@ -9,6 +9,7 @@ import numpy
 
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array, Value
+from mtorch.checks import shown
 from mtorch.layer import Layer
 from mtorch.layers.recurrent import Cell, RecurrentLayer, State, affine, back_over_time, over_time
 
@@ -145,6 +146,6 @@ class RNNCell(Cell):
 
 def check_nonlinearity(layer: str, name: str) -> str:
     """The name; ValueError unless it is one of the two."""
-    if name not in ("tanh", "relu"):
-        raise ValueError(f"{layer} expected nonlinearity 'tanh' or 'relu', got {name!r}")
+    if not isinstance(name, str) or name not in ("tanh", "relu"):
+        raise ValueError(f"{layer} expected nonlinearity 'tanh' or 'relu', got {shown(name)}")
     return name

@@ -1,10 +1,11 @@
 """What layer norm and RMS norm share."""
 
+import math
 from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array
-from mtorch.checks import check_flag, check_size
+from mtorch.checks import check_flag, check_memory, check_size, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
@@ -20,8 +21,9 @@ class RowNorm(Layer):
         sizes = tuple(normalized_shape) if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
         name = type(self).__name__
         self.shape = tuple(check_size(name, "normalized_shape", size) for size in sizes)
+        check_memory(name, math.prod(self.shape), normalized_shape=self.shape)
         if not sizes:
-            raise ValueError(f"{name} expected a normalized_shape of at least one axis, got {normalized_shape!r}")
+            raise ValueError(f"{name} expected a normalized_shape of at least one axis, got {shown(normalized_shape)}")
         self.axes = tuple(range(-len(sizes), 0))
         affine = check_flag(name, "elementwise_affine", affine)
         self.weight = Parameter(xp.ones(self.shape, dtype=self.dtype)) if affine else None

@@ -9,6 +9,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
+from mtorch.checks import check_integer, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 
@@ -19,7 +20,9 @@ def read_index(index: Any) -> tuple[Entry, ...]:
     """The entries of an index, each a slice, an int, None, Ellipsis or a host array of integers or booleans."""
     entries = tuple(_read_entry(entry) for entry in (index if isinstance(index, tuple) else (index,)))
     if sum(entry is Ellipsis for entry in entries) > 1:
-        raise ValueError(f"Slice expected at most one Ellipsis, got {index!r}")
+        raise ValueError(f"Slice expected at most one Ellipsis, got {shown(index)}")
+    if len(entries) > arrays.DEEPEST:
+        raise ValueError(f"Slice expected an index of at most {arrays.DEEPEST} entries, got {len(entries)}")
     return entries
 
 
@@ -30,16 +33,18 @@ def _read_entry(entry: Any) -> Entry:
         try:
             return slice(*(None if n is None else operator.index(n) for n in (entry.start, entry.stop, entry.step)))
         except TypeError:
-            raise TypeError(f"Slice expected integers in a slice, got {entry!r}") from None
+            raise TypeError(f"Slice expected integers in a slice of its index, got {shown(entry)}") from None
     if isinstance(entry, int | numpy.integer) and not isinstance(entry, bool):
-        return int(entry)
-    if isinstance(entry, list) or arrays.array_module(entry, "Slice"):
-        found = arrays.host_array(entry, "Slice").copy()
+        return check_integer("Slice", "index", entry)
+    if isinstance(entry, list) or arrays.array_module(entry, "Slice index:"):
+        found = arrays.host_array(entry, "Slice index:").copy()
         if found.size == 0:
             found = found.astype("int64")
         if found.dtype.kind in "iub" and (found.ndim or found.dtype.kind != "b"):
             return found
-    raise TypeError(f"Slice expected slices, integers, lists or arrays of integers, ... or None, got {entry!r}")
+    raise TypeError(
+        f"Slice expected as index slices, integers, lists or arrays of integers, ... or None, got {shown(entry)}"
+    )
 
 
 def _axes_taken(entry: Entry) -> int:

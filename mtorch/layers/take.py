@@ -33,7 +33,12 @@ class Take(Layer):
         super().__init__(xp=xp, dtype=dtype)
 
     def cast_input(self, x: Any) -> Any:
-        if isinstance(x, tuple) and len(x) == 2 and arrays.array_module(x[1]) in (None, numpy) and x[1] is not None:
+        if (
+            isinstance(x, tuple)
+            and len(x) == 2
+            and arrays.array_module(x[1], self) in (None, numpy)
+            and x[1] is not None
+        ):
             ids = arrays.as_ids(numpy, x[1], self)  # on the host still: checked before they move
             if getattr(x[0], "ndim", 0):
                 self._check_host(ids, x[0].shape[-1])

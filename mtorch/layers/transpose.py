@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.checks import check_axis
+from mtorch.checks import check_integer, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 
@@ -40,12 +40,12 @@ class Transpose(Layer):
         super().__init__(xp=xp, dtype=dtype)
         if axes is None:
             return
-        if not isinstance(axes, tuple | list):
-            raise TypeError(f"Transpose expected a tuple of all axes, got {axes!r}")
-        given = tuple(check_axis("Transpose", axis) for axis in axes)
+        if not isinstance(axes, tuple | list) or len(axes) > 64:
+            raise TypeError(f"Transpose expected a tuple of all axes, got {shown(axes)}")
+        given = tuple(check_integer("Transpose", "axes", axis, wanted="integers as axes") for axis in axes)
         self.axes = tuple(axis + len(given) if axis < 0 else axis for axis in given)
         if sorted(self.axes) != list(range(len(given))):
-            raise ValueError(f"Transpose expected axes to be a permutation of all axes, got {axes!r}")
+            raise ValueError(f"Transpose expected axes to be a permutation of all axes, got {shown(axes)}")
         self.back = tuple(self.axes.index(i) for i in range(len(given)))
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:

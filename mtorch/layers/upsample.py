@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.checks import check_flag, check_number, check_size
+from mtorch.checks import check_choice, check_flag, check_number, check_size, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 
@@ -45,9 +45,10 @@ class Upsample(Layer):
     ):
         super().__init__(xp=xp, dtype=dtype)
         if (size is None) == (scale_factor is None):
-            raise ValueError(f"Upsample expected either size or scale_factor, got {size!r} and {scale_factor!r}")
-        if mode not in RANKS:
-            raise ValueError(f"Upsample expected mode in {tuple(RANKS)}, got {mode!r}")
+            raise ValueError(
+                f"Upsample expected either size or scale_factor, got {shown(size)} and {shown(scale_factor)}"
+            )
+        check_choice("Upsample", "mode", mode, RANKS)
         if align_corners is not None and mode == "nearest":
             raise ValueError("Upsample expected mode 'linear' or 'bilinear' with align_corners, got 'nearest'")
         given: Any = scale_factor if size is None else size
@@ -58,7 +59,10 @@ class Upsample(Layer):
             else:
                 check_size("Upsample", "size", number)
         if isinstance(self.given, tuple) and len(self.given) not in RANKS[mode]:
-            raise ValueError(f"Upsample expected a number for each of {RANKS[mode][-1]} axes, got {given!r}")
+            argument = "scale_factor" if size is None else "size"
+            raise ValueError(
+                f"Upsample expected as {argument} a number for each of {RANKS[mode][-1]} axes, got {shown(given)}"
+            )
         self.by_factor, self.mode = size is None, mode
         self.align_corners = align_corners is not None and check_flag("Upsample", "align_corners", align_corners)
 

@@ -9,6 +9,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
+from mtorch.checks import check_choice, shown
 from mtorch.deferred import LazyValue
 from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
@@ -98,12 +99,11 @@ class LossFunction(Keywords):
     class_axis = False  # whether the last axis of the prediction is that of the classes
 
     def __init__(self, backward_func: Any = None, *, reduction: str = "mean"):
-        if reduction not in self.reductions:
-            raise ValueError(f"{type(self).__name__} expected reduction in {self.reductions}, got {reduction!r}")
+        check_choice(type(self).__name__, "reduction", reduction, self.reductions)
         backward_func = getattr(backward_func, "backward", backward_func)
         if backward_func is not None and not callable(backward_func):
             wanted = "a module or a function first, and options by keyword"
-            raise TypeError(f"{type(self).__name__} expected {wanted}, got {backward_func!r}")
+            raise TypeError(f"{type(self).__name__} expected {wanted}, got {shown(backward_func)}")
         self.backward_func = backward_func
         self.reduction = reduction
 

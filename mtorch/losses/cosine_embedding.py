@@ -36,8 +36,9 @@ class CosineEmbeddingLoss(SeveralLoss):
         self.margin = check_number(type(self).__name__, "margin", margin)
 
     def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
-        if arrays.array_module(target) is not xp:
+        if arrays.array_module(target, self) is not xp:
             target = xp.asarray(arrays.host_array(target, self))
+        target = arrays.as_numeric(xp, target, self)
         if target.shape != prediction.shape[:-1]:
             raise ShapeMismatchError(self, f"expected a target of shape {prediction.shape[:-1]}, got {target.shape}")
         wrong = (target != 1) & (target != -1)

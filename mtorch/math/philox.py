@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from mtorch.arrays import Array, device_of, on_device
+from mtorch.checks import shown
 
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
@@ -53,7 +54,8 @@ def seed_and_counter(state: dict[str, int]) -> tuple[int, int]:
     seed, counter = (state.get("seed"), state.get("counter")) if isinstance(state, dict) else (None, None)
     if type(seed) is type(counter) is int and 0 <= seed < 2**64 and 0 <= counter < 2**63:  # it is counted on
         return seed, counter
-    raise ValueError(f"a random state is a seed below 2**64 and a counter below 2**63, both >= 0, got {state!r}")
+    wanted = "a seed below 2**64 and a counter below 2**63, both >= 0"
+    raise ValueError(f"a random state is {wanted}, got {shown(state)}")
 
 
 def random_bits(xp: ModuleType, seed: int, counter: int, n: int) -> Array:

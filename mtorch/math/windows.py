@@ -13,7 +13,7 @@ The batch is the last axis of the columns, so that every copy consists of long r
 """
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from types import ModuleType
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class Window(NamedTuple):
         return out if (out - 1) * stride < size + padding else out - 1
 
 
-@cache
+@lru_cache(maxsize=512)  # images of many sizes must not fill the memory
 def spans(window: Window, size: int, axis: int) -> tuple[tuple[slice, slice], ...]:
     """For each kernel position along one axis: which outputs see a real element there, and which elements those are."""
     kernel, stride, padding, dilation = (pair[axis] for pair in window[:4])

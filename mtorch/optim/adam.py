@@ -6,7 +6,7 @@ from typing import Any
 
 from mtorch.accelerate import accelerated
 from mtorch.arrays import Array
-from mtorch.checks import check_flag
+from mtorch.checks import check_flag, shown
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer, Rate
 
@@ -31,7 +31,7 @@ class _Adam(Optimizer):
         if amsgrad:
             self.slots = (*self.slots, "max_exp_avg_sq")
         if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise TypeError(f"{type(self).__name__} expected betas to be two numbers, got {betas!r}")
+            raise TypeError(f"{type(self).__name__} expected betas to be two numbers, got {shown(betas)}")
         self.betas = tuple(self.number(f"betas[{i}]", beta, below=1) for i, beta in enumerate(betas))
         self.eps = self.safe_eps(eps, weight=1 - self.betas[1])
 

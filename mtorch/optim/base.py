@@ -10,7 +10,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array
-from mtorch.checks import check_flag, check_number
+from mtorch.checks import check_flag, check_number, shown
 from mtorch.layer import Layer
 from mtorch.optim.clip import clip
 from mtorch.optim.state import State, of_this_format, read_state
@@ -76,7 +76,7 @@ class Optimizer:
             known = {name: None for init in inits for name in getattr(init, "__kwdefaults__", None) or ()}
             raise TypeError(f"{name} has no option {', '.join(unknown)}: there are {', '.join(known)}")
         if not isinstance(module, Layer):
-            raise TypeError(f"{name} expected a module or layer, got {module!r}")
+            raise TypeError(f"{name} expected a module or layer, got {shown(module)}")
         self.module, self.lr, self.steps = module, lr, 0
         self.smallest = max(float(numpy.nextafter(0, 1, dtype=module.dtype)), 5e-324)  # above 0 in that dtype
         self.rate  # noqa: B018  a bad rate is refused here already
@@ -99,7 +99,7 @@ class Optimizer:
         name = type(self).__name__
         if not isinstance(numbers, dict) or not all(isinstance(pattern, str) for pattern in numbers):
             wanted = 'name patterns with numbers such as {"0.*": 0.1}'
-            raise TypeError(f"{name} expected {option} to be {wanted}, got {numbers!r}")
+            raise TypeError(f"{name} expected {option} to be {wanted}, got {shown(numbers)}")
         for pattern in numbers:
             if not any(fnmatchcase(path, pattern) for path in self.named):
                 wanted = f"{option} to name parameters, but none fits {pattern!r}: there are {', '.join(self.named)}"
@@ -115,7 +115,7 @@ class Optimizer:
                 lr = lr(self.steps)
             except TypeError as error:
                 wanted = "a number or a schedule, which takes the number of a step, as lr"
-                raise TypeError(f"{type(self).__name__} expected {wanted}, got {lr!r}: {error}") from error
+                raise TypeError(f"{type(self).__name__} expected {wanted}, got {shown(lr)}: {error}") from error
         return lr if lr.__class__ is float and 0 <= lr < math.inf else self.number("a learning rate lr", lr)
 
     def safe_eps(self, eps: float, weight: float = 1) -> float:
@@ -181,7 +181,7 @@ class Optimizer:
             _, steps, state = self._state_of(path, p)
             d = self.rule(xp, g, state, steps + 1)
             if getattr(d, "shape", None) != p.value.shape:
-                raise ValueError(f"{self!r}.rule must return a direction of shape {p.value.shape}, got {d!r}")
+                raise ValueError(f"{self!r}.rule must return a direction of shape {p.value.shape}, got {shown(d)}")
             if decay and self.decoupled:
                 d = d + decay * p.value
             self.state[path] = State(p, steps + 1, state)
@@ -227,7 +227,7 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a `state_dict`; a ValueError lists all that does not fit, and then nothing is changed."""
         if not isinstance(state, Mapping):
-            raise TypeError(f"{type(self).__name__} expected a state dict, got {state!r}")
+            raise TypeError(f"{type(self).__name__} expected a state dict, got {shown(state)}")
         state = of_this_format(self, state)
         self.steps, self.state = read_state(self, state)
 

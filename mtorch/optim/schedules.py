@@ -7,10 +7,10 @@ calls, so it can be asked in any order and there is nothing to save: resuming ne
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from mtorch.checks import check_integer, check_number
+from mtorch.checks import check_integer, check_number, shown
 
 
 class Schedule(ABC):
@@ -58,8 +58,11 @@ class MultiStepLR(Schedule):
 
     def __init__(self, lr: float, milestones: Sequence[int], gamma: float = 0.1):
         super().__init__(lr)
-        if not isinstance(milestones, Iterable):
-            raise TypeError(f"MultiStepLR expected a list of integers as milestones, got {milestones!r}")
+        try:
+            milestones = list(milestones)
+        except (TypeError, MemoryError):
+            wanted = "a list of integers as milestones"
+            raise TypeError(f"MultiStepLR expected {wanted}, got {shown(milestones)}") from None
         self.milestones = sorted(self._count("milestones", milestone, least=0) for milestone in milestones)
         self.gamma = self._number("gamma", gamma)
 

@@ -36,7 +36,7 @@ def read_state(optimizer: Any, given: Mapping[str, Any]) -> tuple[int, dict[str,
         number = left.pop(name)
         number = number.item() if getattr(number, "ndim", None) == 0 else number
         if not isinstance(number, Integral) or isinstance(number, bool) or not 0 <= int(number) < MOST_STEPS:
-            wrong.append(f"{name} is {shown(repr(number))}, expected a count")
+            wrong.append(f"{name} is {shown(number)}, expected a count")
             return 0
         return int(number)
 
@@ -63,7 +63,7 @@ def read_state(optimizer: Any, given: Mapping[str, Any]) -> tuple[int, dict[str,
             found[path] = State(parameter, taken, SimpleNamespace(**kept))
     if missing or left or wrong:
         parts = (("missing", missing), ("unexpected", [str(name) for name in left]), ("wrong", wrong))
-        text = "; ".join(f"{label}: {shown(', '.join(map(shown, names)), 2000)}" for label, names in parts if names)
+        text = "; ".join(f"{label}: {plain(', '.join(map(plain, names)), 2000)}" for label, names in parts if names)
         raise ValueError(f"{type(optimizer).__name__} cannot load this state: {text}")
     return steps, found
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtorch import arrays, guards
 from mtorch.arrays import Value, is_numpy
-from mtorch.checks import check_size
+from mtorch.checks import check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.graph.table import leaves
@@ -38,18 +38,32 @@ class DataParallel(Container):
     step on. Batches of less than four samples, eval mode, `predict`, GPUs and systems other than Linux are served by
     this process alone.
 
+    A process that computes may take as long as it needs. One that uses no processor time for `patience` seconds while
+    this one waits for it, because it was stopped or waits for what never comes, is ended with the others (None: this
+    one waits for ever).
+
     comm: instead of workers, the ranks of an MPI job, `"mpi"` for all or a communicator of mpi4py. Every rank runs the
     same script with the same seeds, and so has the same batches; each computes its share of them, on whatever machine
     it is, with NumPy or CuPy. Running statistics are then the means over the ranks, weighted by samples. An error on
     one rank is an error on all. `mpiexec -n 4 python script.py` starts it; `pip install '.[mpi]'` brings both.
 
-    Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended.
+    Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended, or
+    was lost in that way. The net then has its gradients discarded, and the next forward starts other processes.
 
     Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", 2020, arXiv:2006.15704.
     """
 
+    patience: float | None = 300  # for copies of an older version
+
     def __init__(
-        self, net: Layer, workers: int | None = None, *, axis: int = 0, out_axis: int | None = None, comm: Any = None
+        self,
+        net: Layer,
+        workers: int | None = None,
+        *,
+        axis: int = 0,
+        out_axis: int | None = None,
+        patience: float | None = 300,
+        comm: Any = None,
     ):
         (self.net,) = nets = self.cores((net,))
         super().__init__(nets)
@@ -58,6 +72,7 @@ class DataParallel(Container):
         self.workers = cpu_count() if workers is None else check_size("DataParallel", "workers", workers)
         self.axis = check_size("DataParallel", "axis", axis, 0)
         self.out_axis = self.axis if out_axis is None else check_size("DataParallel", "out_axis", out_axis, 0)
+        self.patience = None if patience is None else check_number("DataParallel", "patience", patience, above=0)
         self.takes, self.moves_data, self.parts = self.net.takes, self.net.moves_data, self.net.parts
         self._replicas: Replicas | Ranks | None = None
         self.comm: Communicator | None = None

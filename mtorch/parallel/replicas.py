@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakSet, proxy, ref
 
 from mtorch.arrays import Value
-from mtorch.container import Container, Tape
+from mtorch.container import Tape
 from mtorch.errors import BackwardError
 from mtorch.layer import Layer
 from mtorch.parallel.system import one_share
@@ -23,7 +23,7 @@ class Replicas:
     memory that this process reads.
     """
 
-    def __init__(self, owner: Container, net: Layer, size: int):
+    def __init__(self, owner: Any, net: Layer, size: int):
         self.owner: Any = proxy(owner)  # so that the workers end with their owner
         self.net, self.contents = net, contents(net)
         self.layers = list({id(layer): layer for _, layer in net.walk()}.values())
@@ -37,7 +37,7 @@ class Replicas:
         self.requests: dict[int, ref[Request]] = {}  # those that a backward may still answer
         self.count = 0
         self.tapes: dict[int, Tape] = {}  # in a worker: the calls of these requests
-        self.pool = WorkerPool(size, self._answer)
+        self.pool = WorkerPool(size, self._answer, owner.patience)
         _all.add(self)
 
     def outdated(self, size: int) -> bool:
@@ -91,7 +91,7 @@ class Replicas:
         try:
             return self.pool.run(own_share, messages)
         except WorkerEnded as error:
-            raise RuntimeError(f"{self.owner}: {error}; the next forward starts others") from error
+            raise WorkerEnded(f"{self.owner}: {error}; the next forward starts others") from error
 
     # ------------------------------------------------------------------ in a worker
 

@@ -4,11 +4,18 @@ Threads share one interpreter: while NumPy computes they let go of it, but a ste
 calls, and waiting for the interpreter between them costs more than a second core gains. A forked process waits for
 nobody. It starts with all that this process has. Arrays made by `shared` stay common to both; whatever else a worker
 must know travels in messages: a pickle through a pipe, its arrays through shared memory beside it.
+
+A worker may compute for as long as it likes, but one that was stopped, or that waits for a lock that nobody will
+release, answers never. The sign of life is its processor time: one that uses none for the seconds of a pool's patience
+is taken to be lost.
 """
 
 import os
 import pickle
+import select
 import signal
+import socket
+import struct
 import threading
 import time
 import traceback
@@ -17,7 +24,6 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from mmap import mmap
-from multiprocessing import Pipe
 from typing import Any, NoReturn
 
 import numpy
@@ -28,6 +34,7 @@ from mtorch.parallel.system import cpu_count
 
 SHARED = 1 << 26  # bytes of arrays in one message beyond which they go through the pipe
 LINE = 64  # bytes of a cache line
+LENGTH = struct.Struct("=Q")  # what stands before a message: its bytes
 SPIN = 2e-3  # seconds of looking for a message before sleeping until it comes: a core takes long to wake
 
 forking = threading.Lock()  # held while a pool forks: a worker must not inherit the pipes of another pool
@@ -35,6 +42,10 @@ forking = threading.Lock()  # held while a pool forks: a worker must not inherit
 
 class WorkerEnded(RuntimeError):
     """A worker process is no longer there."""
+
+
+class Lost(TimeoutError):
+    """A worker process shows no sign of life."""
 
 
 class _SharedMemory(mmap):
@@ -56,10 +67,11 @@ def shared(x: Array) -> Array:
 class WorkerPool:
     """`size` workers. The one of rank r (from 1; this process has rank 0) answers a message with answer(r, *message).
 
-    The workers end with this object, with this process, or when one of them has ended by itself.
+    The workers end with this object, with this process, or when one of them has ended by itself, or has used no
+    processor time for `patience` seconds of waiting for it (None: for ever).
     """
 
-    def __init__(self, size: int, answer: Callable[..., Any]):
+    def __init__(self, size: int, answer: Callable[..., Any], patience: float | None = None):
         self.parent = os.getpid()
         self.pids: list[int] = []
         self.channels: list[_Channel] = []
@@ -71,14 +83,20 @@ class WorkerPool:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the worker has learnt to ignore it
             try:
                 for rank in range(1, size + 1):
-                    ours, theirs = Pipe()
                     memory, spin = mmap(-1, SHARED), SPIN if size < cpu_count() else 0
-                    pid = os.fork()
+                    ours, theirs = socket.socketpair()
+                    try:
+                        pid = os.fork()
+                    except OSError:
+                        for end in (ours, theirs):
+                            end.close()
+                        self._finalizer()
+                        raise
                     if not pid:
                         ours.close()
                         _work(rank, answer, _Channel(theirs, memory, spin))
                     self.pids.append(pid)
-                    self.channels.append(_Channel(ours, memory, spin))
+                    self.channels.append(_Channel(ours, memory, spin, pid, patience))
                     theirs.close()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -91,7 +109,7 @@ class WorkerPool:
     def detach(self) -> None:
         """Lets go of the workers in a process that was forked by somebody else."""
         for channel in self.channels:
-            channel.pipe.close()
+            channel.end.close()
 
     def run(self, function: Callable[[], Any], messages: Iterable[tuple]) -> list[Any]:
         """[function() here, the answer of rank 1 to the first message, ...], computed at the same time.
@@ -112,7 +130,7 @@ class WorkerPool:
             if not isinstance(error, OSError | EOFError):
                 raise
             if not outcomes or outcomes[0][0]:
-                raise WorkerEnded("a worker process has ended") from error
+                raise WorkerEnded(str(error) if isinstance(error, Lost) else "a worker process has ended") from error
         self.running = False
         for succeeded, result in outcomes:
             if not succeeded:
@@ -121,10 +139,17 @@ class WorkerPool:
 
 
 class _Channel:
-    """One end of a pipe, and the shared memory that holds the arrays of the message under way."""
+    """One end of a pipe, and the shared memory that holds the arrays of the message under way.
 
-    def __init__(self, pipe: Any, memory: mmap, spin: float):
-        self.pipe, self.memory, self.spin = pipe, memory, spin
+    pid: the process at the other end, if it is to be lost after `patience` seconds without a sign of life.
+    """
+
+    def __init__(self, end: socket.socket, memory: mmap, spin: float, pid: int = 0, patience: float | None = None):
+        self.end, self.memory, self.spin, self.pid, self.patience = end, memory, spin, pid, patience
+        end.setblocking(False)
+        self.readable, self.writable = select.poll(), select.poll()
+        self.readable.register(end, select.POLLIN)
+        self.writable.register(end, select.POLLOUT)
 
     def send(self, message: Any) -> None:
         buffers: list[pickle.PickleBuffer] = []
@@ -136,20 +161,64 @@ class _Channel:
         for view in views:
             self.memory[start : start + view.nbytes] = view
             start += -(-view.nbytes // LINE) * LINE
-        self.pipe.send(([view.nbytes for view in views], text))
+        message = pickle.dumps(([view.nbytes for view in views], text), 5)
+        left = memoryview(LENGTH.pack(len(message)) + message)
+        while left:
+            try:
+                left = left[self.end.send(left) :]
+            except BlockingIOError:
+                self._wait(self.writable)
 
     def receive(self, copy: bool) -> Any:
         """The next message; its arrays are copies, or are valid until this end sends again."""
         limit = time.perf_counter() + self.spin
-        while time.perf_counter() < limit and not self.pipe.poll():
+        while time.perf_counter() < limit and not self.readable.poll(0):
             pass
-        sizes, text = self.pipe.recv()
+        sizes, text = pickle.loads(self._read(LENGTH.unpack(self._read(LENGTH.size))[0]))
         start, buffers = 0, []
         for size in sizes:
             array = numpy.frombuffer(self.memory, "uint8", size, start)
             buffers.append(array.copy() if copy else array)
             start += -(-size // LINE) * LINE
         return pickle.loads(text, buffers=buffers)
+
+    def _read(self, count: int) -> bytearray:
+        found = bytearray(count)
+        left = memoryview(found)
+        while left:
+            try:
+                size = self.end.recv_into(left)
+            except BlockingIOError:
+                self._wait(self.readable)
+                continue
+            if not size:
+                raise EOFError
+            left = left[size:]
+        return found
+
+    def _wait(self, ready: select.poll) -> None:
+        """Sleeps until the other process has read or written; raises Lost when it gives no sign of life."""
+        if not self.pid or self.patience is None:
+            ready.poll()
+            return
+        wait, silent = min(1.0, self.patience / 4), 0.0  # waits are counted, for this process may be stopped as well
+        used = 0.0
+        while not ready.poll(1000 * wait):
+            before, used = used, processor_time(self.pid)
+            silent = silent + wait if used == before else 0.0
+            if silent >= self.patience:
+                raise Lost(
+                    f"worker process {self.pid} has used no processor time for {self.patience:g} s and was ended: was "
+                    "it stopped (SIGSTOP, a debugger), or is the machine out of memory? A longer patience= waits longer"
+                )
+
+
+def processor_time(pid: int) -> float:
+    """The seconds of processor time that a process has used; 0 where the system does not tell."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) gives on Linux
+    except (OSError, OverflowError):
+        return 0.0
 
 
 def _work(rank: int, answer: Callable[..., Any], channel: _Channel) -> NoReturn:
@@ -194,7 +263,7 @@ def _end(parent: int, pids: list[int], channels: list[_Channel]) -> None:
         for pid, channel in zip(pids, channels, strict=False):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            channel.pipe.close()
+            channel.end.close()
         for pid in pids:
             with suppress(ChildProcessError):  # somebody else has waited for it
                 os.waitpid(pid, 0)

@@ -21,10 +21,13 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Value
+from mtorch.checks import check_number, shown
+from mtorch.initializers import as_generator
 from mtorch.layer import Layer
 from mtorch.losses.base import LossFunction
 from mtorch.module import Module
 from mtorch.parameter import Buffer
+from mtorch.tree import home_of
 
 ENTRIES = 128  # of a larger array that many entries are drawn
 KINK = 1e-4
@@ -66,15 +69,18 @@ def check_gradients(
     Returns the worst error. Works on a copy, and reseeds random layers for every evaluation. GradientError names the
     worst entry.
     """
-    dtype = numpy.dtype(dtype)
+    dtype = home_of("check_gradients", numpy, dtype)[1]
     if dtype.kind != "f" or dtype.itemsize < 8:
-        raise ValueError(f"check_gradients needs float64 or longdouble, got {dtype}")
+        raise ValueError(f"check_gradients needs dtype float64 or longdouble, got {dtype}")
     wide = dtype.itemsize > 8
     if tolerance is None:
         tolerance = 1e-10 if wide else 1e-8 if dtype.name == "longdouble" else 1e-6
-    rng = numpy.random.default_rng(seed)
+    tolerance, rng = (
+        check_number("check_gradients", "tolerance", tolerance, least=0),
+        as_generator(seed, "check_gradients seed:"),
+    )
     if not isinstance(layer_or_loss, Layer | LossFunction):
-        raise TypeError(f"check_gradients expected a layer or a loss function, got {layer_or_loss!r}")
+        raise TypeError(f"check_gradients expected a layer or a loss function, got {shown(layer_or_loss)}")
     subject: _Subject
     if isinstance(layer_or_loss, LossFunction):
         subject = _LossSubject(layer_or_loss, inputs, dtype, rng)

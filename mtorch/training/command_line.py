@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from mtorch.checks import LARGEST, shown
+
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit codes; the last two are what a shell gives for these signals
 
 
@@ -26,9 +28,9 @@ def number(kind: type, least: float, above: bool = False) -> Callable[[str], Any
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not least <= value < math.inf or (above and value == least):
+        if not least <= value <= (LARGEST if kind is int else sys.float_info.max) or (above and value == least):
             expected = f"{'an integer' if kind is int else 'a number'} {'above' if above else 'of at least'} {least}"
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {shown(text)}")
         return value
 
     return parse
@@ -37,7 +39,7 @@ def number(kind: type, least: float, above: bool = False) -> Callable[[str], Any
 def folder_name(text: str) -> str:
     """An argparse type: the name of a folder, which an empty text is not."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"expected the name of a folder, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected the name of a folder, got {shown(text)}")
     return text
 
 

@@ -6,7 +6,18 @@ from fractions import Fraction
 import numpy
 import pytest
 
-from mtorch.checks import check_axes, check_axis, check_flag, check_integer, check_number, check_size
+from mtorch.checks import (
+    check_axes,
+    check_axis,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_rate,
+    check_size,
+    plain,
+    shown,
+)
 
 
 @pytest.mark.parametrize("number", [0.5, numpy.float32(0.5), numpy.longdouble(0.5), Fraction(1, 2)])
@@ -85,3 +96,42 @@ def test_a_flag_is_a_truth_value_and_nothing_that_has_one():
     for wrong in (0, 1, "no", None, []):
         with pytest.raises(TypeError, match="Layer expected bias to be True or False, got"):
             check_flag("Layer", "bias", wrong)
+
+
+class Rude:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+def test_what_an_error_shows_is_one_line_of_bounded_length_whatever_it_is():
+    endless, deep = [], []
+    endless.append(endless)
+    for _ in range(5000):
+        deep = [deep]
+    for value in (10**5000, -(10**5000), "x" * 10**6, "a\nb\x1b[31m", b"x" * 10**6, Rude(), deep, endless, [0] * 10**6,
+                  {n: n for n in range(10**4)}, numpy.ones(10**5), (1, 2)):  # fmt: skip
+        assert len(shown(value)) <= 210 and shown(value).isprintable()
+    assert shown((1, "a")) == "(1, 'a')" and shown(10**5000) == "an integer of 16610 bits"
+    assert shown([0] * 1000) == "a list of 1000 entries" and shown(2**64) == str(2**64)
+    assert plain("red\x1b[31m") == "red\\x1b[31m"
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63), 10**400])
+def test_an_integer_has_64_bits(number):
+    for check in (check_integer, check_size):
+        with pytest.raises(ValueError, match="Layer expected n (up to 2|>= 1)"):
+            check("Layer", "n", number)
+    assert check_integer("Layer", "n", 2**63 - 1) == 2**63 - 1
+
+
+@pytest.mark.parametrize("rate", [-1, math.nan, math.inf, 10**400])
+def test_a_rate_is_a_finite_number(rate):
+    with pytest.raises(ValueError, match="'Layer' expected a finite learning rate >= 0"):
+        check_rate("Layer", rate)
+
+
+def test_a_choice_is_one_of_the_names():
+    assert check_choice("Layer", "mode", "a", ("a", "b")) == "a"
+    for wrong in ("c", None, ["a"], numpy.array(["a", "b"])):
+        with pytest.raises(ValueError, match=r"Layer expected mode in \('a', 'b'\), got"):
+            check_choice("Layer", "mode", wrong, ("a", "b"))

@@ -1,6 +1,7 @@
 """IDX files and FileDataset: what is read, and how damaged files are refused before they cost memory."""
 
 import gzip
+import os
 import pathlib
 import tracemalloc
 
@@ -251,3 +252,24 @@ def test_a_damaged_or_missing_or_foreign_file_is_refused_by_name(tmp_path, files
         FileDataset(tmp_path, labels)
     with pytest.raises(TypeError, match="FileDataset label_path"):
         FileDataset(images, None)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_a_pipe_or_device_in_place_of_a_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "images"
+    os.mkfifo(path)
+    path = path if kind == "fifo" else "/dev/zero"
+    for read in (read_idx, lambda path: FileDataset(path, path)):
+        with pytest.raises(OSError, match=f"{path}: expected a regular file"):
+            read(path)
+
+
+def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "sparse"
+    shape = (1 << 12, 1 << 10, 1 << 10)
+    path.write_bytes(bytes([0, 0, 8, 3]) + numpy.array(shape, ">u4").tobytes())
+    os.truncate(path, 16 + (1 << 32))  # of which the disk holds 16 bytes
+    monkeypatch.setattr("mtorch.data.idx.physical_memory", lambda: 1 << 31)
+    with pytest.raises(ValueError, match=r"sparse: its header promises 4096 x 1024 x 1024 values .* more than this"):
+        read_idx(path)

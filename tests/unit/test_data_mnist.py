@@ -224,6 +224,89 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path, contents)
     assert "MTORCH_CACHE=DIR" in told[-1]
 
 
+def denied(*args, **options):
+    raise PermissionError(13, "Permission denied", "somewhere")
+
+
+def read_only(*args, **options):
+    raise OSError(30, "Read-only file system", "somewhere")
+
+
+@pytest.mark.parametrize(
+    "method, failure",
+    [("is_file", denied), ("mkdir", denied), ("mkdir", read_only), ("glob", denied)],
+    ids=["unsearchable", "unwritable", "read-only", "unreadable"],
+)
+def test_a_cache_that_the_system_refuses_is_no_reason_to_fail(monkeypatch, tmp_path, method, failure):
+    """The error is injected, because root may do everything."""
+    monkeypatch.setattr(Path, method, failure)
+    told = []
+    assert load_digits_data("auto", say=told.append).name == "digits"
+    assert "Why: " in told[-1] and "MTORCH_CACHE=DIR" in told[-1] and str(tmp_path / "cache") in "".join(told)
+    with pytest.raises(FileNotFoundError, match="MTORCH_CACHE=DIR"):
+        load_digits_data("mnist", say=told.append)
+
+
+def test_a_file_of_the_cache_that_may_not_be_read_is_no_reason_to_fail(monkeypatch, tmp_path, contents):
+    fill(tmp_path / "cache" / "mnist", contents)
+    monkeypatch.setattr(mnist_files, "read_up_to", denied)
+    told = []
+    assert load_digits_data("auto", say=told.append).name == "digits" and "Why: " in told[-1]
+
+
+@pytest.mark.parametrize("home", ["nowhere", "{file}", "{long}"])
+def test_with_a_broken_home_there_are_still_the_built_in_digits(monkeypatch, tmp_path, home):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MTORCH_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", home.format(file=tmp_path / "file", long=tmp_path / ("x" * 300)))
+    told = []
+    assert load_digits_data("auto", say=told.append).name == "digits"
+    assert "MTORCH_CACHE" in told[-1] and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_a_full_disk_is_told_with_the_file_and_not_as_the_fault_of_a_mirror(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(mnist_files, "MIRRORS", server.at("good"))
+    part = tmp_path / "x.part"
+    monkeypatch.setattr(download.tempfile, "mkstemp", lambda **options: (os.open("/dev/full", os.O_WRONLY), str(part)))
+    told = []
+    assert load_digits_data("auto", say=told.append).name == "digits"
+    assert f"cannot write {tmp_path / 'cache' / 'mnist' / FIRST}: No space left" in told[-1]
+    assert "127.0.0.1" not in told[-1]
+
+
+def test_what_a_mirror_says_reaches_the_terminal_escaped_and_in_bounds(server, monkeypatch):
+    monkeypatch.setattr(mnist_files, "MIRRORS", server.at("rude"))
+    told = []
+    load_digits_data("auto", say=told.append)
+    assert "\\x1b[31m" in told[-1] and len(told[-1]) < 800
+    assert all(line.isprintable() for line in told[-1].splitlines())
+
+
+@pytest.mark.parametrize("length", ["1" * 5000, "1" * 300, "\u00b2", "-1", "a"])
+def test_an_absurd_length_from_a_mirror_is_no_reason_to_fail(server, monkeypatch, length):
+    server.length = length
+    monkeypatch.setattr(mnist_files, "MIRRORS", server.at("absurd", "good"))
+    assert is_fake_mnist(load_digits_data("mnist", say=lambda line: None))
+
+
+def test_a_mirror_cannot_make_a_file_grow_in_memory(server, monkeypatch, tmp_path):
+    """Its header promises a gigabyte, and it would deliver it."""
+    header = bytes([0, 0, 8, 3]) + numpy.array((1 << 21, 28, 28), ">u4").tobytes()
+    server.contents[NAMES[0]] = header + bytes(5 << 20)
+    monkeypatch.setattr(mnist_files, "MIRRORS", server.at("good"))
+    with pytest.raises(FileNotFoundError, match="more than this reads|cannot hold that"):
+        load_digits_data("mnist", say=lambda line: None)
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(header + bytes(5 << 20)) + bytes(2 << 20))
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="bomb.gz: its header promises .* which is more than this reads"):
+        mnist_files._genuine(NAMES[0], path)
+    assert time.monotonic() - begin < 1
+
+
 def test_without_a_home_folder_there_are_still_the_built_in_digits(monkeypatch):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
@@ -275,6 +358,13 @@ class Mirror(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(good)))
             self.end_headers()
             self.wfile.write(good[:-50])
+        elif folder == "rude":
+            self.wfile.write(b"HTTP/1.0 500 \x1b[31mred\x07" + b"x" * 5000 + b"\r\n\r\n")
+        elif folder == "absurd":
+            self.send_response(200)
+            self.send_header("Content-Length", self.server.length)
+            self.end_headers()
+            self.wfile.write(good)
         elif folder == "moved":
             self.send_response(302)
             self.send_header("Location", f"/good/{name}")

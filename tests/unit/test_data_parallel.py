@@ -364,6 +364,116 @@ def test_a_process_that_is_gone_is_an_error_and_started_again():
         parallel.zero_grad(), plain.zero_grad()
 
 
+def stop(parallel: DataParallel) -> list[int]:
+    stopped = pids(parallel)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    return stopped
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("verb", ["forward", "backward"])
+def test_a_process_that_is_stopped_is_an_error_after_the_patience_and_started_again(verb):
+    plain, parallel = twins(net(), workers=2, patience=0.2)
+    x, g = rng(0).standard_normal((4, 3)), numpy.ones((4, 2))
+    parallel(x)
+    before = stop(parallel)
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"^DataParallel\(.* no processor time for 0.2 s .*SIGSTOP.*patience="):
+        parallel(x) if verb == "forward" else parallel.backward(g)
+    assert time.monotonic() - begin < 20 and not any(map(exists, before))
+    parallel.zero_grad(), plain.zero_grad()
+    assert_same(plain, parallel, x)
+    assert not set(before) & set(pids(parallel))
+
+
+def test_a_stopped_process_that_does_not_read_is_an_error_too(monkeypatch):
+    """The message does not fit into the pipe, so that sending it waits."""
+    monkeypatch.setattr(worker_pool, "SHARED", 256)
+    plain, parallel = twins(net(), workers=2, patience=0.2)
+    x = rng(0).standard_normal((200_000, 3))
+    parallel(x[:4])
+    stop(parallel)
+    with pytest.raises(RuntimeError, match="no processor time"):
+        parallel(x)
+    assert_same(plain, parallel, x[:4])
+
+
+def test_a_process_that_is_stopped_for_less_than_the_patience_goes_on():
+    plain, parallel = twins(net(), workers=2, patience=60)
+    x = rng(0).standard_normal((4, 3))
+    parallel(x), parallel.forget()
+    for pid in stop(parallel):
+        code = f"import os, signal, time; time.sleep(0.3); os.kill({pid}, signal.SIGCONT)"
+        helper = subprocess.Popen([sys.executable, "-c", code])
+    assert_same(plain, parallel, x)
+    helper.wait()
+
+
+def test_where_no_process_can_be_forked_nothing_stays_behind(monkeypatch):
+    forks, fork = [], os.fork
+
+    def failing():
+        if len(forks) == 1:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        forks.append(fork())
+        return forks[-1]
+
+    parallel = DataParallel(net(), workers=3)
+    monkeypatch.setattr(os, "fork", failing)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        parallel(numpy.ones((6, 3)))
+    assert not exists(forks[0])
+    monkeypatch.undo()
+    assert parallel(numpy.ones((6, 3))).shape == (6, 2)
+
+
+def test_stopped_processes_end_with_the_layer():
+    parallel = DataParallel(net(), workers=3)
+    parallel(numpy.ones((6, 3)))
+    stopped = stop(parallel)
+    del parallel
+    gc.collect()
+    assert not any(map(exists, stopped))
+
+
+class Slow(Layer):
+    """Computes for a second in every process but this one."""
+
+    first = os.getpid()
+
+    def forward(self, x):
+        self.remember()
+        begin = time.process_time()
+        while os.getpid() != self.first and time.process_time() - begin < 1.0:
+            pass
+        return x + 0
+
+    def backward(self, output_grad):
+        self.recall()
+        return self.cast_grad(output_grad)
+
+
+def test_a_process_that_computes_is_waited_for_however_long_it_takes():
+    parallel = DataParallel(Sequential(Residual(Slow(dtype="float64")), nn.Linear(3, 2)), workers=2, patience=0.1)
+    y = parallel(rng(0).standard_normal((4, 3)))
+    assert y.shape == (4, 2)
+
+
+@pytest.mark.parametrize("wrong, kind", [(0, ValueError), (-1, ValueError), (10**400, ValueError), ("a", TypeError)])
+def test_a_patience_is_a_number_of_seconds(wrong, kind):
+    with pytest.raises(kind, match="DataParallel expected .*patience"):
+        DataParallel(net(), patience=wrong)
+    assert DataParallel(net(), patience=None).patience is None and DataParallel(net()).patience == 300
+
+
 def test_a_handler_of_this_process_is_not_that_of_the_workers():
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:

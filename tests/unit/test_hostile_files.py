@@ -21,7 +21,7 @@ import pytest
 import mtorch
 from mtorch import Module, Sequential, layers, optim
 from mtorch.checkpoint import atomic, lock, notes, read_notes, safetensors, write_atomically
-from mtorch.checks import shown
+from mtorch.checks import plain
 
 posix = pytest.mark.skipif(os.name != "posix", reason="a POSIX system's files")
 NOTES = fuzz.NOTES
@@ -776,8 +776,8 @@ NASTY = "\x1b]0;owned\x07\x1b[2J\r\u202e\ud800\u200b"
 
 
 def test_a_text_from_a_file_is_shown_without_what_a_terminal_obeys():
-    assert shown(NASTY) == r"\x1b]0;owned\x07\x1b[2J\r\u202e\ud800\u200b" and shown("\u03b1 net") == "\u03b1 net"
-    assert shown("x" * 1000, 10) == "xxxxxxxxxx... (1000 characters)"
+    assert plain(NASTY) == r"\x1b]0;owned\x07\x1b[2J\r\u202e\ud800\u200b" and plain("\u03b1 net") == "\u03b1 net"
+    assert plain("x" * 1000, 10) == "xxxxxxxxxx... (1000 characters)"
 
 
 @pytest.mark.parametrize("place", ["name", "key", "value", "format", "state", "aside"])

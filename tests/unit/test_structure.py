@@ -35,7 +35,7 @@ ALLOWED = {
     "parameter": {"arrays", "checks", "errors", "operators"},
     "operators": set(),
     "outputs": {"arrays"},
-    "math": {"accelerate", "arrays", "math"},
+    "math": {"accelerate", "arrays", "checks", "math"},
     "guards": LOWEST,
     "last_forward": {"guards"},
     "tree": LOWEST,
