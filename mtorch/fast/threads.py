@@ -11,7 +11,6 @@ else the number of cores). Where it cannot be asked (another BLAS, a browser), t
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -23,6 +22,8 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
+from mtorch.blas import kernel as _kernels
+from mtorch.blas import openblas
 
 UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS has kernels that take matrices as they lie
 WORTH = 1 << 25  # operations below which waking a thread costs more than it saves
@@ -200,34 +201,5 @@ def _outcome(function: Callable[[range], Any], part: range) -> tuple[BaseExcepti
 @cache
 def _blas_threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
     """How to ask the OpenBLAS that NumPy has loaded for its number of threads, and how to set it."""
-    get, set_ = _of_openblas("get_num_threads"), _of_openblas("set_num_threads")
+    get, set_ = openblas("get_num_threads"), openblas("set_num_threads")
     return None if get is None or set_ is None else (get, set_)
-
-
-@cache
-def _kernels() -> str:
-    """The kind of processor that OpenBLAS has chosen its kernels for."""
-    name = _of_openblas("get_corename")
-    if name is None:
-        return ""
-    import ctypes
-
-    name.restype = ctypes.c_char_p
-    return name().decode()
-
-
-def _of_openblas(name: str) -> Any:
-    """That function of the OpenBLAS that NumPy has loaded, in whichever way its build spells it; None if there is none.
-
-    It is called through ctypes and not through threadpoolctl: that would cost a dependency for two functions.
-    """
-    with suppress(ImportError, AttributeError, OSError):  # a browser loads no library
-        import ctypes
-
-        library = ctypes.PyDLL(sys.modules["numpy._core._multiarray_umath"].__file__)
-        for prefix in ("scipy_openblas", "openblas"):
-            for suffix in ("64_", ""):
-                function = getattr(library, f"{prefix}_{name}{suffix}", None)
-                if function is not None:
-                    return function
-    return None

@@ -27,6 +27,7 @@ ALLOWED = {
     "checks": set(),
     "keywords": set(),
     "accelerate": set(),
+    "blas": set(),
     "initializers": {"arrays", "checks"},
     "devices": set(),
     "arrays": {"checks", "devices", "errors"},
@@ -53,8 +54,8 @@ ALLOWED = {
     "checkpoint": MIDDLE,
     **{name: NETS | {name} for name in ("insight", "interop", "testing")},
     "parallel": NETS | {"fast", "parallel"},
-    "training": NETS | {"checkpoint", "data", "insight", "training"},
-    "fast": LOW | CONTAINERS | {"layers", "losses", "optim", "fast"},
+    "training": NETS | {"blas", "checkpoint", "data", "insight", "parallel", "training"},
+    "fast": LOW | CONTAINERS | {"layers", "losses", "optim", "fast", "blas"},
 }
 
 
