@@ -11,7 +11,7 @@ from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES
 from apps.mnist.train import train
 from mtorch.training import Parser, folder_name, number, run, run_process
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], str]] = {
     "train": (train, "train a model (the default)"),
     "evaluate": (test, "test the trained model again"),
     "predict": (predict, "read the digit off each picture"),
@@ -83,11 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(command, arguments, again=shlex.join(["python", "-m", "apps.mnist", *arguments]))
 
 
-def command(arguments: list[str]) -> None:
+def command(arguments: list[str]) -> int | None:
     if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "train")
     args = parser().parse_args(arguments)
-    COMMANDS[args.command][0](args)
+    return COMMANDS[args.command][0](args)
 
 
 if __name__ == "__main__":
