@@ -2,13 +2,14 @@
 
     python -m benchmarks.scaling --write
 
-Bytes and messages are counted by a communicator that stands in for the other ranks. The time of a step is measured here,
-in one process; what a network adds is computed for 10 Gb/s and 50 microseconds a message:
+Bytes and messages are counted by a communicator that stands in for the other ranks. The time of a step is measured
+here, in one process; what a network adds is computed for 10 Gb/s and 50 microseconds a message:
 
     all-reduce of B bytes among R ranks: 2 (R - 1) / R * B / bandwidth + 2 (R - 1) * latency (in a ring)
     a gather of B bytes, or a small message to all: (R - 1) / R * B / bandwidth + (R - 1) * latency
 
-It pays from the batch on at which a step of R ranks, N t / R + network, is shorter than N t, with t the time of a sample.
+It pays from the batch on at which a step of R ranks, N t / R + network, is shorter than N t, with t the time of a
+sample.
 """
 
 import re

@@ -9,7 +9,7 @@ import numpy
 
 from mtorch import arrays, deferred
 from mtorch.arrays import Array
-from mtorch.checks import check_flag, shown
+from mtorch.checks import check_flag, plain, shown
 from mtorch.devices import check_usable
 from mtorch.errors import ShapeMismatchError
 from mtorch.keywords import Keywords
@@ -171,7 +171,7 @@ class Tree(Keywords):
         missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
         misfits = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
         if check_flag(self, "strict", strict) and any(misfits.values()):
-            texts = {label: ", ".join(map(shown, names)) for label, names in misfits.items() if names}
+            texts = {label: ", ".join(map(plain, names)) for label, names in misfits.items() if names}
             text = "; ".join(f"{label}: {plain(names, 2000)}" for label, names in texts.items())
             raise ValueError(f"{self!r} cannot load this state dict: {text}")
         return misfits

@@ -1,6 +1,7 @@
 """The digit recogniser: trains a net on handwritten digits, tests it, reads digits off pictures."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,7 @@ from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES
 from apps.mnist.serve import add_options as add_serve_options
 from apps.mnist.serve import serve
 from apps.mnist.train import train
-from mtorch.training import Parser, folder_name, number, run
+from mtorch.training import Parser, folder_name, number, run, run_process
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], str]] = {
     "train": (train, "train a model (the default)"),
@@ -63,6 +64,8 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=number(int, 0), default=0)
     text = "divide each batch among so many processes (%(default)s); worth it for convolutions, on Linux, on the CPU"
     command.add_argument("--workers", type=number(int, 1), default=1, help=text)
+    text = "save so often, beside the ends of epochs (default: 30); a stopped run loses no more than this"
+    command.add_argument("--checkpoint-every", type=number(float, 0), metavar="SECONDS", help=text)
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
 
 
@@ -83,11 +86,15 @@ def several_models(text: str) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return run(command, arguments, again=shlex.join(["python", "-m", "apps.mnist", *arguments]))
+
+
+def command(arguments: list[str]) -> int | None:
     if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "train")
     args = parser().parse_args(arguments)
-    return run(COMMANDS[args.command][0], args)
+    return COMMANDS[args.command][0](args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

@@ -6,6 +6,8 @@ from typing import Any
 import matplotlib
 import numpy
 
+from mtorch.checkpoint import write_atomically
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import LogFormatter  # noqa: E402
@@ -22,7 +24,7 @@ class Plain(LogFormatter):
 
 
 def save(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120, metadata={"Software": None}))
     plt.close(figure)
 
 

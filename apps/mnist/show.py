@@ -6,6 +6,7 @@ from typing import Any
 import numpy
 
 from apps.mnist.pictures import Seen, full_scale
+from mtorch.checkpoint import write_atomically
 
 HIGH, GAP = 140, 12  # pixels of the sheet
 FOUND = "#c1121f"
@@ -30,7 +31,7 @@ def save_sheet(path: Path, pictures: list[Any], found: list[list[Seen]], guesses
             pen.text((left + 4, top + HIGH), str(answer), fill="black")
             left += HIGH + GAP
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    write_atomically(path, lambda file: sheet.save(file, "PNG"))
 
 
 def drawn(picture: Any, seen: list[Seen]) -> Any:

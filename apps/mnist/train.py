@@ -1,7 +1,6 @@
-"""Training the recogniser: epochs, a checkpoint after each, and the figures at the end."""
+"""Training the recogniser: epochs, checkpoints on the way, and the figures at the end."""
 
 import argparse
-import math
 import time
 import zlib
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from mtorch.arrays import as_numpy, module_for
 from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
 from mtorch.devices import describe_device
 from mtorch.insight.summary import count_parameters
-from mtorch.training import RunFolder, Score, evaluate, progress, train_epoch, written
+from mtorch.training import NonFiniteError, RunFolder, Trainer, evaluate, going_on, significant, written
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 OPTIONS = (
     "data", "model", "epochs", "batch_size", "lr", "gamma", "optimizer", "loss", "seed", "workers", "device", "out",
+    "checkpoint_every",
 )  # fmt: skip
 
 
@@ -27,22 +27,18 @@ OPTIONS = (
 class Run:
     """Everything one training run needs, made from the command line.
 
-    settings: what a checkpoint must have been made with to be gone on from. Neither paths, workers nor the device
-    count.
+    settings: what a checkpoint must have been made with to be gone on from. Neither paths, workers, the device nor the
+    time between checkpoints count.
     """
 
     settings: dict[str, Any]
     recipe: Recipe
     data: DigitData
-    module: Module
-    loss_func: Any
-    optimizer: Any
-    train_batches: DataLoader
-    test_batches: DataLoader
+    trainer: Trainer
     epochs: int
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> "Run":
+    def of(cls, args: argparse.Namespace, folder: RunFolder) -> "Run":
         recipe, xp = RECIPES[args.model], module_for(args.device)
         data = load_digits_data(args.data, size=8 if recipe.scans else 28)
         settings = chosen(args, recipe, data)
@@ -58,37 +54,26 @@ class Run:
         test_batches = batches(data.test_images, data.test_labels, 500, shuffle=False)
         rates = settings["lr"], settings["gamma"], len(train_batches)
         optimizer = make_optimizer(settings["optimizer"], module, *rates)
+        trainer = Trainer(
+            module, make_loss(settings["loss"], module), optimizer, train_batches, test_batches, out=folder,
+            checkpoint_every=30 if args.checkpoint_every is None else args.checkpoint_every, keep_best=False,
+            callbacks=[lambda trainer: trainer.say(line(trainer.history[-1]))], settings=settings,
+        )  # fmt: skip
         epochs = recipe.default_epochs(data) if args.epochs is None else args.epochs
-        loss_func = make_loss(settings["loss"], module)
-        return cls(settings, recipe, data, module, loss_func, optimizer, train_batches, test_batches, epochs)
+        return cls(settings, recipe, data, trainer, epochs)
 
-    def resume(self, folder: RunFolder) -> list[dict[str, Any]]:
-        """Goes back to the state of the folder's checkpoint; returns the history so far."""
-        more = folder.resume(self.module, self.optimizer, self.settings, loader=dict, history=COLUMNS)
-        self.train_batches.load_state_dict(more["loader"])
-        return more["history"]
-
-    def save(self, folder: RunFolder, history: list[dict[str, Any]]) -> None:
-        loader = self.train_batches.state_dict()
-        folder.save(self.module, self.optimizer, settings=self.settings, loader=loader, history=history)
-        folder.write_history(history)
-
-    def epoch(self, number: int) -> dict[str, Any]:
-        """Trains one epoch; its row of the history."""
-        with progress(self.train_batches, f"epoch {number}/{self.epochs}") as batches:
-            train = train_epoch(self.module, self.loss_func, self.optimizer, batches)
-        test = self.test()
-        if not math.isfinite(train.loss + test.loss):
-            raise ValueError(f"the loss is not finite in epoch {number}: try a smaller --lr than {self.settings['lr']}")
-        return row(number, train, test)
-
-    def test(self) -> Score:
-        return evaluate(self.module, self.loss_func, self.test_batches)
+    def train(self) -> list[dict[str, Any]]:
+        """The epochs that are left; the history."""
+        try:
+            return self.trainer.fit(epochs=self.epochs)
+        except NonFiniteError as error:
+            more = f" ({error.cause})" if error.cause else ""
+            raise ValueError(f"{error.what}: try a smaller --lr than {self.settings['lr']}{more}") from error
 
     def test_probabilities(self) -> numpy.ndarray:
         """What the model thinks of each test digit, (N, K)."""
-        loss = self.settings["loss"]
-        return numpy.concatenate([probabilities(self.module, x, loss) for x, _ in self.test_batches])
+        module, loss = self.trainer.module, self.settings["loss"]
+        return numpy.concatenate([probabilities(module, x, loss) for x, _ in self.trainer.log.test])
 
 
 def chosen(args: argparse.Namespace, recipe: Recipe, data: DigitData) -> dict[str, Any]:
@@ -127,11 +112,6 @@ def settings_of(folder: RunFolder) -> dict[str, Any]:
     return settings
 
 
-def row(epoch: int, train: Score, test: Score) -> dict[str, Any]:
-    scores = (train.loss, train.accuracy, test.loss, test.accuracy)
-    return dict(zip(COLUMNS, (epoch, *(round(score, 6) for score in scores)), strict=True))
-
-
 def probabilities(module: Module, x: Any, loss: str) -> numpy.ndarray:
     """The model's scores as probabilities: a softmax of logits; shares, where a square loss made them probabilities."""
     scores = as_numpy(module.predict(x)).astype(float)
@@ -144,41 +124,27 @@ def probabilities(module: Module, x: Any, loss: str) -> numpy.ndarray:
 
 def train(args: argparse.Namespace) -> None:
     """`python -m apps.mnist train`."""
-    metrics, _ = run_training(args, f"train {written(args, OPTIONS)} --resume")
+    metrics, _ = run_training(args, f"train {written(args, OPTIONS)}")
     print(f"test accuracy {metrics['test_accuracy']:.2%} after {metrics['seconds']:.1f} s; see {args.out}")
 
 
 def run_training(args: argparse.Namespace, again: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One run from its options to its pictures; its metrics and history.  again: the arguments that go on with it."""
     started, folder = time.perf_counter(), RunFolder(args.out)
-    run, history = Run.of(args), []
-    folder.prepare()
-    if args.resume and folder.model.exists():
-        history = run.resume(folder)
-        print(f"going on after epoch {len(history)} of {folder.model}")
-    elif args.resume:
-        print(f"no checkpoint in {folder.path}: starting afresh")
-    parameters = count_parameters(run.module)
-    print(
-        f"{args.model} on {run.data.name}: {parameters:,} parameters, {len(run.data.train_labels):,} images "
-        f"to train on, {len(run.data.test_labels):,} to test with, {max(run.epochs, len(history))} epochs"
-    )
-    print(f"device: {describe_device(run.module.xp, args.device)}", flush=True)
-    kept = len(history)
-    try:
-        if not run.epochs and not history:
-            run.save(folder, [])
-        with numpy.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for number in range(len(history) + 1, run.epochs + 1):
-                history.append(run.epoch(number))
-                run.save(folder, history)
-                kept = number
-                print(line(history[-1]), flush=True)
-        metrics = finish(folder, run, history, parameters, started)
-    except KeyboardInterrupt:
-        done = f"epoch {kept} is kept in {folder.model}" if kept else "no epoch was complete"
-        raise KeyboardInterrupt(f"{done}; go on with: python -m apps.mnist {again}") from None
-    return metrics, history
+    with going_on(folder, f"python -m apps.mnist {again}", args.resume):
+        run = Run.of(args, folder)
+        folder.prepare()
+        if args.resume and not run.trainer.resume(COLUMNS):
+            print(f"no checkpoint in {folder.path}: starting afresh")
+        trainer, module = run.trainer, run.trainer.module
+        parameters = count_parameters(module)
+        print(
+            f"{args.model} on {run.data.name}: {parameters:,} parameters, {len(run.data.train_labels):,} images "
+            f"to train on, {len(run.data.test_labels):,} to test with, {max(run.epochs, trainer.epoch)} epochs"
+        )
+        print(f"device: {describe_device(module.xp, args.device)}", flush=True)
+        history = run.train()
+        return finish(folder, run, history, parameters, started)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -190,11 +156,11 @@ def line(row: dict[str, Any]) -> str:
 
 def finish(
     folder: RunFolder, run: Run, history: list[dict[str, Any]], parameters: int, started: float
-) -> dict[str, Any]:
-    """Writes metrics and pictures."""
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Writes metrics and pictures; returns the metrics, and a history of at least one row."""
     if not history:
-        test = run.test()
-        history = [row(0, test, test)]
+        test = evaluate(run.trainer.module, run.trainer.loss_func, run.trainer.log.test)
+        history = [dict(zip(COLUMNS, (0, *map(significant, (*test, *test))), strict=True))]
         folder.write_history(history)
     last = history[-1]
     settings = {name: value for name, value in run.settings.items() if name not in ("side", "data")}
@@ -204,7 +170,7 @@ def finish(
     metrics["seconds"] = seconds
     folder.write_metrics(metrics)
     pictures(folder, run, history)
-    return metrics
+    return metrics, history
 
 
 def pictures(folder: RunFolder, run: Run, history: list[dict[str, Any]]) -> None:

@@ -1,11 +1,12 @@
 """Trains a recurrent net to read sine and give cosine, or to tell the next point of a noisy sine."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
 from apps.rnn_sin_cos.tasks import CELLS, TASKS
 from apps.rnn_sin_cos.train import train
-from mtorch.training import Parser, folder_name, number, run
+from mtorch.training import Parser, folder_name, number, run, run_process
 
 
 def parser() -> Parser:
@@ -19,13 +20,17 @@ def parser() -> Parser:
     out, text = "runs/rnn_sin_cos", "the folder of the run (%(default)s)"
     main.add_argument("--out", type=folder_name, default=out, metavar="DIR", help=text)
     main.add_argument("--free-run", action="store_true", help="draw how the net goes on by itself: free_run.png")
+    text = "save so often (default: 30); a stopped run loses no more than this"
+    main.add_argument("--checkpoint-every", type=number(float, 0), metavar="SECONDS", help=text)
     main.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     return main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(train, parser().parse_args(argv))
+    arguments = sys.argv[1:] if argv is None else argv
+    again = shlex.join(["python", "-m", "apps.rnn_sin_cos", *arguments])
+    return run(lambda: train(parser().parse_args(arguments)), again=again)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

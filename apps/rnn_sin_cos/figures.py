@@ -7,6 +7,7 @@ import matplotlib
 import numpy
 
 from apps.rnn_sin_cos.free_run import Curves
+from mtorch.checkpoint import write_atomically
 from mtorch.data import sample_times
 
 matplotlib.use("Agg")
@@ -22,7 +23,7 @@ def save(figure: Any, path: Path) -> None:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120, metadata={"Software": None}))
     plt.close(figure)
 
 

@@ -1,8 +1,8 @@
-"""Training: steps, a checkpoint now and then, and the figures at the end."""
+"""Training: steps, checkpoints on the way, and the figures at the end."""
 
 import argparse
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -11,78 +11,75 @@ from apps.rnn_sin_cos.tasks import TASKS, Task, on_host
 from mtorch import Adam, Module, MSELoss
 from mtorch.arrays import as_numpy, module_for
 from mtorch.devices import describe_device
-from mtorch.losses import Loss
 from mtorch.optim import schedules
-from mtorch.training import RunFolder, progress, written
+from mtorch.training import Every, NonFiniteError, RunFolder, Trainer, going_on, significant, written
 
 HIDDEN = 32
-LOGGED, KEPT = 10, 100  # steps between two rows of the history, and between two checkpoints
+LOGGED, SAID = 10, 100  # steps between two rows of the history, and between two lines about them
 MOMENTS = {0, 10, 30, 100, 300, 1000, 3000, 10_000}  # steps whose predictions the picture shows
-OPTIONS = ("task", "cell", "steps", "lr", "seed", "device", "out", "free_run")
+OPTIONS = ("task", "cell", "steps", "lr", "seed", "device", "out", "free_run", "checkpoint_every")
 
 
 @dataclass
 class Run:
-    """Everything one training run needs. The history, and what the net gave at some moments, are kept with it.
+    """Everything one training run needs. What the net gave at some moments is kept in the trainer's notes.
 
-    settings: what a checkpoint must have been made with to be gone on from. Neither steps nor the device count.
+    settings: what a checkpoint must have been made with to be gone on from. Neither steps, the device nor the time
+    between checkpoints count.
     """
 
     settings: dict[str, Any]
     task: Task
     module: Module
-    loss_func: MSELoss
-    optimizer: Adam
+    trainer: Trainer
     steps: int
-    history: list[dict[str, Any]] = field(default_factory=list)
-    moments: dict[str, numpy.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> "Run":
+    def of(cls, args: argparse.Namespace, folder: RunFolder | None = None) -> "Run":
         rng = numpy.random.default_rng(args.seed)
         task = TASKS[args.task](module_for(args.device), rng)
         module = Module(task.build(args.cell, HIDDEN))
         lr = task.lr if args.lr is None else args.lr
         optimizer = Adam(module, lr=schedules.ExponentialLR(lr, task.gamma))
         settings = {"task": args.task, "cell": args.cell, "lr": lr, "seed": args.seed}
-        return cls(settings, task, module, MSELoss(module), optimizer, task.steps if args.steps is None else args.steps)
+        trainer = Trainer(
+            module, MSELoss(module), optimizer, task.batches, lambda: run.score(), out=folder,
+            checkpoint_every=30 if args.checkpoint_every is None else args.checkpoint_every, keep_best=False,
+            log_every=Every(steps=LOGGED), callbacks=[say], step_callbacks=[lambda _: run.keep_moment()],
+            settings=settings,
+        )  # fmt: skip
+        run = cls(settings, task, module, trainer, task.steps if args.steps is None else args.steps)
+        return run
 
     def begin(self) -> None:
         """The first row: the untrained net."""
         x, target = self.task.batches[0]
-        self.note(0, self.loss_func(self.module.predict(x), target))
+        loss = self.trainer.loss_func(self.module.predict(x), target)
+        self.trainer.history.append({"step": 0, "train_loss": significant(loss.value), **self.score()})
+        self.trainer.notes["moments"] = {}
+        self.keep_moment()
 
-    def resume(self, folder: RunFolder) -> None:
-        """Goes back to the state of the folder's checkpoint."""
-        columns, shape = ("step", "train_loss", *self.score()), self.prediction().shape
-        more = folder.resume(self.module, self.optimizer, self.settings, history=columns, moments=dict)
-        self.history, self.moments = more["history"], more["moments"]
-        kept = all(step.isdecimal() and getattr(y, "shape", None) == shape for step, y in self.moments.items())
-        if not (self.history and kept):
-            raise ValueError(f"{folder.model} is not a checkpoint of this app")
+    def resume(self) -> bool:
+        """Goes back to the state of the folder's checkpoint, if there is one."""
+        if not self.trainer.resume(("step", "train_loss", *self.score())):
+            return False
+        moments, shape = self.trainer.notes.get("moments"), self.prediction().shape
+        known = isinstance(moments, dict) and all(step.isdecimal() for step in moments)
+        if not (known and self.trainer.history and all(getattr(y, "shape", 0) == shape for y in moments.values())):
+            raise ValueError(f"{self.trainer.checkpoints.model} is not a checkpoint of this app")
+        return True
 
-    def save(self, folder: RunFolder) -> None:
-        if not numpy.isfinite(self.prediction()).all():
-            lr, steps = self.settings["lr"], self.optimizer.steps
-            raise ValueError(f"the net's answers are not finite after {steps} steps: try a smaller --lr than {lr}")
-        notes = {"settings": self.settings, "history": self.history, "moments": self.moments}
-        folder.save(self.module, self.optimizer, **notes)
-        folder.write_history(self.history)
+    def train(self) -> None:
+        """The steps that are left."""
+        try:
+            self.trainer.fit(steps=self.steps)
+        except NonFiniteError as error:
+            more = f" ({error.cause})" if error.cause else ""
+            raise ValueError(f"{error.what}: try a smaller --lr than {self.settings['lr']}{more}") from error
 
-    def step(self) -> Loss:
-        """One step on the next batch; its loss is not read, so that a GPU is not waited for."""
-        x, target = self.task.batches[self.optimizer.steps % len(self.task.batches)]
-        loss = self.loss_func(self.module(x), target)
-        loss.backward()
-        self.optimizer.step()
-        return loss
-
-    def note(self, step: int, loss: Loss) -> None:
-        """The history's row of this step, where one is due."""
-        if step % LOGGED == 0:
-            self.history.append({"step": step, "train_loss": significant(loss.value), **self.score()})
-        if step in MOMENTS:
-            self.moments[str(step)] = self.prediction()
+    def keep_moment(self) -> None:
+        if self.trainer.steps in MOMENTS:
+            self.trainer.notes["moments"][str(self.trainer.steps)] = self.prediction()
 
     def prediction(self) -> numpy.ndarray:
         return as_numpy(self.module.predict(self.task.test[0]))
@@ -92,8 +89,9 @@ class Run:
         return {name: significant(value) for name, value in found.items()}
 
 
-def significant(value: float) -> float:
-    return float(f"{value:.6g}")
+def say(trainer: Trainer) -> None:
+    if trainer.steps % SAID == 0:
+        trainer.say(f"step {trainer.steps:>5}   {described(trainer.history[-1])}")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -101,44 +99,19 @@ def train(args: argparse.Namespace) -> None:
     if args.free_run and args.task != "sine-cosine":
         raise ValueError(f"--free-run goes with --task sine-cosine, got {args.task}")
     started, folder = time.perf_counter(), RunFolder(args.out)
-    run = Run.of(args)
-    folder.prepare()
-    print(f"device: {describe_device(run.module.xp, args.device)}", flush=True)
-    if args.resume and folder.model.exists():
-        run.resume(folder)
-        print(f"going on after step {run.optimizer.steps} of {folder.model}")
-    else:
-        if args.resume:
-            print(f"no checkpoint in {folder.path}: starting afresh")
-        run.begin()
-        run.save(folder)
-    try:
-        with numpy.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            loop(run, folder)
-        seconds = round(time.perf_counter() - started, 3)
-        score = run.score()
-        metrics = run.settings | {"steps": run.optimizer.steps} | score | {"seconds": seconds}
-        folder.write_metrics(metrics)
+    with going_on(folder, f"python -m apps.rnn_sin_cos {written(args, OPTIONS)}", args.resume):
+        run = Run.of(args, folder)
+        folder.prepare()
+        print(f"device: {describe_device(run.module.xp, args.device)}", flush=True)
+        if not (args.resume and run.resume()):
+            if args.resume:
+                print(f"no checkpoint in {folder.path}: starting afresh")
+            run.begin()
+        run.train()
+        seconds, score = round(time.perf_counter() - started, 3), run.score()
+        folder.write_metrics(run.settings | {"steps": run.trainer.steps} | score | {"seconds": seconds})
         pictures(folder, run, args.free_run)
-    except KeyboardInterrupt:
-        again = f"python -m apps.rnn_sin_cos {written(args, OPTIONS)} --resume"
-        raise KeyboardInterrupt(f"{folder.model} holds the last complete checkpoint; go on with: {again}") from None
     print(f"{described(score)} after {seconds:.1f} s; see {folder.path}")
-
-
-def loop(run: Run, folder: RunFolder) -> None:
-    """The steps that are left."""
-    with progress(range(run.optimizer.steps + 1, run.steps + 1), run.settings["cell"]) as steps:
-        show = getattr(steps, "set_postfix_str", None)
-        say = getattr(steps, "write", print)
-        for step in steps:
-            run.note(step, run.step())
-            if show is not None and step % LOGGED == 0:
-                show(described(run.history[-1]).partition(",")[0], refresh=False)
-            if step % KEPT == 0 or step == run.steps:
-                run.save(folder)
-            if step % KEPT == 0:
-                say(f"step {step:>5}   {described(run.history[-1])}")
 
 
 def described(row: dict[str, Any]) -> str:
@@ -153,10 +126,11 @@ def pictures(folder: RunFolder, run: Run, free_run: bool) -> None:
     except ImportError:
         print("no pictures: they need matplotlib (pip install '.[plot]')")
         return
-    shown = {int(step): y for step, y in run.moments.items()} | {run.optimizer.steps: run.prediction()}
+    moments = run.trainer.notes["moments"]
+    shown = {int(step): y for step, y in moments.items()} | {run.trainer.steps: run.prediction()}
     draw = figures.cosine if run.settings["task"] == "sine-cosine" else figures.following
     draw(folder.path / "curve.png", run.settings["cell"], on_host(run.task.test), shown)
-    figures.losses(folder.path / "loss.png", run.settings["cell"], run.history)
+    figures.losses(folder.path / "loss.png", run.settings["cell"], run.trainer.history)
     if free_run:
         from apps.rnn_sin_cos.free_run import free_run as follow
 

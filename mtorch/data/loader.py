@@ -36,7 +36,8 @@ class DataLoader:
 
     `state_dict()` describes the epoch that began last and the generator. A loader made of the same data set that
     loads it goes on with exactly the batches that would have come; its first epoch holds what was left of the one in
-    the middle of which the state was taken.
+    the middle of which the state was taken. A generator that the dataset draws from is not part of it, unless it is
+    the loader's own.
     """
 
     def __init__(
@@ -89,14 +90,18 @@ class DataLoader:
         """The generator that seeds the shuffled epochs."""
         return as_generator(self._rng)
 
-    def state_dict(self) -> dict[str, str | int]:
-        """The position in the data, as numbers and one string (JSON): enough to go on with the same batches."""
+    def state_dict(self, unused: int = 0) -> dict[str, str | int]:
+        """The position in the data, as numbers and one string (JSON): enough to go on with the same batches.
+
+        unused: how many of the batches that this epoch has handed out are to come again.
+        """
         epoch, samples = self._epoch, len(self.dataset)
+        position = epoch.position - unused * self.batch_size if epoch else BETWEEN
         return {
-            "rng": json.dumps(self.rng.bit_generator.state, default=lambda array: array.tolist()),
+            "rng": generator_state(self.rng),
             "samples": samples,
             "epoch_seed": epoch.seed if epoch else 0,
-            "position": min(epoch.position, samples) if epoch else BETWEEN,
+            "position": min(position, samples),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -108,10 +113,10 @@ class DataLoader:
         samples, seed, position = (_integer(key, state[key]) for key in ("samples", "epoch_seed", "position"))
         if samples != len(self.dataset):
             raise ValueError(f"DataLoader state: expected one for {len(self.dataset)} samples, got one for {samples}")
-        if seed < 0 or not BETWEEN <= position <= samples:
+        if not 0 <= seed < 2**63 or not BETWEEN <= position <= samples:
             raise ValueError(f"DataLoader state: epoch_seed {seed} or position {position} is out of range")
         text = state["rng"]
-        _set_generator_state(self.rng, text.item() if getattr(text, "shape", None) == () else text)
+        set_generator_state(self.rng, text.item() if getattr(text, "shape", None) == () else text, "DataLoader")
         self._epoch = self._resumed = None if position == BETWEEN else _Epoch(seed, position)
 
     def __repr__(self) -> str:
@@ -128,11 +133,17 @@ def _integer(key: str, value: Any) -> int:
         raise ValueError(str(error)) from None
 
 
-def _set_generator_state(rng: numpy.random.Generator, text: Any) -> None:
+def generator_state(rng: numpy.random.Generator) -> str:
+    """Where a generator is in its stream, as JSON."""
+    return json.dumps(rng.bit_generator.state, default=lambda array: array.tolist())
+
+
+def set_generator_state(rng: numpy.random.Generator, text: Any, who: str) -> None:
+    """Takes over `generator_state`; a ValueError in the name of `who` if it is none of that kind."""
     before = rng.bit_generator.state
     try:
         rng.bit_generator.state = json.loads(text)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         rng.bit_generator.state = before
         kind = type(rng.bit_generator).__name__
-        raise ValueError(f"DataLoader state: expected the state of a {kind} generator as rng: {error}") from error
+        raise ValueError(f"{who} state: expected the state of a {kind} generator as rng: {error}") from error

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from mtorch import arrays
-from mtorch.checks import shown
+from mtorch.checks import plain, shown
 from mtorch.parameter import Parameter
 
 MOST_STEPS = 2**53  # that nobody makes, and that a float can still count

@@ -35,6 +35,7 @@ from mtorch.parallel.system import cpu_count
 SHARED = 1 << 26  # bytes of arrays in one message beyond which they go through the pipe
 LINE = 64  # bytes of a cache line
 LENGTH = struct.Struct("=Q")  # what stands before a message: its bytes
+STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # a whole group may get them: the first process decides alone
 SPIN = 2e-3  # seconds of looking for a message before sleeping until it comes: a core takes long to wake
 
 forking = threading.Lock()  # held while a pool forks: a worker must not inherit the pipes of another pool
@@ -80,7 +81,7 @@ class WorkerPool:
         with threads.single_threaded_blas(), forking, warnings.catch_warnings():
             # Python warns of forks beside threads. Those of BLAS are prepared for it, and there are no others.
             warnings.simplefilter("ignore", DeprecationWarning)
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the worker has learnt to ignore it
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the worker has learnt to ignore them
             try:
                 for rank in range(1, size + 1):
                     memory, spin = mmap(-1, SHARED), SPIN if size < cpu_count() else 0
@@ -224,9 +225,9 @@ def processor_time(pid: int) -> float:
 def _work(rank: int, answer: Callable[..., Any], channel: _Channel) -> NoReturn:
     """The life of a worker: it answers until the other end of its channel is closed."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for stop in STOPS:
+            signal.signal(stop, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         threads.after_fork()
         while True:
             settings, message = channel.receive(copy=True)

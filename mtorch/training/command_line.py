@@ -5,12 +5,16 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from mtorch.checks import LARGEST, shown
+from mtorch.checks import LARGEST, plain, shown
+from mtorch.training.folder import NOTHING, RunFolder
+from mtorch.training.stops import Stopped, handlers
 
-FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit codes; the last two are what a shell gives for these signals
+LONGEST = 2000  # characters of a line about what went wrong: texts from a file may have any length
+FAILED, PIPE_CLOSED = 2, 141  # exit codes; the second is what a shell gives for SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,29 +47,77 @@ def folder_name(text: str) -> str:
     return text
 
 
-def run(command: Callable[..., int | None], *args: Any) -> int:
+def run(command: Callable[..., int | None], *args: Any, again: str = "") -> int:
     """command(*args) and its exit code; what its user can set right becomes one line on stderr and exit code 2.
 
-    A command that is interrupted raises KeyboardInterrupt with what to say about that.
+    A signal that asks for a stop (Ctrl-C, SIGTERM) raises `Stopped`, a KeyboardInterrupt, in the command, from its
+    first line to its last: one line on stderr and 128 + the signal's number. Whoever knows how to go on says so in it
+    (`going_on`).  again: the command line that begins again; the line names it where nobody knows better.
     """
+    installed = False
     try:
-        code = command(*args) or 0
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
-        return PIPE_CLOSED
+        try:
+            installed = handlers.install()
+            handlers.hint = lambda: f": go on with: {again}" if again else ""
+            handlers.raises = True
+            handlers.check()
+            code = command(*args) or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            handlers.check()  # what raised and was swallowed
+            return code
+        finally:
+            handlers.raises = False
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or (handlers.signal and not isinstance(error, SystemExit)):
+            known = error.args or not isinstance(error, KeyboardInterrupt)
+            _say(f"stopped: {_text(error)}" if known else f"stopped{handlers.hint()}")
+            return error.status if isinstance(error, Stopped) else 128 + (handlers.signal or 2)
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+            return PIPE_CLOSED
+        if isinstance(error, OSError | ValueError | RuntimeError | FloatingPointError | ImportError | MemoryError):
+            _say(f"error: {_text(error)}")
+            return FAILED
+        raise
+    finally:
+        if installed:
+            handlers.restore()
+
+
+def run_process(main: Callable[[], int]) -> NoReturn:
+    """Ends this process with main(), and lets no signal turn its last moments into another end."""
+    handlers.install()
+    try:
+        sys.exit(main())
+    finally:
+        handlers.ignore()
+
+
+@contextmanager
+def going_on(folder: RunFolder, command: str, resumed: bool = False) -> Iterator[None]:
+    """A stop within it says what is kept in the folder of the run, and that `command --resume` goes on.
+
+    resumed: whether it was given --resume already. While this run has kept nothing, what lies there is of another one.
+    """
+
+    def words() -> str:
+        other = folder.kept == NOTHING and not resumed and folder.model.exists()
+        return f"{folder.kept}; go on with: {command}{'' if other else ' --resume'}"
+
+    before, handlers.hint = handlers.hint, lambda: f": {words()}"
+    try:
+        yield
     except KeyboardInterrupt as stop:
-        _say(f"stopped{f': {stop}' if stop.args else ''}")
-        return INTERRUPTED
-    except (OSError, ValueError, RuntimeError, ImportError, MemoryError) as error:
-        _say(f"error: {_text(error)}")
-        return FAILED
+        stop.args = stop.args or (words(),)
+        raise
+    finally:
+        handlers.hint = before
 
 
 def _say(line: str) -> None:
-    print(" ".join(line.split()), file=sys.stderr)
+    with suppress(OSError, AttributeError):  # a terminal that was closed, or none at all
+        print(plain(" ".join(line.split()), LONGEST), file=sys.stderr, flush=True)
 
 
 def _text(error: BaseException) -> str:

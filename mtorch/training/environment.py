@@ -10,6 +10,7 @@ import numpy
 
 from mtorch import blas
 from mtorch.accelerate import ENABLED
+from mtorch.checks import plain
 from mtorch.devices import describe_device
 
 UNKNOWN = "unknown"
@@ -40,8 +41,9 @@ def environment(xp: Any = numpy) -> dict[str, str]:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, str]) -> str:
     """What differs between two environments, in one line: "numpy 2.3.1, was 2.2.0; threads 2, was 8"; "" if nothing."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return "; ".join(f"{name} {now.get(name, UNKNOWN)}, was {before.get(name, UNKNOWN)}" for name in names)
+    names = [*now, *(name for name in ("cupy", "device") if name in before and name not in now)]
+    pairs = [(name, now.get(name, "none"), plain(before.get(name, UNKNOWN), 60)) for name in names]
+    return "; ".join(f"{name} {here}, was {there}" for name, here, there in pairs if here != there)
 
 
 def _threads() -> str:

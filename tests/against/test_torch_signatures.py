@@ -1,10 +1,10 @@
 """The arguments of every class that torch has too: their names, order, defaults and meaning.
 
-The section "What differs from torch" of docs/from_torch.md lists the differences; its table is read here, and a row too few or
-too many is an error. A row has classes, what torch has, what mtorch has, and the reason. Names on both sides are one
-argument under two names; with `=` they are defaults; a name on one side is an argument that the other has not. An
-ordinal (`coe` third) is the position of an argument that stands elsewhere in torch, or nowhere; "by keyword" marks one
-that has a position in torch only.
+The section "What differs from torch" of docs/from_torch.md lists the differences; its table is read here, and a row
+too few or too many is an error. A row has classes, what torch has, what mtorch has, and the reason. Names on both sides
+are one argument under two names; with `=` they are defaults; a name on one side is an argument that the other has not.
+An ordinal (`coe` third) is the position of an argument that stands elsewhere in torch, or nowhere; "by keyword" marks
+one that has a position in torch only.
 """
 
 import inspect

@@ -20,7 +20,7 @@ from apps.mnist.recipes import OPTIMIZERS, RECIPES
 from apps.mnist.train import COLUMNS, Run
 from mtorch.data import digits, standardise
 from mtorch.testing import strict
-from mtorch.training import RunFolder
+from mtorch.training import RunFolder, Trainer
 
 ROOT = Path(__file__).parents[2]
 PICTURES = {"curves.png", "predictions.png", "confusion.png"}
@@ -390,14 +390,26 @@ def test_wrong_places_are_one_line_and_exit_code_2(tmp_path, capsys, monkeypatch
 def test_a_history_that_is_none_is_one_line_and_exit_code_2(tmp_path, no_pictures, capsys, history):
     train(tmp_path, "--epochs", 0)
     arguments = ["--data", "digits", "--out", str(tmp_path), "--epochs", "1", "--resume"]
-    run = Run.of(parser().parse_args(["train", *arguments]))
-    run.resume(folder := RunFolder(tmp_path))
-    notes = {"settings": run.settings, "loader": run.train_batches.state_dict(), "history": history}
-    folder.save(run.module, run.optimizer, **notes)
+    folder = RunFolder(tmp_path)
+    run = Run.of(parser().parse_args(["train", *arguments]), folder)
+    run.trainer.resume()
+    more = {"trainer": run.trainer.state_dict(), "environment": {}, "history": history}
+    folder.save(run.trainer.module, run.trainer.optimizer, settings=run.settings, **more)
     capsys.readouterr()
     assert main(arguments) == 2
     err = capsys.readouterr().err
     assert "model.npz is not a checkpoint of this app" in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_but_not_gone_on_with(tmp_path, no_pictures, capsys):
+    arguments = ["--data", "digits", "--out", str(tmp_path)]
+    folder = RunFolder(tmp_path)
+    run = Run.of(parser().parse_args(["train", *arguments]), folder)
+    loader = run.trainer.batches.loader.state_dict()
+    folder.save(run.trainer.module, run.trainer.optimizer, settings=run.settings, loader=loader, history=[])
+    assert main(["evaluate", *arguments]) == 0
+    assert main([*arguments, "--resume"]) == 2
+    assert "model.npz was made by an earlier version of mtorch" in capsys.readouterr().err
 
 
 def test_a_model_that_reads_scans_says_so_to_pictures(tmp_path, no_pictures, capsys):
@@ -410,7 +422,8 @@ def test_a_model_that_reads_scans_says_so_to_pictures(tmp_path, no_pictures, cap
 def test_a_loss_that_is_no_number_any_more_ends_the_run_and_keeps_nothing_of_it(tmp_path, no_pictures, capsys):
     arguments = ["--data", "digits", "--model", "deep", "--optimizer", "sgd", "--lr", "1e30", "--out", str(tmp_path)]
     assert main(arguments) == 2
-    assert "the loss is not finite in epoch 1: try a smaller --lr than 1e+30" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "the loss is not finite in epoch 1: try a smaller --lr than 1e+30 (the first layer whose output" in err
     assert not (tmp_path / "model.npz").exists()
 
 
@@ -444,6 +457,90 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(tmp_path, no_pic
     assert main(again) == 0
     train(tmp_path / "whole", "--epochs", epochs)
     assert (out / "model.npz").read_bytes() == (tmp_path / "whole" / "model.npz").read_bytes()
+
+
+def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_loses_no_step(tmp_path, no_pictures, monkeypatch, capsys):
+    """An epoch may be far longer than the time between two stops."""
+    options = ["--model", "dropout", "--batch-size", 100, "--epochs", 2]
+    train(tmp_path / "whole", *options)
+    step, left = Trainer._step, []
+
+    def stopping(trainer):
+        step(trainer)
+        left.append(trainer.steps)
+        if len(left) % 4 == 0:  # of 13 in an epoch
+            signal.raise_signal(signal.SIGTERM if len(left) % 8 else signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
+    again = ["train", "--data", "digits", *map(str, options), "--out", str(tmp_path / "parts")]
+    codes = []
+    while not codes or codes[-1]:
+        codes.append(main([*again, "--resume", "--checkpoint-every", str(1e6 - len(codes))]))
+        err = capsys.readouterr().err
+        if codes[-1]:
+            wanted = "step 4 of epoch 1" if len(codes) == 1 else r"(step \d+ of )?epoch \d"
+            assert re.fullmatch(rf"stopped: {wanted} is kept in .*model.npz; go on with: python -m .* --resume\n", err)
+    assert codes == [143, 130, 143, 130, 143, 130, 143, 0] and sorted(set(left) - {0}) == list(range(1, 27))
+    for name in ("model.npz", "history.csv"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("train", "apps.mnist.train.load_digits_data"),
+        ("train", "apps.mnist.train.make_optimizer"),
+        ("train", "apps.mnist.train.count_parameters"),
+        ("train", "apps.mnist.train.pictures"),
+        ("compare", "apps.mnist.train.load_digits_data"),
+        ("compare", "apps.mnist.compare.show"),
+        ("evaluate", "apps.mnist.predict.load_digits_data"),
+        ("evaluate", "apps.mnist.predict.evaluate"),
+        ("predict", "apps.mnist.predict.open_picture"),
+        ("predict", "apps.mnist.predict.probabilities"),
+        ("train", "apps.mnist.__main__.parser"),
+    ],
+)
+def test_a_signal_at_any_place_is_one_line_and_its_own_status(
+    tmp_path, trained, no_pictures, capsys, monkeypatch, command, place, name
+):
+    def stop(*_, **__):
+        signal.raise_signal(getattr(signal, name))
+        raise AssertionError("it went on")
+
+    more = ["--data", "digits", "--epochs", "1", "--out", str(tmp_path)]
+    if command == "compare":
+        more += ["--models", "linear"]
+    if command == "evaluate":
+        more = ["--data", "digits", "--out", str(trained)]
+    if command == "predict":
+        pytest.importorskip("PIL")
+        picture("light on dark", digits().test_images[0]).save(tmp_path / "x.png")
+        more = [str(tmp_path / "x.png"), "--out", str(trained)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(place, stop)
+    assert main([command, *more]) == {"SIGINT": 130, "SIGTERM": 143}[name]
+    signal.signal(signal.SIGINT, before)
+    err = capsys.readouterr().err
+    assert err.startswith("stopped") and err.count("\n") == 1
+    assert f"go on with: python -m apps.mnist {command} " in err
+    assert err.endswith("--resume\n") is (command in ("train", "compare") and "parser" not in place)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="DataParallel has workers on Linux only")
+def test_a_signal_to_the_whole_group_lets_workers_finish_the_step(tmp_path, no_pictures):
+    out = tmp_path / "run"
+    options = ["--data", "digits", "--model", "dropout", "--batch-size", "100", "--workers", "2"]
+    process = start(*options, "--epochs", "100000", "--out", str(out), start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (out / "history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert re.fullmatch(r"stopped: epoch \d+ is kept in .*; go on with: python -m apps.mnist train .* --resume\n", err)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")

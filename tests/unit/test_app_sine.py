@@ -117,13 +117,16 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_with(tmp_path, no_pictures, 
 def test_a_history_that_is_none_is_one_line_and_exit_code_2(tmp_path, capsys, wrong):
     pytest.importorskip("matplotlib")
     arguments = ["--out", str(tmp_path), "--steps", "1"]
-    run, folder = Run.of(parser().parse_args(arguments)), RunFolder(tmp_path)
+    folder = RunFolder(tmp_path)
+    run = Run.of(parser().parse_args(arguments), folder)
     run.begin()
-    notes = {"settings": run.settings, "history": run.history, "moments": run.moments}
+    state = run.trainer.state_dict()
+    good = {"settings": run.settings, "history": run.trainer.history, "trainer": state, "environment": {}}
     folder.prepare()
-    folder.save(run.module, run.optimizer, **notes)
+    folder.save(run.module, run.trainer.optimizer, **good)
     assert main([*arguments, "--resume"]) == 0
-    folder.save(run.module, run.optimizer, **notes | wrong)
+    bad = {"trainer": state | {"notes": wrong}} if "moments" in wrong else wrong
+    folder.save(run.module, run.trainer.optimizer, **good | bad)
     capsys.readouterr()
     assert main([*arguments, "--resume"]) == 2
     err = capsys.readouterr().err
@@ -159,7 +162,10 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(tmp_path, capsys, monke
         (["--out", "file/below"], "cannot write to the folder file/below"),
         (["--out", "damaged", "--resume"], "model.npz is damaged or no checkpoint"),
         (["--free-run", "--task", "noisy-sine"], "--free-run goes with --task sine-cosine, got noisy-sine"),
-        (["--out", "a", "--lr", "1e30", "--steps", "20"], "not finite after 20 steps: try a smaller --lr than 1e+30"),
+        (
+            ["--out", "a", "--lr", "1e30", "--steps", "20"],
+            "the loss is not finite in step 2: try a smaller --lr than 1e+30",
+        ),
     ):
         assert main(arguments) == 2
         err = capsys.readouterr().err
@@ -178,10 +184,11 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(tmp_path, no_pic
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err.count("\n") == 1
-    done = re.fullmatch(r"stopped: (.+) holds the last complete checkpoint; go on with: python -m \S+ (.+)\n", err)
-    assert done and done[1] == str(out / "model.npz")
-    steps = 10 * (history.read_text().count("\n") - 2) + 20
-    again = shlex.split(done[2])
+    done = re.fullmatch(r"stopped: step (\d+) is kept in (.+); go on with: python -m \S+ (.+)\n", err)
+    assert done and done[2] == str(out / "model.npz")
+    assert 10 * (history.read_text().count("\n") - 2) <= int(done[1])
+    steps = int(done[1]) + 20
+    again = shlex.split(done[3])
     again[again.index("--steps") + 1] = str(steps)
     assert again[-1] == "--resume" and main(again) == 0
     train(tmp_path / "whole", "--steps", steps)

@@ -95,6 +95,35 @@ rnn.backward(rnn(numpy.ones((32, 64, 64), "float32")))
 print("computed")
 """
 
+TRAINING = """
+import signal, tempfile
+from mtorch import Adam, CrossEntropyLoss, Module, models
+from mtorch.data import ArrayDataset, DataLoader, digits
+from mtorch.training import Every, Trainer, environment, run
+
+assert environment()["threads"] in ("unknown", os.environ.get("OMP_NUM_THREADS"))
+signal.signal = refuse(ValueError, "signal only works in main thread")  # and who would send one?
+data = digits(size=8)
+images, labels = data.train_images.reshape(-1, 64)[:256].astype("float32") / 16, data.train_labels[:256]
+
+def trainer(out):
+    module = Module(models.dropout(64, rng=0))
+    loader = DataLoader(ArrayDataset(images, labels), batch_size=32, shuffle=True, rng=0)
+    return Trainer(module, CrossEntropyLoss(module), Adam(module), loader, out=out, checkpoint_every=Every(steps=3))
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        whole, part = trainer(None), trainer(folder)
+        whole.fit(epochs=4), part.fit(steps=19)
+        again = trainer(folder)
+        assert again.resume()
+        again.fit(epochs=4)
+        assert (again.module.to_vector() == whole.module.to_vector()).all() and again.history == whole.history
+
+assert run(main) == 0
+print("trained")
+"""
+
 DOWNLOAD = """
 import pathlib, tempfile
 from mtorch.data import download
@@ -144,6 +173,10 @@ def run(script: str, fast: str) -> str:
 @pytest.mark.parametrize("net", NETS)
 def test_a_net_is_trained_saved_and_loaded_in_a_browser(net, fast):
     assert run(LEARNING.format(**{"lr": 0.01} | NETS[net]), fast) == "learnt"
+
+
+def test_a_trainer_stops_and_goes_on_in_a_browser():
+    assert run(TRAINING, "1").endswith("trained")
 
 
 @pytest.mark.parametrize("fast", ["0", "1"])

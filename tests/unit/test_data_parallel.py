@@ -474,16 +474,22 @@ def test_a_patience_is_a_number_of_seconds(wrong, kind):
     assert DataParallel(net(), patience=None).patience is None and DataParallel(net()).patience == 300
 
 
-def test_a_handler_of_this_process_is_not_that_of_the_workers():
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_first_process():
+    """`timeout` and a terminal signal every process: a run that finishes its step needs its workers for it."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(os.getpid()))
     try:
-        parallel = DataParallel(net(), workers=2)
+        plain, parallel = twins(net(), workers=2)
         parallel(numpy.zeros((4, 3)))
         (pid,) = pids(parallel)
-        os.kill(pid, signal.SIGTERM)
-        await_end([pid])
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(pid, number)
+        assert_same(plain, parallel, numpy.ones((4, 3)))
+        assert pids(parallel) == [pid] and not heard
     finally:
         signal.signal(signal.SIGTERM, before)
+    del parallel
+    await_end([pid])
 
 
 def test_the_processes_end_with_the_layer():

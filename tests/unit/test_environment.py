@@ -4,8 +4,7 @@ import numpy
 
 from mtorch import blas
 from mtorch.testing import strict
-from mtorch.training import environment
-from mtorch.training.environment import UNKNOWN, differences
+from mtorch.training.environment import UNKNOWN, differences, environment
 
 
 def test_the_environment_names_what_decides_the_bits():
@@ -28,5 +27,6 @@ def test_what_cannot_be_asked_is_unknown(monkeypatch):
 def test_a_difference_is_one_line_that_names_both():
     now = {"numpy": "2.3.1", "threads": "2", "kernel": "Zen"}
     assert differences(now, now) == ""
-    before = {"numpy": "2.2.0", "threads": "2", "system": "Linux"}
-    assert differences(before, now) == "numpy 2.3.1, was 2.2.0; system unknown, was Linux; kernel Zen, was unknown"
+    before = {"numpy": "2.2.0", "threads": "2", "cupy": "\x1b13" + 99 * "!"}
+    cut = rf"\x1b13{57 * '!'}... (102 characters)"
+    assert differences(before, now) == f"numpy 2.3.1, was 2.2.0; kernel Zen, was unknown; cupy none, was {cut}"

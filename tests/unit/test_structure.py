@@ -54,7 +54,7 @@ ALLOWED = {
     "checkpoint": MIDDLE | {"checkpoint"},
     **{name: NETS | {name} for name in ("insight", "interop", "testing")},
     "parallel": NETS | {"fast", "parallel"},
-    "training": NETS | {"blas", "checkpoint", "data", "insight", "training"},
+    "training": NETS | {"blas", "checkpoint", "data", "insight", "parallel", "training"},
     "fast": LOW | CONTAINERS | {"layers", "losses", "optim", "fast", "blas"},
 }
 

@@ -1,0 +1,80 @@
+"""The batches of a loader, one epoch after the other, from any place within an epoch."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mtorch.data import DataLoader
+from mtorch.training.loop import is_count
+
+END = object()  # in place of a batch: the epoch is over
+
+
+class Batches:
+    """Hands out the batches of `loader` and knows how many of this epoch were used: `used` is called for each.
+
+    A loader is iterated anew for each epoch. One with `state_dict` and `load_state_dict`, such as `DataLoader`, is
+    asked where it is. Any other iterable is read again from its beginning and as many batches are left out as were
+    used; it must then give the same batches again.
+    """
+
+    def __init__(self, loader: Iterable[Any]):
+        if not hasattr(loader, "__iter__"):
+            raise TypeError(f"Trainer expected a loader of batches, got {loader!r}")
+        self.loader: Any = loader
+        self.stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+        self.used_batches, self.over = 0, False  # of this epoch; whether it has no more
+        self.waiting = 0  # batches that were handed out and not used: 0 or 1
+        self._iterator: Iterator[Any] | None = None
+
+    def begin(self) -> Iterator[Any]:
+        """The iterator of this epoch; a loader that shuffles draws its order now."""
+        if self._iterator is None:
+            self._iterator = iter(self.loader)
+            for _ in range(0 if self.stateful else self.used_batches):
+                if next(self._iterator, END) is END:
+                    break
+        return self._iterator
+
+    def next(self) -> Any:
+        """The next batch, or END: then `over` is True until `begin_epoch`."""
+        batch = next(self.begin(), END)
+        self.over = batch is END
+        if self.over and not self.used_batches:
+            raise ValueError("an epoch expected at least one batch, got none: is the loader used up?")
+        self.waiting = int(not self.over)
+        return batch
+
+    def used(self) -> None:
+        self.used_batches, self.waiting = self.used_batches + 1, 0
+
+    def begin_epoch(self) -> None:
+        self._iterator, self.used_batches, self.over, self.waiting = None, 0, False, 0
+
+    def rewind(self) -> None:
+        """Goes back to where the first batch that was not used comes next."""
+        state = self.state_dict()
+        if state is not None:
+            self.load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Where it is; None for a loader that cannot take back the batch that waits."""
+        place: Any = None
+        if self.stateful and self.waiting:
+            if not isinstance(self.loader, DataLoader):
+                return None
+            place = self.loader.state_dict(self.waiting)
+        elif self.stateful:
+            place = self.loader.state_dict()
+        return {"used": self.used_batches, "over": self.over, "loader": place}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict()` was taken; a ValueError if it does not fit the loader, which then stays."""
+        place: Any = state.get("loader")
+        used: Any = state.get("used")
+        over: Any = state.get("over")
+        if not is_count(used) or type(over) is not bool or isinstance(place, dict) is not self.stateful:
+            raise ValueError(f"this is no position in the batches of {self.loader!r}")
+        if self.stateful:
+            self.loader.load_state_dict(place)
+        self.begin_epoch()
+        self.used_batches, self.over = used, over
