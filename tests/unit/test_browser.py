@@ -107,7 +107,7 @@ data = digits(size=8)
 images, labels = data.train_images.reshape(-1, 64)[:256].astype("float32") / 16, data.train_labels[:256]
 
 def trainer(out):
-    module = Module(models.dropout(64, rng=0))
+    module = Module(models.deep(64, hidden=32, rng=0))
     loader = DataLoader(ArrayDataset(images, labels), batch_size=32, shuffle=True, rng=0)
     return Trainer(module, CrossEntropyLoss(module), Adam(module), loader, out=out, checkpoint_every=Every(steps=3))
 
