@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--models", type=several_models, required=True, metavar="A,B,...", help=f"of {names}")
         if name in ("train", "compare"):
             add_training_options(command)
+        if name == "train":
+            text = "divide each batch among the ranks of an MPI job: mpiexec -n 4 python -m apps.mnist --parallel mpi"
+            command.add_argument("--parallel", choices=("mpi",), help=text)
+        if name == "compare":
+            command.set_defaults(parallel=None)
         command.add_argument(
             "--device", choices=("cpu", "gpu", "auto"), default="cpu", help="auto: the GPU, if it computes"
         )

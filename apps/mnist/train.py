@@ -19,7 +19,7 @@ from mtorch.training import NonFiniteError, RunFolder, Trainer, evaluate, going_
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 OPTIONS = (
     "data", "model", "epochs", "batch_size", "lr", "gamma", "optimizer", "loss", "seed", "workers", "device", "out",
-    "checkpoint_every",
+    "parallel", "checkpoint_every",
 )  # fmt: skip
 
 
@@ -27,8 +27,8 @@ OPTIONS = (
 class Run:
     """Everything one training run needs, made from the command line.
 
-    settings: what a checkpoint must have been made with to be gone on from. Neither paths, workers, the device nor the
-    time between checkpoints count.
+    settings: what a checkpoint must have been made with to be gone on from. Neither paths, workers, ranks, the device
+    nor the time between checkpoints count.
     """
 
     settings: dict[str, Any]
@@ -44,7 +44,7 @@ class Run:
         settings = chosen(args, recipe, data)
         rng = numpy.random.default_rng(args.seed)
         net = recipe.build(settings["side"] ** 2, rng=rng, xp=xp)
-        module = Module(net if args.workers == 1 else DataParallel(net, args.workers))
+        module = Module(divided(net, args))
 
         def batches(images: numpy.ndarray, labels: numpy.ndarray, size: int, shuffle: bool) -> DataLoader:
             dataset = ArrayDataset(xp.asarray(recipe.inputs(images)), xp.asarray(labels))
@@ -74,6 +74,15 @@ class Run:
         """What the model thinks of each test digit, (N, K)."""
         module, loss = self.trainer.module, self.settings["loss"]
         return numpy.concatenate([probabilities(module, x, loss) for x, _ in self.trainer.log.test])
+
+
+def divided(net: Any, args: argparse.Namespace) -> Any:
+    """The net, or the net whose batches several processes share."""
+    if args.parallel is None:
+        return net if args.workers == 1 else DataParallel(net, args.workers)
+    if args.workers != 1:
+        raise ValueError("--parallel mpi has as many processes as mpiexec starts: leave out --workers")
+    return DataParallel(net, comm=args.parallel)
 
 
 def chosen(args: argparse.Namespace, recipe: Recipe, data: DigitData) -> dict[str, Any]:
@@ -125,25 +134,34 @@ def probabilities(module: Module, x: Any, loss: str) -> numpy.ndarray:
 def train(args: argparse.Namespace) -> None:
     """`python -m apps.mnist train`."""
     metrics, _ = run_training(args, f"train {written(args, OPTIONS)}")
-    print(f"test accuracy {metrics['test_accuracy']:.2%} after {metrics['seconds']:.1f} s; see {args.out}")
+    if metrics:
+        print(f"test accuracy {metrics['test_accuracy']:.2%} after {metrics['seconds']:.1f} s; see {args.out}")
 
 
 def run_training(args: argparse.Namespace, again: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One run from its options to its pictures; its metrics and history.  again: the arguments that go on with it."""
+    """One run from its options to its pictures; its metrics, on the first of several ranks, and history.
+
+    again: the arguments that go on with it.
+    """
     started, folder = time.perf_counter(), RunFolder(args.out)
-    with going_on(folder, f"python -m apps.mnist {again}", args.resume):
+    start = "" if args.parallel is None else "mpiexec -n N "
+    with going_on(folder, f"{start}python -m apps.mnist {again}", args.resume):
         run = Run.of(args, folder)
         folder.prepare()
         if args.resume and not run.trainer.resume(COLUMNS):
-            print(f"no checkpoint in {folder.path}: starting afresh")
+            run.trainer.say(f"no checkpoint in {folder.path}: starting afresh")
         trainer, module = run.trainer, run.trainer.module
         parameters = count_parameters(module)
-        print(
+        trainer.say(
             f"{args.model} on {run.data.name}: {parameters:,} parameters, {len(run.data.train_labels):,} images "
             f"to train on, {len(run.data.test_labels):,} to test with, {max(run.epochs, trainer.epoch)} epochs"
         )
-        print(f"device: {describe_device(module.xp, args.device)}", flush=True)
+        trainer.say(f"device: {describe_device(module.xp, args.device)}")
+        if trainer.ranks is not None:
+            trainer.say(f"{trainer.ranks.size} ranks divide each batch of {run.settings['batch_size']}")
         history = run.train()
+        if not trainer.leads:
+            return {}, history
         return finish(folder, run, history, parameters, started)
 
 

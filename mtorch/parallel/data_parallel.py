@@ -201,3 +201,9 @@ class DataParallel(Container):
         nn = layers.on(xp, dtype=dtype, rng=rng)
         yield cls(nn.Linear(3, 2), workers=2), (5, 3)
         yield cls(Sequential(nn.GRU(2, 3), nn.Slice(-1)), workers=3, axis=1, out_axis=0), (4, 3, 2)
+
+
+def ranks_of(module: Layer) -> "Communicator | None":
+    """The communicator of the ranks that the module, or a part of it, is divided among."""
+    parts = (layer for _, layer in module.walk() if isinstance(layer, DataParallel))
+    return next((part.comm for part in parts if part.comm is not None), None)

@@ -23,8 +23,10 @@ class Checkpoints:
     when a run is killed.
     """
 
-    def __init__(self, out: Any, every: Every):
+    def __init__(self, out: Any, every: Every, writes: bool = True):
         self.folder = out if isinstance(out, RunFolder | None) else RunFolder(out)
+        if self.folder is not None:
+            self.folder.writes = writes
         self.every = every
         self._saved: tuple[Any, ...] | None = None  # the place of the last checkpoint: steps, epochs, rows, over
         self._derived = (-1, -1)  # the rows of history.csv, and the row of best.npz

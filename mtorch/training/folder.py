@@ -21,10 +21,13 @@ NOTHING = "nothing is kept yet"
 
 
 class RunFolder:
-    """`model.npz`, `metrics.json` and `history.csv` in one folder.  kept: what this run has saved there, in words."""
+    """`model.npz`, `metrics.json` and `history.csv` in one folder.
+
+    kept: what this run has saved there, in words.  writes: False where another process of the same run does.
+    """
 
     def __init__(self, path: str | os.PathLike):
-        self.path, self.kept = Path(path), NOTHING
+        self.path, self.kept, self.writes = Path(path), NOTHING, True
 
     @property
     def model(self) -> Path:
@@ -32,6 +35,8 @@ class RunFolder:
 
     def prepare(self) -> None:
         """Makes the folder. Raises an OSError that names it if it cannot be written to, before any work is done."""
+        if not self.writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -43,7 +48,8 @@ class RunFolder:
 
     def save(self, module: Layer, optimizer: Optimizer | None = None, **more: Any) -> None:
         """Writes the checkpoint."""
-        save(self.model, module, optimizer, **more)
+        if self.writes:
+            save(self.model, module, optimizer, **more)
 
     def load(self, module: Layer, optimizer: Optimizer | None = None) -> dict[str, Any]:
         """Takes over the checkpoint; returns what was saved with it."""
@@ -93,10 +99,12 @@ class RunFolder:
 
     def save_best(self, state: dict[str, Any]) -> None:
         """Writes a state dict as `best.npz`, which `mtorch.load` reads."""
-        write_atomically(self.path / "best.npz", lambda file: numpy.savez(file, allow_pickle=False, **state))
+        if self.writes:
+            write_atomically(self.path / "best.npz", lambda file: numpy.savez(file, allow_pickle=False, **state))
 
     def _write(self, name: str, text: str) -> None:
-        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+        if self.writes:
+            write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
 
 def _fits(note: Any, kind: type | Sequence[str]) -> bool:

@@ -20,13 +20,22 @@ class Log:
     The training scores are means over the samples since the last row. There is an accuracy where targets are classes.
     """
 
-    def __init__(self, module: Layer, loss_func: Any, test: Test, every: Every | None, guard: bool):
+    def __init__(
+        self,
+        module: Layer,
+        loss_func: Any,
+        test: Test,
+        every: Every | None,
+        guard: bool,
+        check: Callable[[], None] | None = stops.check,
+    ):
         self.every = every or Every(epochs=1)
         if self.every.seconds is not None:
             raise ValueError("Trainer expected log_every in steps or epochs: seconds differ from run to run")
         self.key = "epoch" if self.every.epochs else "step"
         self.module, self.loss_func, self.test, self.guard = module, loss_func, test, guard
         self.rows: list[Row] = []
+        self.check = check or (lambda: None)  # between two batches of a test
         self.tally = Tally()
 
     def add(self, loss: Any, prediction: Any, target: Any) -> None:
@@ -60,7 +69,7 @@ class Log:
             return {}
         if not isinstance(self.test, Iterable):
             return {name: float(value) for name, value in self.test().items()}
-        score = evaluate(self.module, self.loss_func, _unless_stopped(self.test))
+        score = evaluate(self.module, self.loss_func, self._unless_stopped(self.test))
         return {"test_loss": score.loss} | ({"test_accuracy": score.accuracy} if self.tally.guesses else {})
 
     def running(self) -> str:
@@ -70,8 +79,7 @@ class Log:
         score = self.tally.score(self.module)
         return f"loss {score.loss:.4f}" + (f", accuracy {score.accuracy:.1%}" if self.tally.guesses else "")
 
-
-def _unless_stopped(batches: Iterable[Any]) -> Iterator[Any]:
-    for batch in batches:
-        stops.check()
-        yield batch
+    def _unless_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self.check()
+            yield batch

@@ -102,6 +102,11 @@ def end_at_once(status: int) -> None:
     os._exit(status)
 
 
+def noted() -> int:
+    """The number of the signal that has asked this process to stop, 0 if none has."""
+    return handlers.signal
+
+
 def check() -> None:
     """Raises `Stopped` if a signal has asked this process to stop: for whoever runs within `deferred()`."""
     if _in_main_thread():

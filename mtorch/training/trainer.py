@@ -10,6 +10,7 @@ from mtorch.checks import check_number, check_size
 from mtorch.data.loader import generator_state, set_generator_state
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
+from mtorch.parallel.data_parallel import ranks_of
 from mtorch.training import stops
 from mtorch.training.bar import Bar
 from mtorch.training.batches import END, Batches
@@ -45,6 +46,7 @@ class Trainer:
     callbacks, step_callbacks: functions of the trainer, called after each row and after each step. They may call
     `stop()` and keep numbers, texts and arrays in the dict `notes`, which belongs to the checkpoint.
     settings: what a checkpoint must have been made with to be gone on with.
+    Where `module` is divided among the ranks of an MPI job, rank 0 prints and writes, and a stop of one is one of all.
     generators: the numpy Generators that dataset, loss and callbacks draw from, so that a checkpoint has their state.
     The loader's own is part of it already, and so are those of the module's layers.
 
@@ -77,13 +79,15 @@ class Trainer:
         bar: bool = True,
     ):
         self.module, self.loss_func, self.optimizer = module, loss_func, optimizer
-        self.checkpoints = Checkpoints(out, Every.of(checkpoint_every))
-        self.log = Log(module, loss_func, test, log_every, guard)
+        self.ranks = ranks_of(module)
+        self.leads = self.ranks is None or self.ranks.rank == 0
+        self.checkpoints = Checkpoints(out, Every.of(checkpoint_every), self.leads)
+        self.log = Log(module, loss_func, test, log_every, guard, stops.check if self.ranks is None else None)
         self.patience = None if patience is None else check_size("Trainer", "patience", patience)
         self.max_norm = None if max_norm is None else check_number("Trainer", "max_norm", max_norm, above=0)
         self.best = Best(monitor, keep_best and test is not None)
         self.guard, self.callbacks, self.step_callbacks = guard, callbacks, step_callbacks
-        self.settings, self.generators, self.bar = dict(settings or {}), tuple(generators), bar
+        self.settings, self.generators, self.bar = dict(settings or {}), tuple(generators), bar and self.leads
         self.batches, self.epoch, self.steps = Batches(loader), 0, 0  # complete epochs and steps
         self.notes: dict[str, Any] = {}
         self._stopping = False
@@ -113,12 +117,20 @@ class Trainer:
                     self._bar.update()
                     if self.checkpoints.due(self):
                         self.save()
-                    stops.check()
+                    stops.check() if self.ranks is None else self._check_together()
                 self.save()
         except BaseException as error:
             self._leave(error)
             raise
         return self.history
+
+    def _check_together(self) -> None:
+        """Every rank stops where one of them was asked to."""
+        assert self.ranks is not None
+        asked = [item for _, item in self.ranks.exchange("", (stops.noted(), self._stopping))]
+        self._stopping = any(stopping for _, stopping in asked)
+        if number := max(number for number, _ in asked):
+            raise stops.Stopped(status=128 + number)
 
     def stop(self) -> None:
         """Ends `fit` after the step that is under way; for callbacks."""
@@ -190,8 +202,9 @@ class Trainer:
         return self.log.rows
 
     def say(self, line: str) -> None:
-        """Prints a line, above the bar if there is one."""
-        self._bar.say(line)
+        """Prints a line, above the bar if there is one; of several ranks the first one does."""
+        if self.leads:
+            self._bar.say(line)
 
     # ------------------------------------------------------------------ stops and checkpoints
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from mtorch import SGD, Adam, CrossEntropyLoss, DataParallel, Module, Sequential, layers, models
+from mtorch import SGD, Adam, CrossEntropyLoss, DataParallel, Module, MSELoss, Sequential, layers, models
 from mtorch.data import ArrayDataset, DataLoader
 from mtorch.layer import Layer
 from mtorch.parallel.communicators import Nccl, communicator
@@ -278,7 +278,7 @@ for step in range(30 if what == "end well" else 10**9):
             sys.exit(3)
     loss_func(module(x), x[:, :2]).backward()
     optimizer.step()
-print("weights", module.to_vector().tolist(), flush=True)
+os.write(1, f"weights {module.to_vector().tolist()}\n".encode())
 """
 
 
@@ -307,3 +307,49 @@ def test_a_rank_that_ends_ends_the_others(what, said, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = mpiexec(3, str(tmp_path / "script.py"), what)
     assert done.returncode != 0 and said in done.stdout + done.stderr and "weights" not in done.stdout
+
+
+def app(runner, out, *more):
+    arguments = ["-m", "apps.mnist", "--data", "digits", "--model", "gru", "--epochs", "2", "--out", str(out), *more]
+    return runner(*arguments, cwd=ROOT)
+
+
+def alone(*arguments, **options):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, **options)
+
+
+@pytest.mark.slow
+def test_the_app_on_ranks_gives_the_history_of_one_process_and_goes_on_with_another_number_of_them(tmp_path):
+    pytest.importorskip("mpi4py")
+    done = app(lambda *a, **o: mpiexec(2, *a, **o), tmp_path / "ranks", "--parallel", "mpi")
+    assert done.returncode == 0 and "2 ranks divide each batch of 32" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("epoch   1") == 1
+    again = app(
+        lambda *a, **o: mpiexec(3, *a, **o), tmp_path / "ranks", "--parallel", "mpi", "--epochs", "3", "--resume"
+    )
+    assert again.returncode == 0 and "going on after epoch 2" in again.stdout, again.stdout + again.stderr
+    assert app(alone, tmp_path / "alone", "--epochs", "3").returncode == 0
+    found, expected = (
+        numpy.loadtxt(tmp_path / name / "history.csv", delimiter=",", skiprows=1) for name in ("ranks", "alone")
+    )
+    numpy.testing.assert_allclose(found, expected, atol=1e-3)
+    assert {path.name for path in (tmp_path / "ranks").iterdir()} >= {"model.npz", "metrics.json", "history.csv"}
+
+
+def test_a_trainer_on_ranks_writes_once_and_stops_on_all_when_one_is_asked_to(tmp_path):
+    from mtorch.training import Trainer
+
+    def run(comm):
+        draw = rng(0)
+        dataset = ArrayDataset(draw.standard_normal((40, 3)), draw.standard_normal((40, 2)))
+        loader = DataLoader(dataset, batch_size=8, shuffle=True, rng=1)
+        module = Module(DataParallel(layers.Linear(3, 2, rng=comm.rank, dtype="float64"), comm=comm))
+        callbacks = [lambda trainer: trainer.stop() if comm.rank == 1 and len(trainer.history) == 3 else None]
+        out = tmp_path / f"run-{comm.rank}"
+        trainer = Trainer(module, MSELoss(module), SGD(module, lr=0.1), loader, out=out, callbacks=callbacks)
+        return len(trainer.fit(epochs=50)), out.exists(), module.to_vector().tolist()
+
+    first, second = on_ranks(2, run)
+    assert first == (3, True, second[2]) and second == (3, False, first[2])
