@@ -278,7 +278,7 @@ for step in range(30 if what == "end well" else 10**9):
             sys.exit(3)
     loss_func(module(x), x[:, :2]).backward()
     optimizer.step()
-os.write(1, f"weights {module.to_vector().tolist()}\n".encode())
+os.write(1, f"weights {module.to_vector().tolist()}\\n".encode())
 """
 
 
