@@ -47,6 +47,7 @@ def plain(text: object, most: int = SHOWN) -> str:
 def check_flag(who: object, name: str, flag: Any) -> bool:
     """The truth value; TypeError for anything else, because "no" and "false" are true."""
     if not isinstance(flag, bool | numpy.bool_):
+        who = who if isinstance(who, str) else repr(who)
         raise TypeError(f"{who} expected {name} to be True or False, got {shown(flag)}")
     return bool(flag)
 

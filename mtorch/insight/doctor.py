@@ -28,6 +28,8 @@ MEANING = {
     "cuda13": "layers on an NVIDIA GPU, by CuPy, with a driver for CUDA 13",
     "safetensors": "weights in the file format of other libraries",
     "interop": "weights and nets from and to ONNX, PyTorch and Keras",
+    "torch": "nets and optimizers that go to PyTorch and come back",
+    "mpi": "batches divided among several machines",
     "docs": "the documentation as a site of pages",
     "test": "the tests: python -m pytest",
     "bench": "the benchmarks beside PyTorch: python -m benchmarks",

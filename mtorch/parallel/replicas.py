@@ -91,7 +91,7 @@ class Replicas:
         try:
             return self.pool.run(own_share, messages)
         except WorkerEnded as error:
-            raise WorkerEnded(f"{self.owner}: {error}; the next forward starts others") from error
+            raise WorkerEnded(f"{self.owner.__repr__()}: {error}; the next forward starts others") from error
 
     # ------------------------------------------------------------------ in a worker
 

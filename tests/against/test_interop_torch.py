@@ -562,7 +562,11 @@ def value_of(given, rng):
 
 
 EXAMPLES = [
-    cls for cls in final_classes(Layer) if cls.__module__.startswith("mtorch.") and cls is not mtorch.DataParallel
+    cls
+    for cls in final_classes(Layer)
+    if cls.__module__.startswith("mtorch.")
+    and not cls.__module__.startswith("mtorch.interop")  # those that only nets read from ONNX have
+    and cls is not mtorch.DataParallel
 ]
 
 

@@ -22,6 +22,7 @@ BASH = [
 ]
 LINKS = [("README.md", link) for link in re.findall(r"\]\(((?!http)[^)#]+)\)", README)]
 LINKS += [(f"docs/{page}.md", link) for page in PAGES for link in re.findall(r"\]\(((?!http)[^)#]+)\)", PAGES[page])]
+ELSEWHERE = ("new_layer", "interop_torch")  # pages with tests of their own
 MADE = ("reference/index.md", "recipes/index.md")  # by tools/make_site.py
 SETUP = [line for line in BASH if line.startswith("python3 -m venv")]
 COMMANDS = [line for line in BASH if line not in SETUP]
@@ -33,7 +34,7 @@ def test_a_python_block_runs_as_it_stands(number, tmp_path, monkeypatch):
     exec(compile(PYTHON[number], f"README block {number}", "exec"), {"__name__": "readme"})
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in PAGES[page] and page != "new_layer"])
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in PAGES[page] and page not in ELSEWHERE])
 def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for needed in re.findall(r"<!-- needs (\w+) -->", PAGES[page]):
