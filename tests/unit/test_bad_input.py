@@ -357,11 +357,7 @@ def test_a_misspelt_option_is_told_with_the_name_of_its_loss():
 def test_an_error_of_a_container_is_one_line():
     """`print(net)` has a line for each layer, a message has not."""
     net = Sequential(layers.Linear(3, 2), layers.Tanh())
-    for wrong in (
-        lambda: net.train("yes"),
-        lambda: net.load_state_dict({}, strict=1),
-        lambda: net(numpy.ones(3, complex)),
-    ):
-        with pytest.raises((TypeError, ValueError)) as error:
+    for wrong in (lambda: net.train("yes"), lambda: net.load_state_dict(net.state_dict(), strict=1)):
+        with pytest.raises(TypeError) as error:
             wrong()
-        assert "\n" not in str(error.value) and "Sequential(" in str(error.value)
+        assert "\n" not in str(error.value) and str(error.value).startswith("Sequential(")
