@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "conformance")]
 
 from harness import examples, final_classes  # noqa: E402
 
-from mtorch.insight.explain_names import families  # noqa: E402
+from mtorch.insight.explain.names import families  # noqa: E402
 from mtorch.layer import Layer  # noqa: E402
 from mtorch.losses.base import LossFunction  # noqa: E402
 
@@ -60,7 +60,7 @@ FEATURES: dict[str, dict[str, tuple[str, str, str]]] = {
         ),
         "Save, load, resume": ("", "mtorch/checkpoint", "test_checkpoint.py test_hostile_files.py"),
         "Summary: shapes, memory, multiply-adds, parameters": ("", "mtorch/insight/summary.py", "test_summary.py"),
-        "inspect: one forward and one backward, layer by layer": ("", "mtorch/insight/inspection.py", "test_inspect.py"),
+        "inspect: one forward and one backward, layer by layer": ("", "mtorch/insight/inspection", "test_inspect.py"),
         "Typed errors with place, expected, got": ("", "mtorch/errors.py", "test_protocol.py"),
     },
     "Operators": {

@@ -18,7 +18,7 @@ from latex2mathml.converter import convert  # noqa: E402
 from mkdocs.structure.files import File  # noqa: E402
 
 from mtorch.insight.explain import page  # noqa: E402
-from mtorch.insight.explain_names import families  # noqa: E402
+from mtorch.insight.explain.names import families  # noqa: E402
 
 INTERFACE = {
     "Core": ["mtorch.layer.Layer", "mtorch.parameter.Parameter", "mtorch.parameter.Buffer", "mtorch.module.Module"],

@@ -3,16 +3,16 @@
 from importlib import import_module
 
 _HOMES = {
-    "OnnxError": "mtorch.interop.onnx_errors",
-    "export_onnx": "mtorch.interop.onnx_export",
-    "from_torch": "mtorch.interop.torch_import",
-    "from_torch_optimizer_state": "mtorch.interop.torch_optimizers",
-    "from_torch_state_dict": "mtorch.interop.torch_weights",
-    "import_onnx": "mtorch.interop.onnx_import",
+    "OnnxError": "mtorch.interop.onnx.errors",
+    "export_onnx": "mtorch.interop.onnx.exporter",
+    "from_torch": "mtorch.interop.torch.importer",
+    "from_torch_optimizer_state": "mtorch.interop.torch.optimizers",
+    "from_torch_state_dict": "mtorch.interop.torch.weights",
+    "import_onnx": "mtorch.interop.onnx.importer",
     "load_keras_weights": "mtorch.interop.keras_weights",
-    "to_torch": "mtorch.interop.torch_export",
-    "to_torch_optimizer_state": "mtorch.interop.torch_optimizers",
-    "to_torch_state_dict": "mtorch.interop.torch_weights",
+    "to_torch": "mtorch.interop.torch.exporter",
+    "to_torch_optimizer_state": "mtorch.interop.torch.optimizers",
+    "to_torch_state_dict": "mtorch.interop.torch.weights",
 }
 __all__ = sorted(_HOMES)
 

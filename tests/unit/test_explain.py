@@ -19,28 +19,29 @@ from harness import final_classes
 import mtorch
 from mtorch import layers, losses, optim
 from mtorch.__main__ import main
-from mtorch.insight import explain, explain_docstring, explain_examples, explain_names, explain_proof, explain_render
-from mtorch.insight.explain_blocks import Code, Numbers, written
-from mtorch.insight.explain_formula import equations, evaluate, expression
+from mtorch.insight import explain
+from mtorch.insight.explain import docstring, examples, names, proof, render
+from mtorch.insight.explain.blocks import Code, Numbers, written
+from mtorch.insight.explain.formula import equations, evaluate, expression
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 from mtorch.losses.base import LossFunction
 from mtorch.optim import schedules
 
 ROOT = Path(mtorch.__file__).parents[1]
-FAMILIES = explain_names.families()
+FAMILIES = names.families()
 NAMES = [name for family in FAMILIES.values() for name in family]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """One or two examples in each proof: the conformance suite runs them all."""
-    monkeypatch.setattr(explain_proof.prove, "__defaults__", (0.0,))
+    monkeypatch.setattr(proof.prove, "__defaults__", (0.0,))
 
 
 @pytest.fixture
 def no_proof(monkeypatch):
-    monkeypatch.setattr(explain, "prove", lambda cls: explain_proof.Proof("", [explain_proof.Check("", 0.0)]))
+    monkeypatch.setattr(explain, "prove", lambda cls: proof.Proof("", [proof.Check("", 0.0)]))
 
 
 def run(*argv: str) -> tuple[int, str, str]:
@@ -77,7 +78,7 @@ def test_every_page_has_its_sections_within_80_columns_and_its_proof_holds(name)
 
 
 def test_every_public_layer_loss_optimizer_and_schedule_can_be_explained():
-    known = explain_names.every_name()
+    known = names.every_name()
     for module in (mtorch, layers, losses, optim, schedules):
         for name in getattr(module, "__all__", vars(module)):
             item = getattr(module, name)
@@ -96,8 +97,8 @@ def test_what_others_extend_is_explained_by_one_of_them(name):
 
 
 def test_names_are_found_in_any_case_and_unknown_ones_name_the_nearest():
-    assert explain_names.find("conv2d") is explain_names.find("mtorch.layers.Conv2d") is layers.Conv2d
-    assert explain_names.find("layer_norm") is layers.LayerNorm
+    assert names.find("conv2d") is names.find("mtorch.layers.Conv2d") is layers.Conv2d
+    assert names.find("layer_norm") is layers.LayerNorm
     for wrong, near in (("Conv3d", "Conv2d"), ("Lstmm", "LSTM"), ("adamm", "Adam"), ("entropy", "CrossEntropyLoss")):
         status, out, err = run("explain", wrong)
         assert status > 0 and out == "" and near in err and err.count("\n") == 1, err
@@ -165,7 +166,7 @@ def test_numbers_are_printed_with_decimals_and_in_columns():
 
 
 def test_a_class_without_an_entry_takes_the_smallest_of_its_examples(monkeypatch, no_proof):
-    monkeypatch.setattr(explain_examples, "EXAMPLES", {})
+    monkeypatch.setattr(examples, "EXAMPLES", {})
     for name in ("Linear", "Tanh", "MSELoss", "Add", "LSTM"):
         assert "does not run" not in run("explain", name)[1]
 
@@ -181,7 +182,7 @@ def test_wrapped_code_is_the_same_code(name, no_proof):
     for section in page.sections:
         for block in (each for each in section.blocks if section.title == "code" and isinstance(each, Code)):
             for width in (76, 60):
-                lines = explain_render.wrapped_code(block.source, width)
+                lines = render.wrapped_code(block.source, width)
                 assert max(map(len, lines)) <= width
                 assert same_code("\n".join(lines), block.source), "\n".join(lines)
 
@@ -250,9 +251,9 @@ def test_a_schedule_whose_code_is_not_its_equation_fails_its_proof(monkeypatch):
 
 
 def test_a_faster_body_that_differs_from_the_reference_fails_the_proof(monkeypatch):
-    before = explain_proof._outcome
+    before = proof._outcome
     monkeypatch.setattr(
-        explain_proof, "_outcome", lambda subject, value, fast: [a + 1e-6 * fast for a in before(subject, value, fast)]
+        proof, "_outcome", lambda subject, value, fast: [a + 1e-6 * fast for a in before(subject, value, fast)]
     )
     status, text, _ = run("explain", "ReLU")
     assert status == 1 and 1e-7 < proof_of(text) < 1e-5
@@ -260,10 +261,10 @@ def test_a_faster_body_that_differs_from_the_reference_fails_the_proof(monkeypat
 
 def test_every_optimizer_and_schedule_has_an_equation_that_can_be_read():
     for cls in FAMILIES["Optimizers"].values():
-        proof = explain_proof.prove(cls, 10)
-        assert proof.holds and len(proof.checks) == len(list(cls.examples())), proof
+        found = proof.prove(cls, 10)
+        assert found.holds and len(found.checks) == len(list(cls.examples())), found
     for cls in FAMILIES["Schedules"].values():
-        assert explain_proof.prove(cls, 10).holds
+        assert proof.prove(cls, 10).holds
 
 
 def test_an_optimizer_of_ones_own_is_held_against_its_docstring():
@@ -288,8 +289,8 @@ def test_an_optimizer_of_ones_own_is_held_against_its_docstring():
     class Silent(Lion):
         """Like Lion."""
 
-    assert explain_proof.prove(Lion, 10).holds and not explain_proof.prove(Wrong, 10).holds
-    silent = explain_proof.prove(Silent, 10)
+    assert proof.prove(Lion, 10).holds and not proof.prove(Wrong, 10).holds
+    silent = proof.prove(Silent, 10)
     assert silent.error == math.inf and "has no equation for d" in silent.checks[0].fault
 
 
@@ -329,7 +330,7 @@ def test_a_docstring_is_divided_into_its_sections():
         Somebody, "A paper", 1999.
         """
 
-    found = explain_docstring.sections(Mine)
+    found = docstring.sections(Mine)
     assert list(found) == ["equation", "shapes", "derivation", "literature"]
     assert found["equation"][1].option == "scale" and found["equation"][1].text.endswith("goes on in the next line.")
     assert [type(block).__name__ for block in found["derivation"]] == ["Prose", "Prose", "Formula", "Prose"]
@@ -340,7 +341,7 @@ def test_every_layer_and_loss_has_its_derivation_in_its_own_docstring():
     for family, classes in FAMILIES.items():
         for name, cls in classes.items():
             if family not in ("Optimizers", "Schedules"):
-                blocks = explain_docstring.sections(cls).get("derivation", [])
+                blocks = docstring.sections(cls).get("derivation", [])
                 words = " ".join(str(block) for block in blocks)
                 assert len(words.split()) >= 10, f"{name}: {words}"
 

@@ -429,7 +429,7 @@ WORKED = [
 @pytest.mark.parametrize("layer, shape", WORKED, ids=lambda value: repr(value))
 def test_what_is_worked_out_in_numbers_is_right(layer, shape):
     """A line "name = formula = sum = number" gives that number when its sum is computed."""
-    from mtorch.insight.equations import worked
+    from mtorch.insight.inspection.equations import worked
 
     x = numpy.random.default_rng(3).standard_normal(shape)
     forward, backward = worked(inspect(layer, x, numpy.zeros_like(layer.predict(x)), MSELoss)[0])

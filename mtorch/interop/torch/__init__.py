@@ -1,0 +1,1 @@
+"""PyTorch: modules, state dicts and optimizers of the one library as those of the other."""
