@@ -155,14 +155,14 @@ def widened(x: Array) -> Array:
     return x.astype(FLOAT32) if x.dtype.char == "e" else x
 
 
-def leaves(value: Value) -> Iterator[Any]:
-    """What is no tuple in a value, in order; however deep it lies."""
+def leaves(value: Value) -> Iterator[Array]:
+    """The arrays of a value in order, None left out; however deep they lie."""
     left = [value]
     while left:
         part = left.pop()
         if isinstance(part, tuple):
             left.extend(reversed(part))
-        else:
+        elif part is not None:
             yield part
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from mtorch import arrays, guards
 from mtorch.accelerate import Blas
-from mtorch.arrays import Value, add_values, shape_value
+from mtorch.arrays import Value, add_values, leaves, map_value, shape_value
 from mtorch.checks import shown
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
 from mtorch.graph.expression import Expression, Input, table_of
 from mtorch.graph.inputs import Readers
 from mtorch.graph.schedule import NOT_WANTED, PARAMETERS, Schedule, Step
-from mtorch.graph.table import Constant, NodeTable, Template, leaves
+from mtorch.graph.table import Constant, NodeTable, Template
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
 from mtorch.layers.get_item import completed
@@ -154,6 +154,24 @@ class Graph(Container):
             self._items[self._source_names[i]] = item
 
     # ------------------------------------------------------------------ the tree
+
+    @property
+    def nodes(self) -> dict[str, Any]:
+        """The nodes as the constructor takes them: parameters and constants by name, then (layer, operand) by name."""
+        table, names = self._table, self._slot_names()
+        operands = (map_value(names.__getitem__, operand) for operand in table.operands)
+        return {
+            **dict(zip(table.sources, self._sources, strict=True)),
+            **dict(zip(table.names, zip(table.layers, operands, strict=True), strict=True)),
+        }
+
+    @property
+    def outputs(self) -> Any:
+        """The name of the output, or a tuple of names."""
+        return map_value(self._slot_names().__getitem__, self._table.output)
+
+    def _slot_names(self) -> list[str]:
+        return [*self.inputs, *self._table.sources, *self._table.names]
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         self._follow()

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from mtorch import arrays
-from mtorch.arrays import Value
+from mtorch.arrays import Value, leaves
 from mtorch.checks import shown
 from mtorch.layer import Layer
 from mtorch.layers.arithmetic import Operator
@@ -36,11 +36,6 @@ def mapped(function: Callable[[Any], Any], template: Template) -> Any:
     if template.__class__ is tuple:
         return tuple([mapped(function, part) for part in template])
     return None if template is None else function(template)
-
-
-def leaves(template: Template) -> Iterator[Any]:
-    """The leaves of the template from left to right, None left out."""
-    return (leaf for leaf in arrays.leaves(template) if leaf is not None)
 
 
 def paths(template: Template, path: tuple = ()) -> Iterator[tuple[int, tuple]]:

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mtorch import arrays, guards
-from mtorch.arrays import Value, is_numpy
+from mtorch.arrays import Value, is_numpy, leaves
 from mtorch.checks import check_number, check_size
 from mtorch.container import Container, Tape
 from mtorch.errors import ShapeMismatchError
-from mtorch.graph.table import leaves
 from mtorch.layer import Layer
 from mtorch.parallel.system import can_fork, cpu_count
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy
 
 from mtorch import accelerate, arrays
-from mtorch.arrays import Value
-from mtorch.graph.table import leaves
+from mtorch.arrays import Value, leaves
 from mtorch.layer import Layer
 from mtorch.parallel import DataParallel
 from mtorch.parameter import Parameter

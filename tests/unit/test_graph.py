@@ -286,6 +286,14 @@ def test_a_tuple_of_one_stays_a_tuple():
     assert_array_equal(graph.backward(value), value)
 
 
+def test_nodes_and_outputs_build_the_same_graph_again():
+    for graph, _ in Graph.examples(xp=numpy, dtype="float64", rng=numpy.random.default_rng(0)):
+        again = Graph(graph.inputs, graph.nodes, graph.outputs)
+        assert list(again.nodes.items()) == list(graph.nodes.items()) and again.outputs == graph.outputs
+        assert list(map(id, again.parameters().values())) == list(map(id, graph.parameters().values()))
+        assert repr(again) == repr(graph)
+
+
 def test_names_that_the_graph_gives_avoid_those_that_are_taken():
     weight = parameter(3)
     nodes = {"parameter0": (Tanh(dtype="float64"), "x"), "parameter1": (Tanh(dtype="float64"), "parameter0")}

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy
 
-from mtorch.interop.onnx.written import Written, leaves_of, refilled
+from mtorch.arrays import leaves
+from mtorch.interop.onnx.written import Written, refilled
 from mtorch.layer import Layer
 
 MOST_TRIALS = 128  # of groups of axes that may be free together
@@ -20,10 +21,10 @@ def free_axes(net: Layer, x: Any, written: Written) -> list[tuple[str, Axes, lis
 
     An axis is free where the net, written for an example of another size there, is the same graph.
     """
-    leaves = leaves_of(x)
+    inputs = list(leaves(x))
     found: list[tuple[str, Axes, list[Any]]] = []
     used: set[tuple[int, int]] = set()
-    for axes in islice(dict.fromkeys(_groups([leaf.shape for leaf in leaves])), MOST_TRIALS):
+    for axes in islice(dict.fromkeys(_groups([leaf.shape for leaf in inputs])), MOST_TRIALS):
         here = {(i, axis) for i, axis in enumerate(axes) if axis is not None}
         if here & used:
             continue
@@ -66,15 +67,15 @@ def _resized(net: Layer, x: Any, axes: Axes, written: Written) -> Written | None
 
     One entry is none to try with: it would be stretched where shapes broadcast.
     """
-    leaves = leaves_of(x)
+    inputs = list(leaves(x))
     for factor in (2.0, 0.5):
         parts = []
-        for leaf, axis in zip(leaves, axes, strict=True):
+        for leaf, axis in zip(inputs, axes, strict=True):
             n = 0 if axis is None else leaf.shape[axis]
             if axis is not None and (factor == 2 or n >= 4):
                 leaf = leaf.take(numpy.arange(int(n * factor)) % n, axis=axis)
             parts.append(leaf)
-        if all(a is b for a, b in zip(parts, leaves, strict=True)):
+        if all(a is b for a, b in zip(parts, inputs, strict=True)):
             return None
         try:
             other = Written(net, net.cast_input(refilled(x, iter(parts))))
@@ -89,13 +90,12 @@ def _is_batch(net: Layer, x: Any, axes: Axes, written: Written, resized: Written
 
     Then with sample 1 in the place of sample 0 the outputs for all others are the same. A lone sample is repeated.
     """
-    leaves = leaves_of(x)
-    count = min(leaf.shape[axis] for leaf, axis in zip(leaves, axes, strict=True) if axis is not None)
-    parts = leaves
+    inputs = list(leaves(x))
+    count = min(leaf.shape[axis] for leaf, axis in zip(inputs, axes, strict=True) if axis is not None)
+    parts = inputs
     if count > 1:
-        parts = [
-            leaf if axis is None else _second_first(leaf, axis, count) for leaf, axis in zip(leaves, axes, strict=True)
-        ]
+        pairs = zip(inputs, axes, strict=True)
+        parts = [leaf if axis is None else _second_first(leaf, axis, count) for leaf, axis in pairs]
     other = Written(net, refilled(x, iter(parts))) if count > 1 else resized
     for one, two, longer in zip(written.outputs, other.outputs, resized.outputs, strict=True):
         changed = [i for i, (n, m) in enumerate(zip(one.shape, longer.shape, strict=False)) if n != m]

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import as_numpy
+from mtorch.arrays import as_numpy, leaves, map_value
 from mtorch.graph import Graph
-from mtorch.graph.table import leaves, mapped
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
 
@@ -16,20 +15,16 @@ def options(graph: Graph) -> dict[str, Any]:
 
     An operand has names as leaves.
     """
-    table = graph._table
-    paths = {id(layer): prefix[:-1] for prefix, layer in reversed(list(graph.walk()))}
-    names = [*table.inputs, *table.sources, *table.names]
-    sources = [
-        (name, path if isinstance(item, Parameter) else as_numpy(item.value))
-        for name, path, item in zip(table.sources, graph._source_names, graph._sources, strict=True)
-    ]
-    nodes = [
-        (name, paths[id(layer)], mapped(names.__getitem__, operand))
-        for name, layer, operand in zip(table.names, table.layers, table.operands, strict=True)
-    ]
-    return {
-        "inputs": table.inputs, "sources": sources, "nodes": nodes, "output": mapped(names.__getitem__, table.output),
-    }  # fmt: skip
+    paths: dict[int, str] = {id(item): path for path, item in graph.own(Parameter)}
+    paths |= {id(layer): prefix[:-1] for prefix, layer in reversed(list(graph.walk()))}
+    sources: list[tuple[str, Any]] = []
+    nodes: list[tuple[str, str, Any]] = []
+    for name, node in graph.nodes.items():
+        if isinstance(node, tuple):
+            nodes.append((name, paths[id(node[0])], node[1]))
+        else:
+            sources.append((name, paths[id(node)] if isinstance(node, Parameter) else as_numpy(node.value)))
+    return {"inputs": graph.inputs, "sources": sources, "nodes": nodes, "output": graph.outputs}
 
 
 def run(torch: Any, module: Any, x: Any) -> Any:
@@ -44,8 +39,8 @@ def run(torch: Any, module: Any, x: Any) -> Any:
             c = torch.as_tensor(numpy.asarray(source), device=first.device)
             values[name] = c.to(first.dtype) if c.is_floating_point() and first.is_floating_point() else c
     for name, path, operand in module.options["nodes"]:
-        values[name] = module.get_submodule(path)(mapped(values.__getitem__, operand))
-    return mapped(values.__getitem__, module.options["output"])
+        values[name] = module.get_submodule(path)(map_value(values.__getitem__, operand))
+    return map_value(values.__getitem__, module.options["output"])
 
 
 def rebuilt(module: Any, layers: dict[str, Layer], parameters: dict[str, Parameter], home: dict[str, Any]) -> Graph:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from mtorch.arrays import map_value
 from mtorch.bidirectional import Bidirectional
 from mtorch.fork import Fork, Parallel
 from mtorch.graph.graph import Graph
-from mtorch.graph.table import mapped
 from mtorch.interop.onnx.builder import Builder, Symbol
 from mtorch.interop.onnx.writers.sequences import cell_over_time, flipped
 from mtorch.layers import GRUCell, LSTMCell, RNNCell
@@ -22,13 +22,14 @@ def sequential(b: Builder, layer: Sequential, x: Any) -> Any:
 
 
 def graph(b: Builder, layer: Graph, x: Any) -> Any:
-    table = layer._table
-    values: list[Any] = list(x) if len(layer.inputs) > 1 else [x]
-    for source in layer._sources:
-        values.append(Symbol(b.parameter(source), source.value))
-    for each, operand in zip(table.layers, table.operands, strict=True):
-        values.append(b.write(each, mapped(values.__getitem__, operand)))
-    return mapped(values.__getitem__, table.output)
+    values = dict(zip(layer.inputs, x if len(layer.inputs) > 1 else (x,), strict=True))
+    for name, node in layer.nodes.items():
+        if isinstance(node, tuple):
+            each, operand = node
+            values[name] = b.write(each, map_value(values.__getitem__, operand))
+        else:
+            values[name] = Symbol(b.parameter(node), node.value)
+    return map_value(values.__getitem__, layer.outputs)
 
 
 def fork(b: Builder, layer: Fork, x: Any) -> Any:
@@ -65,7 +66,7 @@ def recurrent(b: Builder, layer: Recurrent, value: Any) -> Any:
         return cell_over_time(b, layer.cell, x, state, stacked)[1]
     if state is None and isinstance(layer.cell, Cell):
         zeros = layer.cell.initial_state(x.shape[1])
-        state = mapped(lambda part: Symbol(b.constant(part), part), zeros)
+        state = map_value(lambda part: Symbol(b.constant(part), part), zeros)
     steps = []
     for t in range(len(x.example)):
         x_t = Symbol(b.node("Gather", x.name, b.constant(t, "int64"), axis=0), x.example[t])
