@@ -20,9 +20,10 @@ import mtorch
 from mtorch import layers, losses, optim
 from mtorch.__main__ import main
 from mtorch.insight import explain
-from mtorch.insight.explain import docstring, examples, names, proof, render
+from mtorch.insight.explain import docstring, examples, names, proof
 from mtorch.insight.explain.blocks import Code, Numbers, written
 from mtorch.insight.explain.formula import equations, evaluate, expression
+from mtorch.insight.explain.lines import wrapped_code
 from mtorch.layer import Layer
 from mtorch.layers.activation import Activation
 from mtorch.losses.base import LossFunction
@@ -182,7 +183,7 @@ def test_wrapped_code_is_the_same_code(name, no_proof):
     for section in page.sections:
         for block in (each for each in section.blocks if section.title == "code" and isinstance(each, Code)):
             for width in (76, 60):
-                lines = render.wrapped_code(block.source, width)
+                lines = wrapped_code(block.source, width)
                 assert max(map(len, lines)) <= width
                 assert same_code("\n".join(lines), block.source), "\n".join(lines)
 

@@ -149,7 +149,7 @@ def from_examples(cls: Any) -> tuple[Any, Worked]:
     found: list[Any] = []
     for subject, inputs in cls.examples(xp=numpy, dtype="float64", rng=numpy.random.default_rng(0)):
         value = make_value(inputs, numpy, numpy.dtype("float64"), numpy.random.default_rng(1))
-        found.append((sum(leaf.size for leaf in flat(value) if leaf is not None), len(found), subject, value))
+        found.append((sum(leaf.size for leaf in arrays.leaves(value)), len(found), subject, value))
     found = [each for each in found if each[0] >= 4] or found
     _, _, subject, value = min(found)
     count = len(value) if isinstance(value, tuple) else 0
@@ -180,10 +180,6 @@ def as_arrays(value: Any) -> Any:
     if value is None or isinstance(value, numpy.ndarray):
         return value
     return numpy.asarray(value, dtype="float64")
-
-
-def flat(value: Any) -> list[Any]:
-    return [leaf for part in value for leaf in flat(part)] if isinstance(value, tuple) else [value]
 
 
 def names_in_float64() -> dict[str, Any]:

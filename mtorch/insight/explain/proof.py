@@ -80,7 +80,7 @@ def prove(cls: Any, seconds: float = SECONDS) -> Proof:
                 warnings.simplefilter("ignore")
                 subject, check = next(makers, ("", None))
         except Exception as error:
-            checks.append(Check(cls.__name__, float("inf"), _said(error)))
+            checks.append(Check(cls.__name__, float("inf"), said(error)))
             break
         if check is None:
             break
@@ -93,7 +93,7 @@ def prove(cls: Any, seconds: float = SECONDS) -> Proof:
                 checks.append(Check(subject, check()))
         except Exception as error:
             found = re.search(r"relative error ([-+.\w]+)", str(error))
-            checks.append(Check(subject, float(found[1]) if found else float("inf"), _said(error)))
+            checks.append(Check(subject, float(found[1]) if found else float("inf"), said(error)))
     return Proof(method, checks, left)
 
 
@@ -108,7 +108,8 @@ UPDATES = (
 RATES = "A hundred rates against the equation of the docstring above, read from there and evaluated in longdouble:"
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """The class of an error and the first line of its text."""
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
@@ -121,7 +122,7 @@ def _gradient_checks(cls: Any) -> Iterator[Any]:
     found: list[tuple[int, int, Any, Any, Any]] = []
     for subject, inputs in cls.examples(xp=numpy, dtype="float64", rng=numpy.random.default_rng(0)):
         value = make_value(inputs, numpy, numpy.dtype("float64"), numpy.random.default_rng(1))
-        sizes = [leaf.size for leaf in _leaves(value) if leaf is not None]
+        sizes = [leaf.size for leaf in arrays.leaves(value)]
         sizes += [p.value.size for p in subject.parameters().values()] if isinstance(subject, Layer) else []
         found.append((sum(sizes), len(found), subject, inputs, value))
     for _, _, subject, inputs, value in sorted(found, key=lambda each: each[:2]):  # the smallest takes the least time
@@ -139,7 +140,7 @@ def _outcome(subject: Any, value: Any, fast: bool) -> list[Any]:
     with nullcontext() if fast else accelerate.disabled():
         if isinstance(subject, LossFunction):
             loss = subject(*value)
-            return [numpy.asarray(loss.value), *_leaves(loss.grad)]
+            return [numpy.asarray(loss.value), *arrays.leaves(loss.grad)]
         layer = copy.deepcopy(subject)
         if isinstance(layer, Module):
             layer.input_grad = True
@@ -147,18 +148,14 @@ def _outcome(subject: Any, value: Any, fast: bool) -> list[Any]:
         rng = numpy.random.default_rng(2)
         grad = arrays.map_value(lambda a: rng.standard_normal(a.shape) if a.dtype.kind == "f" else None, y)
         dx = layer.backward(grad)
-        return [*_leaves(y), *_leaves(dx), *(p.grad.copy() for p in layer.parameters().values())]
-
-
-def _leaves(value: Any) -> list[Any]:
-    return [leaf for part in value for leaf in _leaves(part)] if isinstance(value, tuple) else [value]
+        return [*arrays.leaves(y), *arrays.leaves(dx), *(p.grad.copy() for p in layer.parameters().values())]
 
 
 def _difference(a: list[Any], b: list[Any]) -> float:
     """The largest difference of two lists of arrays, relative to the largest entry of each, at least 1."""
     worst = 0.0
     for x, y in zip(a, b, strict=True):
-        if x is not None and x.size:
+        if x.size:
             x, y = x.astype(float), y.astype(float)
             same = (x == y) | (numpy.isnan(x) & numpy.isnan(y))
             worst = max(worst, float(numpy.where(same, 0, abs(x - y)).max() / max(1.0, float(abs(x).max()))))

@@ -3,7 +3,6 @@
 import json
 import re
 from base64 import urlsafe_b64encode
-from functools import cache
 from html import escape
 from math import ceil, isfinite, isqrt, prod
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy
 
 from mtorch.insight.inspection.equations import equations, worked
 from mtorch.insight.inspection.table import milliseconds, number, shape_text, share, table
+from mtorch.insight.template import filled
 
 if TYPE_CHECKING:
     from mtorch.insight.inspection import Inspection, Record
@@ -55,16 +55,8 @@ def _page(found: "Inspection", cells: int) -> str:
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    parts = {"TITLE": escape(found.title), "TABLE": escape(table(found)), "DATA": text}
-    template = _template()
-    for name, part in parts.items():
-        template = template.replace(f"<!--{name}-->", part, 1)
-    return template
-
-
-@cache
-def _template() -> str:
-    return Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    template = Path(__file__).with_name("page.html")
+    return filled(template, TITLE=escape(found.title), TABLE=escape(table(found)), DATA=text)
 
 
 def _layer(record: "Record", cells: int) -> dict[str, Any]:
