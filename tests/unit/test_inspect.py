@@ -1,4 +1,4 @@
-"""The microscope: what one forward and one backward did at every layer, and that the net stays as it was."""
+"""`mtorch.inspect`: what one forward and one backward did at every layer, and that the net stays as it was."""
 
 import json
 import pickle
@@ -429,7 +429,7 @@ WORKED = [
 @pytest.mark.parametrize("layer, shape", WORKED, ids=lambda value: repr(value))
 def test_what_is_worked_out_in_numbers_is_right(layer, shape):
     """A line "name = formula = sum = number" gives that number when its sum is computed."""
-    from mtorch.insight.inspection.equations import worked
+    from mtorch.insight.inspection.arithmetic import worked
 
     x = numpy.random.default_rng(3).standard_normal(shape)
     forward, backward = worked(inspect(layer, x, numpy.zeros_like(layer.predict(x)), MSELoss)[0])

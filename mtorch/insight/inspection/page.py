@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from mtorch.insight.inspection.equations import equations, worked
+from mtorch.insight.inspection.arithmetic import worked
+from mtorch.insight.inspection.equations import equations
 from mtorch.insight.inspection.table import milliseconds, number, shape_text, share, table
 from mtorch.insight.template import filled
 
