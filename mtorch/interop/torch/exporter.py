@@ -7,7 +7,7 @@ import numpy
 from mtorch.arrays import as_numpy
 from mtorch.graph import Graph
 from mtorch.interop.torch import classes
-from mtorch.interop.torch.table import THEIRS, TWINS, arguments, option_of_ours
+from mtorch.interop.torch.table import ARGUMENTS, THEIRS, arguments, option_of_ours
 from mtorch.interop.torch.weights import pytorch, to_torch_state_dict
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
@@ -78,7 +78,7 @@ class _Writer:
         if isinstance(layer, Sequential):
             return self.with_children(nn.Sequential(), layer, path)
         theirs = THEIRS.get(kind, kind)
-        if theirs not in TWINS:
+        if theirs not in ARGUMENTS:
             return self.refuse(path, layer, "torch has no such module")
         options = {name: option_of_ours(layer, ours) for name, ours in arguments(theirs)}
         if layer.state_dict():

@@ -27,7 +27,7 @@ def options(graph: Graph) -> dict[str, Any]:
     return {"inputs": graph.inputs, "sources": sources, "nodes": nodes, "output": graph.outputs}
 
 
-def run(torch: Any, module: Any, x: Any) -> Any:
+def run(module: Any, x: Any) -> Any:
     """What the graph computes, in torch."""
     inputs = module.options["inputs"]
     values = dict(zip(inputs, x if len(inputs) > 1 else (x,), strict=True))
@@ -36,7 +36,7 @@ def run(torch: Any, module: Any, x: Any) -> Any:
         if isinstance(source, str):
             values[name] = module.get_parameter(source)
         else:
-            c = torch.as_tensor(numpy.asarray(source), device=first.device)
+            c = module.torch.as_tensor(numpy.asarray(source), device=first.device)
             values[name] = c.to(first.dtype) if c.is_floating_point() and first.is_floating_point() else c
     for name, path, operand in module.options["nodes"]:
         values[name] = module.get_submodule(path)(map_value(values.__getitem__, operand))

@@ -9,7 +9,7 @@ import numpy
 import mtorch
 from mtorch import layers
 from mtorch.interop.torch import classes, graphs
-from mtorch.interop.torch.table import OURS, REQUIRED, SPECIAL, THEIRS, TWINS, arguments, option_of_torch
+from mtorch.interop.torch.table import ARGUMENTS, OURS, REQUIRED, SPECIAL, THEIRS, arguments, option_of_torch
 from mtorch.interop.torch.weights import as_array, pytorch
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
@@ -131,7 +131,7 @@ class _Reader:
         if name == "Unflatten":
             return self.unflatten(module, path)
         name = SPECIAL.get(name, name)
-        if name not in TWINS:
+        if name not in ARGUMENTS:
             return self.refuse(module, path, "mtorch has no such layer")
         wrong = [
             f"{option}={getattr(module, option)!r}"

@@ -10,7 +10,7 @@ TRANSPOSED = "in_channels out_channels kernel_size stride padding output_padding
 RECURRENT = "input_size:in_dim hidden_size:out_dim num_layers bias batch_first dropout bidirectional"
 CELL = "input_size:in_dim hidden_size:out_dim bias"
 CHANNELS = "num_features eps momentum affine"
-TWINS = {
+ARGUMENTS = {
     "Linear": "in_features:in_dim out_features:out_dim bias",
     **dict.fromkeys(("ReLU", "SiLU", "Sigmoid", "Tanh", "Identity"), ""),
     "LeakyReLU": "negative_slope", "PReLU": "num_parameters", "ELU": "alpha", "GELU": "approximate",
@@ -53,7 +53,7 @@ WINDOW = {"kernel_size": "kernel", "stride": "stride", "padding": "padding", "di
 
 def arguments(theirs: str) -> list[tuple[str, str]]:
     """(torch's, ours) for each constructor argument of that class."""
-    return [(name.partition(":")[0], name.rpartition(":")[2]) for name in TWINS[theirs].split()]
+    return [(name.partition(":")[0], name.rpartition(":")[2]) for name in ARGUMENTS[theirs].split()]
 
 
 def option_of_torch(module: Any, name: str) -> Any:
