@@ -16,7 +16,7 @@ def onnx_package() -> ModuleType:
     return onnx
 
 
-def shown(text: object, most: int = 60) -> str:
-    """A name out of a file, for a message: in ASCII, without control characters, and short."""
+def quoted(text: object, most: int = 60) -> str:
+    """A name out of a file for a message, in quotation marks: in ASCII, without control characters, and short."""
     name = ascii(str(text)[: most + 1])
     return name if len(name) <= most + 2 else f"{name[:most]}...'"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from mtorch.interop.onnx.errors import OnnxError, onnx_package, shown
+from mtorch.interop.onnx.errors import OnnxError, onnx_package, quoted
 
 MOST_BYTES = 2**31  # of a file, which is protobuf's own limit, and of all external data together
 MOST_NODES = 50_000
@@ -34,7 +34,7 @@ class Operation(NamedTuple):
     attributes: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{shown(self.operator)[1:-1]} ({shown(self.name or ', '.join(filter(None, self.outputs[:1])))})"
+        return f"{quoted(self.operator)[1:-1]} ({quoted(self.name or ', '.join(filter(None, self.outputs[:1])))})"
 
     def option(self, name: str, kind: type, default: Any = None) -> Any:
         """An attribute of that kind; OnnxError for another one."""
@@ -42,7 +42,7 @@ class Operation(NamedTuple):
             return default
         value = self.attributes[name]
         if type(value) is not kind:
-            raise OnnxError(f"{self}: expected {name} to be {kind.__name__}, got {shown(type(value).__name__)}")
+            raise OnnxError(f"{self}: expected {name} to be {kind.__name__}, got {quoted(type(value).__name__)}")
         return value
 
     def ints(self, name: str, default: Any = None, most: int = MOST_AXES * 2) -> Any:
@@ -81,7 +81,7 @@ def read_onnx(source: Any) -> OnnxFile:
             data = bytes(source)
         else:
             path = Path(os.fspath(source))
-            folder, title = path.parent, shown(path.name)[1:-1]
+            folder, title = path.parent, quoted(path.name)[1:-1]
             data = _read(path, title)
         if len(data) > MOST_BYTES:
             raise OnnxError(f"{title} is larger than {MOST_BYTES} bytes")
@@ -89,7 +89,7 @@ def read_onnx(source: Any) -> OnnxFile:
         try:
             model.ParseFromString(data)
         except Exception as error:  # protobuf's own errors, which are of no common type
-            raise OnnxError(f"{title} is no ONNX model: {shown(error)}") from None
+            raise OnnxError(f"{title} is no ONNX model: {quoted(error)}") from None
     try:
         return _Reader(model, folder, title, size).file()
     except OnnxError as error:
@@ -122,13 +122,13 @@ class _Reader:
         for tensor in graph.initializer:
             name = _name(tensor.name, "an initializer")
             if name in constants:
-                raise OnnxError(f"two initializers are called {shown(name)}")
+                raise OnnxError(f"two initializers are called {quoted(name)}")
             constants[name] = self.tensor(tensor, name)
         inputs: dict[str, Any] = {}
         for value in graph.input:
             name = _name(value.name, "an input")
             if name in inputs:
-                raise OnnxError(f"two inputs are called {shown(name)}")
+                raise OnnxError(f"two inputs are called {quoted(name)}")
             inputs[name] = _type_of(value, name)
         given = {name: kind for name, kind in inputs.items() if name not in constants}
         defined = {*inputs, *constants}
@@ -136,17 +136,17 @@ class _Reader:
         for node in nodes:
             for name in node.inputs:
                 if name and name not in defined:
-                    raise OnnxError(f"{node} reads {shown(name)}, which is not defined above it")
+                    raise OnnxError(f"{node} reads {quoted(name)}, which is not defined above it")
             for name in filter(None, node.outputs):
                 if name in defined:
-                    raise OnnxError(f"{node} defines {shown(name)} once more")
+                    raise OnnxError(f"{node} defines {quoted(name)} once more")
                 defined.add(name)
         outputs = tuple(_name(value.name, "an output") for value in graph.output)
         if not outputs or not given:
             raise OnnxError(f"expected inputs and outputs, got {len(given)} and {len(outputs)}")
         for name in outputs:
             if name not in defined:
-                raise OnnxError(f"the output {shown(name)} is defined nowhere")
+                raise OnnxError(f"the output {quoted(name)} is defined nowhere")
         is_ours = self.model.producer_name == "mtorch"
         return OnnxFile(self.title, self.opset(), is_ours, given, outputs, constants, nodes, self.size + self.external)
 
@@ -165,7 +165,7 @@ class _Reader:
         operation = Operation(operator, node.name, inputs, outputs, {})
         for attribute in node.attribute:
             if attribute.name in operation.attributes:
-                raise OnnxError(f"{operation} has two attributes {shown(attribute.name)}")
+                raise OnnxError(f"{operation} has two attributes {quoted(attribute.name)}")
             operation.attributes[attribute.name] = self.attribute(attribute, operation)
         return operation
 
@@ -191,7 +191,7 @@ class _Reader:
         """The array; OnnxError unless it has as many bytes as its sizes announce."""
         kind, shape = KINDS.get(tensor.data_type), tuple(tensor.dims)
         if kind is None:
-            raise OnnxError(f"{shown(name)} has the data type {tensor.data_type}, which is not supported")
+            raise OnnxError(f"{quoted(name)} has the data type {tensor.data_type}, which is not supported")
         count = _count(shape, name)
         dtype = numpy.dtype(kind).newbyteorder("<")
         if tensor.data_location == 1:
@@ -202,7 +202,7 @@ class _Reader:
             return self.typed(tensor, kind, shape, count, name)
         if len(data) != count * dtype.itemsize:
             wanted = f"{count * dtype.itemsize} bytes for {_text(shape)} {kind}"
-            raise OnnxError(f"{shown(name)}: expected {wanted}, got {len(data)}")
+            raise OnnxError(f"{quoted(name)}: expected {wanted}, got {len(data)}")
         array = numpy.frombuffer(data, "uint8" if kind == "bool" else dtype)
         array = array != 0 if kind == "bool" else array.astype(kind)
         return array.reshape(shape)
@@ -210,7 +210,7 @@ class _Reader:
     def typed(self, tensor: Any, kind: str, shape: tuple, count: int, name: str) -> numpy.ndarray:
         field = getattr(tensor, FIELDS.get(kind, "int32_data"))
         if len(field) != count:
-            raise OnnxError(f"{shown(name)}: expected {count} entries for {_text(shape)}, got {len(field)}")
+            raise OnnxError(f"{quoted(name)}: expected {count} entries for {_text(shape)}, got {len(field)}")
         if kind == "float16":  # its bits, as integers
             return numpy.array(field, "int64").astype("uint16").view("float16").reshape(shape)
         wide = numpy.array(field, "float64" if kind.startswith("float") else "uint64" if kind == "uint64" else "int64")
@@ -222,25 +222,25 @@ class _Reader:
         entries = {each.key: each.value for each in tensor.external_data}
         location = entries.get("location", "")
         if self.folder is None:
-            raise OnnxError(f"{shown(name)} is in another file, which only a path can lead to")
+            raise OnnxError(f"{quoted(name)} is in another file, which only a path can lead to")
         parts = Path(location).parts
         bad = not parts or Path(location).is_absolute() or ".." in parts or "\\" in location or "\0" in location
         if bad or ":" in location:
-            raise OnnxError(f"{shown(name)} is in {shown(location)}, which is no path below the model's folder")
+            raise OnnxError(f"{quoted(name)} is in {quoted(location)}, which is no path below the model's folder")
         try:
             offset, length = (int(entries.get(key) or default) for key, default in (("offset", 0), ("length", wanted)))
         except ValueError:
-            raise OnnxError(f"{shown(name)} expected an offset and a length in bytes") from None
+            raise OnnxError(f"{quoted(name)} expected an offset and a length in bytes") from None
         if offset < 0 or length != wanted or self.external + wanted > MOST_BYTES:
-            raise OnnxError(f"{shown(name)} expected {wanted} bytes of {shown(location)}, got {length} at {offset}")
+            raise OnnxError(f"{quoted(name)} expected {wanted} bytes of {quoted(location)}, got {length} at {offset}")
         path = self.folder / location
         inside = Path(os.path.realpath(path)) == Path(os.path.realpath(self.folder)) / location
         if not inside or not path.is_file():
-            raise OnnxError(f"{shown(name)} is in {shown(location)}, which is no file in the model's folder")
+            raise OnnxError(f"{quoted(name)} is in {quoted(location)}, which is no file in the model's folder")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < offset + wanted:
                 raise OnnxError(
-                    f"{shown(name)} expected {wanted} bytes at {offset} of {shown(location)}, which is shorter"
+                    f"{quoted(name)} expected {wanted} bytes at {offset} of {quoted(location)}, which is shorter"
                 )
             file.seek(offset)
             self.external += wanted
@@ -255,21 +255,21 @@ def _name(name: str, what: str) -> str:
 
 def _count(shape: tuple[int, ...], name: str) -> int:
     if len(shape) > MOST_AXES or any(n < 0 or n >= 2**40 for n in shape):
-        raise OnnxError(f"{shown(name)} has the shape {_text(shape)}")
+        raise OnnxError(f"{quoted(name)} has the shape {_text(shape)}")
     return math.prod(shape)
 
 
 def _text(shape: tuple[int, ...]) -> str:
-    return shown(shape)[1:-1]
+    return quoted(shape)[1:-1]
 
 
 def _type_of(value: Any, name: str) -> tuple[str, tuple[int | None, ...] | None]:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
-        raise OnnxError(f"the input {shown(name)} is no tensor")
+        raise OnnxError(f"the input {quoted(name)} is no tensor")
     dtype = KINDS.get(kind.elem_type)
     if dtype is None:
-        raise OnnxError(f"the input {shown(name)} has the data type {kind.elem_type}, which is not supported")
+        raise OnnxError(f"the input {quoted(name)} has the data type {kind.elem_type}, which is not supported")
     if not kind.HasField("shape"):
         return dtype, None
     sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.interop.onnx.errors import OnnxError, shown
+from mtorch.interop.onnx.errors import OnnxError, quoted
 from mtorch.interop.onnx.files import MOST_AXES, OnnxFile, Operation
 from mtorch.layer import Layer
 from mtorch.layers import GetItem
@@ -325,7 +325,7 @@ class Reader:
         """The name in the graph of an output."""
         value = self.values[name]
         if not isinstance(value, Live):
-            raise OnnxError(f"the output {shown(name)} does not depend on the input")
+            raise OnnxError(f"the output {quoted(name)} does not depend on the input")
         return str(self.operand(value))
 
     def used(self, outputs: list[str]) -> set[str]:
