@@ -1,6 +1,6 @@
 """RNN, GRU and LSTM."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -15,82 +15,122 @@ USUAL = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh
 OURS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
+class Weights(NamedTuple):
+    """W, R and B of a node, with one matrix for each direction."""
+
+    kind: str
+    input: Known  # (directions, gates size, in_dim)
+    hidden: Known  # (directions, gates size, size)
+    bias: Known | None  # (directions, 2 gates size)
+
+    @property
+    def directions(self) -> int:
+        return self.hidden.shape[0]
+
+    @property
+    def size(self) -> int:
+        return self.hidden.shape[2]
+
+
 def recurrent(r: Reader, node: Operation) -> Any:
     """(Y (T, directions, N, H), the last states), of one layer with return_state."""
-    kind, x = node.operator, r.needs(node, 0)
-    weight, hidden, bias = (r.value(node, i) for i in (1, 2, 3))
+    kind, x, lengths = node.operator, r.needs(node, 0), r.value(node, 4)
+    states = [r.value(node, i) for i in ((5, 6) if kind == "LSTM" else (5,))]
+    direction = node.option("direction", str, "forward")
+    weights = _weights(r, node, x, direction)
+    nonlinearity = _nonlinearity(node, kind, weights.directions)
+    if direction == "reverse" and lengths is not None:
+        raise Unsupported("lengths in a reverse direction alone")
+    key = (kind, *names(*weights[1:]), direction, nonlinearity)
+    layer = r.cached(key, lambda: _layer(r, weights, nonlinearity))
+    batch_first = bool(node.option("layout", int, 0))
+    if batch_first:
+        x = _axes_swapped(r, x)
+        states = [state and _axes_swapped(r, state) for state in states]
+    if direction == "reverse":
+        x = _backwards(r, x)
+    out = r.add(layer, *_operands(r, x, states, lengths))
+    rows = None if x.shape is None else (*x.shape[:2], weights.directions * weights.size)
+    last, y = r.part(out, 0), r.part(out, 1, rows)
+    if direction == "reverse":
+        y = _backwards(r, y)
+    ends = [r.part(last, i) for i in range(2)] if kind == "LSTM" else [last]
+    if batch_first:
+        ends = [_axes_swapped(r, end) for end in ends]
+    for end in ends:
+        end.shape = (None, None, weights.size) if batch_first else (weights.directions, None, weights.size)
+    return (_by_direction(r, y, x, weights, batch_first), *ends)
+
+
+def _weights(r: Reader, node: Operation, x: Any, direction: str) -> Weights:
+    """The weights, once their shapes are checked, and that ours has all that the node asks for."""
+    kind, (weight, hidden, bias) = node.operator, (r.value(node, i) for i in (1, 2, 3))
     if not (isinstance(weight, Known) and isinstance(hidden, Known) and isinstance(bias, Known | None)):
         raise Unsupported("its weights are known at run time only")
-    lengths, states = r.value(node, 4), [r.value(node, i) for i in ((5, 6) if kind == "LSTM" else (5,))]
     if kind == "LSTM" and r.value(node, 7) is not None:
         raise Unsupported("peepholes: ours has none")
     if node.option("clip", float, 0.0) or node.option("input_forget", int, 0):
         raise Unsupported("clipping or coupled gates")
     if kind == "GRU" and not node.option("linear_before_reset", int, 0) and _steps(node, x) != 1:
         raise Unsupported("the reset gate before the product: ours resets after it, as torch does")
-    count, direction = len(GATES[kind]), node.option("direction", str, "forward")
     if direction not in ("forward", "reverse", "bidirectional"):
         raise OnnxError(f"{node} expected a known direction")
-    dirs = 2 if direction == "bidirectional" else 1
+    directions, count = 2 if direction == "bidirectional" else 1, len(GATES[kind])
     size = hidden.shape[2] if hidden.rank == 3 else 0
-    wanted = (dirs, count * size, size)
+    wanted = (directions, count * size, size)
     fits = weight.rank == 3 and weight.shape[:2] == wanted[:2] and hidden.shape == wanted and 0 not in weight.shape
-    if not fits or (bias is not None and bias.shape != (dirs, 2 * count * size)):
+    if not fits or (bias is not None and bias.shape != (directions, 2 * count * size)):
         raise OnnxError(f"{node} expected W, R and B that fit each other, got {weight.shape} and {hidden.shape}")
-    nonlinearity = _nonlinearity(node, kind, dirs)
-    if direction == "reverse" and lengths is not None:
-        raise Unsupported("lengths in a reverse direction alone")
-    batch_first = bool(node.option("layout", int, 0))
+    return Weights(kind, weight, hidden, bias)
 
-    def make() -> Any:
-        more = {"nonlinearity": nonlinearity} if kind == "RNN" else {}
-        cls = getattr(layers, kind)
-        made = cls(
-            weight.shape[2], size, bias=bias is not None, bidirectional=dirs == 2, return_state=True,
-            **more, dtype=r.dtype, rng=0,
-        )  # fmt: skip
-        for i, suffix in enumerate(made.suffixes):
-            halves = [] if bias is None else [bias.array[i][: count * size], bias.array[i][count * size :]]
-            for name, array in zip(OURS, (weight.array[i], hidden.array[i], *halves), strict=False):
-                getattr(made, name + suffix).value[...] = _ours(array, kind, size)
-        origins = weight.origins | hidden.origins | (bias.origins if bias is not None else frozenset())
-        prefixes = {name.rpartition(".")[0] for name in origins}
-        if len(prefixes) == 1:
-            r.call(made, prefixes.pop())
-        made.trainable = bool(origins)
-        return made
 
-    layer = r.cached((kind, *names(weight, hidden, bias), direction, nonlinearity), make)
-    if batch_first:
-        x = r.add(layers.Transpose((1, 0, 2), dtype=r.dtype), x)
-        states = [state and r.add(layers.Transpose((1, 0, 2), dtype=r.dtype), state) for state in states]
-    if direction == "reverse":
-        x = _backwards(r, x)
+def _layer(r: Reader, weights: Weights, nonlinearity: str) -> Any:
+    """Our layer with these weights."""
+    kind, weight, hidden, bias = weights
+    layer = getattr(layers, kind)(
+        weight.shape[2], weights.size, bias=bias is not None, bidirectional=weights.directions == 2, return_state=True,
+        **({"nonlinearity": nonlinearity} if kind == "RNN" else {}), dtype=r.dtype, rng=0,
+    )  # fmt: skip
+    for i, suffix in enumerate(layer.suffixes):
+        halves = [] if bias is None else numpy.split(bias.array[i], 2)
+        for name, array in zip(OURS, (weight.array[i], hidden.array[i], *halves), strict=False):
+            getattr(layer, name + suffix).value[...] = _ours(array, kind, weights.size)
+    origins = weight.origins | hidden.origins | (bias.origins if bias is not None else frozenset())
+    prefixes = {name.rpartition(".")[0] for name in origins}
+    if len(prefixes) == 1:
+        r.call(layer, prefixes.pop())
+    layer.trainable = bool(origins)
+    return layer
+
+
+def _operands(r: Reader, x: Any, states: list[Any], lengths: Any) -> tuple[Any, ...]:
+    """What our layer is called with: x, (state, x) or (state, x, lengths)."""
     first: Any = None
     if any(state is not None for state in states):
         if any(state is None for state in states):
             raise Unsupported("only one of the two states is given")
         first = tuple(r.operand(state) for state in states) if len(states) > 1 else states[0]
-    parts = (first, x, lengths) if lengths is not None else (first, x)
-    out = r.add(layer, *parts) if first is not None or lengths is not None else r.add(layer, x)
-    rows = None if x.shape is None else (*x.shape[:2], dirs * size)
-    last, y = r.part(out, 0), r.part(out, 1, rows)
-    if direction == "reverse":
-        y = _backwards(r, y)
-    steps = None if batch_first else y
-    y = r.add(OnnxReshape((0, 0, dirs, size), dtype=r.dtype), y)
-    shape = None if x.shape is None else (*x.shape[:1], dirs, x.shape[1], size)
-    if not batch_first:
-        y = r.add(layers.Transpose((0, 2, 1, 3), dtype=r.dtype), y, shape=shape or (None, dirs, None, size))
-        y.steps = steps
-    else:
-        y = r.add(layers.Transpose((1, 0, 2, 3), dtype=r.dtype), y, shape=(None, None, dirs, size))
-    ends = [r.part(last, i) for i in range(2)] if kind == "LSTM" else [last]
+    if lengths is not None:
+        return first, x, lengths
+    return (x,) if first is None else (first, x)
+
+
+def _by_direction(r: Reader, y: Live, x: Any, weights: Weights, batch_first: bool) -> Live:
+    """Our output (T, N, directions H) as ONNX's Y, (T, directions, N, H) or (N, T, directions, H)."""
+    directions, size = weights.directions, weights.size
+    parts = r.add(OnnxReshape((0, 0, directions, size), dtype=r.dtype), y)
     if batch_first:
-        ends = [r.add(layers.Transpose((1, 0, 2), dtype=r.dtype), end) for end in ends]
-    for end in ends:
-        end.shape = (None, None, size) if batch_first else (dirs, None, size)
-    return (y, *ends)
+        turned = layers.Transpose((1, 0, 2, 3), dtype=r.dtype)
+        return r.add(turned, parts, shape=(None, None, directions, size))
+    shape = (None, directions, None, size) if x.shape is None else (x.shape[0], directions, x.shape[1], size)
+    found = r.add(layers.Transpose((0, 2, 1, 3), dtype=r.dtype), parts, shape=shape)
+    found.steps = y
+    return found
+
+
+def _axes_swapped(r: Reader, x: Any) -> Live:
+    """(N, T, ...) as (T, N, ...), and back."""
+    return r.add(layers.Transpose((1, 0, 2), dtype=r.dtype), x)
 
 
 def _ours(array: numpy.ndarray, kind: str, size: int) -> numpy.ndarray:
