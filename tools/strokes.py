@@ -145,22 +145,22 @@ def sample(
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from apps.mnist.ink import SIDE
+    from apps.mnist.serve.models import Models
     from apps.mnist.serve.pad import image_of
-    from apps.mnist.serve.school import School
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/mnist", help="the folder that serve was given (%(default)s)")
     parser.add_argument("--data", default="auto", help="what nets are trained on where that was not done yet")
     parser.add_argument("--count", type=int, default=1000, help="so many scribbled digits (%(default)s)")
     args = parser.parse_args()
-    school = School(Path(args.out), data=args.data)
-    school.start()
-    school.thread.join()
+    models = Models(Path(args.out), data=args.data)
+    models.start()
+    models.thread.join()
     images, labels = sample(args.count, seed=1, side=SIDE)
     seen = numpy.stack([image_of(image) for image in images])
     print("model   right    0    1    2    3    4    5    6    7    8    9")
-    for name, pupil in school.pupils.items():
-        guesses = numpy.array([pupil.answer(image).argmax() for image in seen])
+    for name, model in models.loaded.items():
+        guesses = numpy.array([model.answer(image).argmax() for image in seen])
         each = "".join(f"{(guesses[labels == digit] == digit).mean():5.0%}" for digit in range(10))
         print(f"{name:6} {(guesses == labels).mean():6.1%} {each}")
 

@@ -22,9 +22,9 @@ from apps.mnist import serve as app
 from apps.mnist.__main__ import main
 from apps.mnist.ink import SIDE
 from apps.mnist.recipes import RECIPES, make_loss
-from apps.mnist.serve import pad, school, web
-from apps.mnist.serve.pupil import Pupil
-from apps.mnist.serve.school import School, pupil_from
+from apps.mnist.serve import models, pad, web
+from apps.mnist.serve.model import Model
+from apps.mnist.serve.models import Models, model_from
 from mtorch import SGD, Module, save
 from mtorch.data import ArrayDataset, DataLoader, digits
 from mtorch.training import train_epoch
@@ -46,11 +46,11 @@ def folder(tmp_path_factory):
     """A run's folder with weights as a first start keeps them; of these nets only mlp has learnt something."""
     out = tmp_path_factory.mktemp("run")
     (out / "draw").mkdir()
-    data, about = digits(), {"training": school.VERSION, "trained_on": "digits", "accuracy": 0.9}
-    for name in school.OFFERED:
+    data, about = digits(), {"training": models.VERSION, "trained_on": "digits", "accuracy": 0.9}
+    for name in models.OFFERED:
         module = Module(RECIPES[name].build(784, rng=0))
         if name == "mlp":
-            images, labels = school.with_variety(data, 4)
+            images, labels = models.with_variety(data, 4)
             batches = DataLoader(ArrayDataset(RECIPES[name].inputs(images), labels), batch_size=20, shuffle=True, rng=0)
             for _ in range(8):
                 train_epoch(module, make_loss("square", module), SGD(module, lr=0.1), batches)
@@ -61,20 +61,20 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with running(School(folder)) as site:
+    with running(Models(folder)) as site:
         yield site
 
 
 class running:
     """A server in a thread."""
 
-    def __init__(self, its_school):
-        self.server = web.Server(0, its_school)
+    def __init__(self, its_models):
+        self.server = web.Server(0, its_models)
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
 
     def __enter__(self):
-        self.server.school.start()
-        self.server.school.thread.join()
+        self.server.models.start()
+        self.server.models.thread.join()
         self.thread.start()
         return self.server
 
@@ -194,10 +194,10 @@ def test_all_ink_counts_where_a_reader_of_photographs_would_leave_some_out():
 def test_the_pixels_for_and_against_are_the_gradient_of_the_score(model):
     """Along the gradient the score rises by the square of its length."""
     module = Module(RECIPES[model].build(784, rng=0, dtype="float64"))
-    pupil, image = Pupil(module, settings(model)), pad.image_of(FIVE)
-    x = pupil.inputs(image[None]) + numpy.random.default_rng(0).normal(0, 0.1, (1, 784))  # no ties for max pooling
-    pupil.inputs = lambda images: x  # in float64
-    inside = pupil.inside(image)
+    net, image = Model(module, settings(model)), pad.image_of(FIVE)
+    x = net.inputs(image[None]) + numpy.random.default_rng(0).normal(0, 0.1, (1, 784))  # no ties for max pooling
+    net.inputs = lambda images: x  # in float64
+    inside = net.inside(image)
     gradient = inside["gradient"].reshape(x.shape)
     guess = inside["answer"].argmax()
 
@@ -219,7 +219,7 @@ def test_the_pixels_for_and_against_are_the_gradient_of_the_score(model):
 
 def test_a_lesson_is_learnt_and_taken_back_to_the_same_bits(folder):
     """Twenty-one clicks and as many back: parameters, buffers, optimizer and random numbers of every moment."""
-    with running(School(folder)) as site:
+    with running(Models(folder)) as site:
         others = [ask(site, f"/weights/{name}.npz").body for name in ("lenet", "gru")]
         moments, steps = [], []
         for number in range(21):
@@ -241,39 +241,39 @@ def test_a_lesson_is_learnt_and_taken_back_to_the_same_bits(folder):
 
 @pytest.mark.parametrize("model", ["batchnorm", "dropout", "gru"])
 def test_buffers_and_the_random_numbers_of_layers_go_back_too(model, monkeypatch):
-    monkeypatch.setattr("apps.mnist.serve.pupil.STEPS", 2)
-    pupil, data = Pupil(Module(RECIPES[model].build(784, rng=0)), settings(model)), digits()
-    place = SimpleNamespace(pupil=lambda name: pupil)
+    monkeypatch.setattr("apps.mnist.serve.model.STEPS", 2)
+    net, data = Model(Module(RECIPES[model].build(784, rng=0)), settings(model)), digits()
+    place = SimpleNamespace(get=lambda name: net)
     before = web.weights_of(place, model)
-    pupil.teach(pad.image_of(FIVE), 5, (data.train_images, data.train_labels))
+    net.teach(pad.image_of(FIVE), 5, (data.train_images, data.train_labels))
     assert web.weights_of(place, model) != before
-    pupil.undo()
+    net.undo()
     assert web.weights_of(place, model) == before
 
 
 def test_one_lesson_leaves_what_was_known(folder):
-    pupil, data = pupil_from(folder / "draw" / "mlp.npz"), digits()
+    net, data = model_from(folder / "draw" / "mlp.npz"), digits()
 
     def accuracy():
-        return (pupil.state.module.predict(pupil.inputs(data.test_images)).argmax(-1) == data.test_labels).mean()
+        return (net.state.module.predict(net.inputs(data.test_images)).argmax(-1) == data.test_labels).mean()
 
     before = accuracy()
-    told = pupil.teach(pad.image_of(FIVE), 6, (data.train_images, data.train_labels))
+    told = net.teach(pad.image_of(FIVE), 6, (data.train_images, data.train_labels))
     assert told["before"] < 0.5 < told["after"] and accuracy() > before - 0.04
 
 
 def test_drawings_are_answered_while_a_lesson_goes_on(folder, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
-    with running(School(folder)) as site:
-        pupil = site.school.pupils["mlp"]
-        knows = pupil._knows
+    with running(Models(folder)) as site:
+        net = site.models.loaded["mlp"]
+        knows = net._knows
 
         def slowly(*args):
             begun.set()
             assert go_on.wait(20)
             return knows(*args)
 
-        monkeypatch.setattr(pupil, "_knows", slowly)
+        monkeypatch.setattr(net, "_knows", slowly)
         before = answer(site, "/look", {"model": "mlp", "ink": text(FIVE)})
         lesson = threading.Thread(target=answer, args=(site, "/teach", {"model": "mlp", "ink": text(FIVE), "digit": 2}))
         lesson.start()
@@ -475,7 +475,7 @@ def test_a_client_that_goes_away_is_not_spoken_of(server, capfd):
 
 
 def test_a_mistake_of_ours_is_one_line_and_no_traceback(server, monkeypatch, capfd):
-    monkeypatch.setattr(web, "state_of", lambda school: 1 / 0)
+    monkeypatch.setattr(web, "state_of", lambda models: 1 / 0)
     reply = ask(server, "/state")
     assert reply.status == 500 and b"Zero" not in reply.body
     assert capfd.readouterr().err == "error: ZeroDivisionError: division by zero\n"
@@ -487,12 +487,12 @@ def test_a_mistake_of_ours_is_one_line_and_no_traceback(server, monkeypatch, cap
 @pytest.fixture
 def quick(monkeypatch):
     """Training takes one epoch of the built-in digits."""
-    monkeypatch.setattr(school, "EPOCHS", dict.fromkeys(school.EPOCHS, (1, 1)))
-    monkeypatch.setattr(school, "with_variety", lambda data, copies: (data.train_images[:200], data.train_labels[:200]))
+    monkeypatch.setattr(models, "EPOCHS", dict.fromkeys(models.EPOCHS, (1, 1)))
+    monkeypatch.setattr(models, "with_variety", lambda data, copies: (data.train_images[:200], data.train_labels[:200]))
 
 
 def opened(out, **options):
-    found = School(out, **options)
+    found = Models(out, **options)
     found.start()
     found.thread.join()
     return found
@@ -502,14 +502,14 @@ def test_a_first_start_trains_and_the_next_finds_the_weights(tmp_path, quick, mo
     first = opened(tmp_path / "new", data="digits")
     assert first.ready and not first.problem and first.progress == 1
     assert {path.name for path in first.folder.iterdir()} == {"mlp.npz", "lenet.npz", "gru.npz"}
-    monkeypatch.setattr(School, "_train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Models, "_train", lambda *_: pytest.fail("trained again"))
     second = opened(tmp_path / "new", data="digits")
     assert second.ready and not second.problem
-    for name in school.OFFERED:
+    for name in models.OFFERED:
         assert web.weights_of(second, name) == web.weights_of(first, name)
-        assert second.pupils[name].about == first.pupils[name].about
-    images, labels = second.digits_for(second.pupils["gru"])
-    assert len(images) == len(labels) == school.STORED + len(digits().train_labels)
+        assert second.loaded[name].about == first.loaded[name].about
+    images, labels = second.digits_for(second.loaded["gru"])
+    assert len(images) == len(labels) == models.STORED + len(digits().train_labels)
 
 
 @pytest.mark.parametrize("harm", [
@@ -521,7 +521,7 @@ def test_weights_that_are_damaged_or_of_an_older_training_are_made_anew(tmp_path
     shutil.copytree(folder / "draw", tmp_path / "draw")
     harm(tmp_path / "draw" / "mlp.npz")
     found = opened(tmp_path, data="digits")
-    assert found.ready and not found.problem and pupil_from(tmp_path / "draw" / "mlp.npz").name == "mlp"
+    assert found.ready and not found.problem and model_from(tmp_path / "draw" / "mlp.npz").name == "mlp"
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -535,7 +535,7 @@ def test_data_that_is_missing_is_said_on_the_page(tmp_path, capsys):
     found = opened(tmp_path, data=str(tmp_path / "nowhere"))
     assert not found.ready and "there is no such folder" in web.state_of(found)["problem"]
     with pytest.raises(LookupError, match="still being trained"):
-        found.pupil("mlp")
+        found.get("mlp")
 
 
 @pytest.mark.parametrize("model, side", [("lenet", 28), ("deep", 28), ("gru", 8)])
@@ -543,11 +543,11 @@ def test_the_page_starts_with_the_model_of_the_run(tmp_path, folder, model, side
     shutil.copytree(folder / "draw", tmp_path / "draw")
     module = Module(RECIPES[model].build(side**2, rng=5))
     save(tmp_path / "model.npz", module, settings=settings(model, side) | {"lr": 0.1})
-    with running(School(tmp_path)) as site:
+    with running(Models(tmp_path)) as site:
         state = answer(site, "/state")
         assert state["first"] == model and state["ready"]
-        assert list(state["models"])[:3] == list(school.OFFERED) and model in state["models"]
-        own = site.school.pupils[model].state.module.state_dict()
+        assert list(state["models"])[:3] == list(models.OFFERED) and model in state["models"]
+        own = site.models.loaded[model].state.module.state_dict()
         assert all((own[name] == value).all() for name, value in module.state_dict().items())
         look = answer(site, "/look", {"model": model, "ink": text(FIVE)})
         assert look["gradient"]["shape"] == [1, side, side]
@@ -556,11 +556,11 @@ def test_the_page_starts_with_the_model_of_the_run(tmp_path, folder, model, side
 
 def test_weights_given_are_used_and_can_be_kept(tmp_path, folder):
     shutil.copytree(folder / "draw", tmp_path / "draw")
-    with running(School(tmp_path)) as site:
+    with running(Models(tmp_path)) as site:
         answer(site, "/teach", {"model": "mlp", "ink": text(FIVE), "digit": 2})
         (tmp_path / "taught.npz").write_bytes(ask(site, "/weights/mlp.npz").body)
         wanted = answer(site, "/look", {"model": "mlp", "ink": text(FIVE)})["answers"]["mlp"]
-    with running(School(tmp_path, tmp_path / "taught.npz")) as site:
+    with running(Models(tmp_path, tmp_path / "taught.npz")) as site:
         assert answer(site, "/look", {"model": "mlp", "ink": text(FIVE)})["answers"]["mlp"] == wanted
 
 
@@ -580,11 +580,11 @@ def test_a_file_that_holds_no_such_weights_is_one_line(tmp_path, capsys, make):
 
 def test_varied_digits_stay_the_digits_they_are():
     images = digits().train_images[:200]
-    varied = school.varied(images, numpy.random.default_rng(0))
+    varied = models.varied(images, numpy.random.default_rng(0))
     assert varied.shape == images.shape and varied.dtype == numpy.uint8 and (varied != images).any(axis=(1, 2)).all()
     like = [numpy.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, varied, strict=True)]
     assert numpy.median(like) > 0.6
-    again = school.varied(images, numpy.random.default_rng(0))
+    again = models.varied(images, numpy.random.default_rng(0))
     assert (again == varied).all()
 
 

@@ -38,13 +38,13 @@ def port(text: str) -> int:
 
 def serve(args: argparse.Namespace) -> int:
     """`python -m apps.mnist serve`; ends with Ctrl-C or SIGTERM."""
-    from apps.mnist.serve.school import School  # here, because the other commands need no server
+    from apps.mnist.serve.models import Models  # here, because the other commands need no server
     from apps.mnist.serve.web import Server
 
     try:
         with sigterm_raises():
-            school = School(Path(args.out), None if args.weights is None else Path(args.weights), args.data)
-            with Server(args.port, school) as server:
+            models = Models(Path(args.out), None if args.weights is None else Path(args.weights), args.data)
+            with Server(args.port, models) as server:
                 run(server, not args.no_browser)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the page is closed") from None
@@ -59,11 +59,11 @@ def run(server: "Server", browser: bool) -> None:
     print("Ctrl-C ends it.", flush=True)
     if browser and has_display():
         threading.Thread(target=open_page, args=(server.address,), daemon=True).start()
-    server.school.start()
+    server.models.start()
     try:
         server.serve_forever(poll_interval=0.2)
     finally:
-        server.school.stop()
+        server.models.stop()
 
 
 class Terminated(BaseException):

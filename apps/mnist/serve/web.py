@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy
 
+from apps.mnist.serve.models import Models
 from apps.mnist.serve.pad import image_of, ink_from
-from apps.mnist.serve.school import School
 from mtorch.checkpoint import save
 
 PAGE = Path(__file__).with_name("page")
@@ -65,8 +65,8 @@ class Server(ThreadingHTTPServer):
     request_queue_size = CONNECTIONS
     allow_reuse_address = os.name == "posix"
 
-    def __init__(self, port: int, school: School):
-        self.school = school
+    def __init__(self, port: int, models: Models):
+        self.models = models
         self.opened: dict[Any, float] = {}  # connections, and when each was made
         self.opened_lock = threading.Lock()
         try:
@@ -227,16 +227,16 @@ class Handler(BaseHTTPRequestHandler):
         if self._length():
             raise Refused(400, f"{self.command} has no body")
         path = self.path.partition("?")[0]
-        school = self.server.school
+        models = self.server.models
         if path in FILES:
             name, kind = FILES[path]
             self._send(200, kind, (PAGE / name).read_bytes())
         elif path == "/state":
-            self._send_json(state_of(school))
-        elif path in (f"/weights/{name}.npz" for name in school.names):
+            self._send_json(state_of(models))
+        elif path in (f"/weights/{name}.npz" for name in models.names):
             name = path.removeprefix("/weights/").removesuffix(".npz")
             more = {"Content-Disposition": f'attachment; filename="{name}.npz"'}
-            self._send(200, "application/octet-stream", self._asked(lambda: weights_of(school, name)), more)
+            self._send(200, "application/octet-stream", self._asked(lambda: weights_of(models, name)), more)
         elif path in ACTIONS:
             raise Refused(405, f"expected POST for {path}")
         else:
@@ -250,7 +250,7 @@ class Handler(BaseHTTPRequestHandler):
         action, names = ACTIONS[path]
         if body.keys() != names:
             raise Refused(400, f"expected {', '.join(sorted(names))}")
-        self._send_json(self._asked(lambda: action(self.server.school, **body)))
+        self._send_json(self._asked(lambda: action(self.server.models, **body)))
 
     def _asked(self, question: Callable[[], Any]) -> Any:
         try:
@@ -271,26 +271,23 @@ def no_constant(text: str) -> None:
 # ---------------------------------------------------------------------- what the page asks for
 
 
-def state_of(school: School) -> dict[str, Any]:
+def state_of(models: Models) -> dict[str, Any]:
     """Which nets are there, and what is being done until all are."""
-    models = {}
-    for name in school.names:
-        pupil = school.pupils.get(name)
-        models[name] = None if pupil is None else {"parameters": pupil.parameters, "undo": pupil.depth, **pupil.about}
-    doing = {"doing": school.doing, "progress": school.progress, "problem": school.problem}
-    return {"first": school.first, "ready": school.ready, "models": models, **doing}
+    about: dict[str, Any] = dict.fromkeys(models.names)
+    for name, net in list(models.loaded.items()):
+        about[name] = {"parameters": net.parameters, "undo": net.depth, **net.about}
+    doing = {"doing": models.doing, "progress": models.progress, "problem": models.problem}
+    return {"first": models.first, "ready": models.ready, "models": about, **doing}
 
 
-def look(school: School, model: Any, ink: Any) -> dict[str, Any]:
+def look(models: Models, model: Any, ink: Any) -> dict[str, Any]:
     """What every net says to the drawing, and what goes on inside the one that is shown."""
-    pupil = school.pupil(model)
+    net = models.get(model)
     image = image_of(ink_from(ink))
-    inside = pupil.inside(image)
-    others = {
-        name: other for name, other in list(school.pupils.items()) if other is not pupil
-    }  # more may come meanwhile
-    answers = {name: other.answer(image) for name, other in others.items()}
-    answers[pupil.name] = inside["answer"]
+    inside = net.inside(image)
+    loaded = list(models.loaded.items())  # more may come meanwhile
+    answers = {name: other.answer(image) for name, other in loaded if other is not net}
+    answers[net.name] = inside["answer"]
     layers = [{**part, "pictures": packed(part["pictures"])} for part in inside["layers"]]
     return {
         "model": model,
@@ -304,17 +301,17 @@ def look(school: School, model: Any, ink: Any) -> dict[str, Any]:
     }
 
 
-def teach(school: School, model: Any, ink: Any, digit: Any) -> dict[str, Any]:
+def teach(models: Models, model: Any, ink: Any, digit: Any) -> dict[str, Any]:
     """A lesson: this drawing is that digit."""
-    pupil = school.pupil(model)
+    net = models.get(model)
     if type(digit) is not int or not 0 <= digit <= 9:
         raise ValueError("expected digit to be 0 … 9")
-    return {"model": model, **pupil.teach(image_of(ink_from(ink)), digit, school.digits_for(pupil))}
+    return {"model": model, **net.teach(image_of(ink_from(ink)), digit, models.digits_for(net))}
 
 
-def undo(school: School, model: Any) -> dict[str, Any]:
+def undo(models: Models, model: Any) -> dict[str, Any]:
     """Takes back the last lesson."""
-    return {"model": model, **school.pupil(model).undo()}
+    return {"model": model, **models.get(model).undo()}
 
 
 ACTIONS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
@@ -324,11 +321,11 @@ ACTIONS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
 }
 
 
-def weights_of(school: School, name: str) -> bytes:
+def weights_of(models: Models, name: str) -> bytes:
     """The net as it is now, as a file that `--weights` takes."""
-    pupil = school.pupil(name)
-    state = pupil.state
-    settings = {"model": pupil.name, "loss": pupil.loss, "side": pupil.side}
+    net = models.get(name)
+    state = net.state
+    settings = {"model": net.name, "loss": net.loss, "side": net.side}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.npz"
         save(path, state.module, state.optimizer, settings=settings, generator=repr(state.rng.bit_generator.state))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES, make_loss, make_optimizer
-from apps.mnist.serve.pupil import Digits, Pupil
+from apps.mnist.serve.model import Digits, Model
 from mtorch import Module
 from mtorch.checkpoint import load, read_notes, save
 from mtorch.data import ArrayDataset, DataLoader, DigitData, digits, load_digits_data
@@ -22,7 +22,7 @@ STORED = 1000  # training digits that are kept with the weights, for lessons to 
 VERSION = 1  # of the training: weights that another one left are made anew
 
 
-class School:
+class Models:
     """The models of the page by name, and what still keeps it from being ready.
 
     out: the folder of a run; the page starts with its model, and the weights that are trained here stay in its folder
@@ -31,29 +31,29 @@ class School:
 
     def __init__(self, out: Path, weights: Path | None = None, data: str = "auto"):
         self.folder, self.data = out / "draw", data
-        self.pupils: dict[str, Pupil] = {}
+        self.loaded: dict[str, Model] = {}
         self.stored: Digits | None = None
         self.first, self.doing, self.progress, self.problem = OFFERED[0], "starting", 0.0, ""
         given = weights or out / "model.npz"
         if weights is not None or given.exists():
-            pupil = pupil_from(given)
-            self.first = pupil.name
-            self.pupils[pupil.name] = pupil
+            model = model_from(given)
+            self.first = model.name
+            self.loaded[model.name] = model
         self.names = tuple(dict.fromkeys((*OFFERED, self.first)))
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._open, daemon=True)
 
     @property
     def ready(self) -> bool:
-        return all(name in self.pupils for name in self.names)
+        return all(name in self.loaded for name in self.names)
 
-    def pupil(self, name: Any) -> Pupil:
+    def get(self, name: Any) -> Model:
         """ValueError for a name that the page does not offer, LookupError for a net that is still being trained."""
         if not isinstance(name, str) or name not in self.names:
             raise ValueError(f"expected model to be one of {', '.join(self.names)}")
-        if name not in self.pupils:
+        if name not in self.loaded:
             raise LookupError(f"{name} is still being trained")
-        return self.pupils[name]
+        return self.loaded[name]
 
     def start(self) -> None:
         self.thread.start()
@@ -67,7 +67,7 @@ class School:
 
     def _open(self) -> None:
         try:
-            missing = [name for name in self.names if name not in self.pupils and not self._take_kept(name)]
+            missing = [name for name in self.names if name not in self.loaded and not self._take_kept(name)]
             if missing:
                 self._train(missing)
             self.doing, self.progress = "", 1.0
@@ -89,10 +89,10 @@ class School:
             images, labels = notes.get("images"), notes.get("labels")
             if notes.get("training") != VERSION or not are_digits(images, labels):
                 return False
-            pupil = pupil_from(path)
-            if pupil.name != name:
+            model = model_from(path)
+            if model.name != name:
                 return False
-            self.pupils[name], self.stored = pupil, (images, labels)
+            self.loaded[name], self.stored = model, (images, labels)
         except (OSError, ValueError) as error:
             say(f"{path} cannot be used, it is made anew: {error}")
             return False
@@ -115,7 +115,7 @@ class School:
             about = {"trained_on": data.name, "accuracy": round(score.accuracy, 4)}
             stored = dict(zip(("images", "labels"), self.stored, strict=True))
             self._keep(name, module, settings=settings, training=VERSION, **about, **stored)
-            self.pupils[name] = Pupil(module, settings, **about)
+            self.loaded[name] = Model(module, settings, **about)
 
     def _trained(
         self, name: str, images: numpy.ndarray, labels: numpy.ndarray, epochs: int, place: tuple[int, int]
@@ -143,10 +143,10 @@ class School:
             train_epoch(module, loss_func, optimizer, counted(epoch))
         return module, {"model": name, "loss": recipe.loss, "side": 28}
 
-    def digits_for(self, pupil: Pupil) -> Digits:
+    def digits_for(self, model: Model) -> Digits:
         """The digits that a lesson repeats: the built-in ones, and some of those that nets here were trained on."""
-        own = digits(pupil.side)
-        if self.stored is None or pupil.side != 28:
+        own = digits(model.side)
+        if self.stored is None or model.side != 28:
             return own.train_images, own.train_labels
         return (
             numpy.concatenate([self.stored[0], own.train_images]),
@@ -169,7 +169,7 @@ def say(line: str) -> None:
     print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
-def pupil_from(path: str | os.PathLike) -> Pupil:
+def model_from(path: str | os.PathLike) -> Model:
     """A file of weights that the recogniser wrote. ValueError that names the file if it is none."""
     path = Path(path)
     notes = read_notes(path)
@@ -180,7 +180,7 @@ def pupil_from(path: str | os.PathLike) -> Pupil:
     module = Module(RECIPES[names[0]].build(names[2] ** 2, rng=0))
     load(path, module)
     about = {name: notes[name] for name in ("trained_on", "accuracy") if isinstance(notes.get(name), str | float)}
-    return Pupil(module, {"model": names[0], "loss": names[1], "side": names[2]}, **about)
+    return Model(module, {"model": names[0], "loss": names[1], "side": names[2]}, **about)
 
 
 def are_digits(images: Any, labels: Any) -> bool:

@@ -43,10 +43,10 @@ class State:
         return State(module, optimizer, rng, self.lessons)
 
 
-class Pupil:
+class Model:
     """A model on the page.
 
-    module: the trained net, which belongs to the pupil from now on.  settings: its model, loss and side.
+    module: the trained net, which belongs to the model from now on.  settings: its model, loss and side.
     """
 
     def __init__(self, module: Module, settings: dict[str, Any], **about: Any):
