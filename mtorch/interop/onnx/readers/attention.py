@@ -16,26 +16,12 @@ from mtorch.layers.attention import forbidden
 
 def attention(r: Reader, node: Operation) -> Any:
     """softmax(scale q k^T + mask) v for each head, written out in products and a softmax."""
-    query, key, value = (r.needs(node, i) for i in range(3))
-    mask, past_key, past_value, lengths = (r.value(node, i) for i in range(3, 7))
+    mask, lengths = r.value(node, 3), r.value(node, 6)
     if len(node.outputs) > 3 and node.outputs[3]:
         raise Unsupported("its scores are read")
     flat = r.rank(node) == 3
-    if flat:
-        heads, kv_heads = node.option("q_num_heads", int, 0), node.option("kv_num_heads", int, 0)
-        if min(heads, kv_heads) < 1:
-            raise OnnxError(f"{node} expected q_num_heads and kv_num_heads")
-        query, key, value = (_split(r, x, n) for x, n in ((query, heads), (key, kv_heads), (value, kv_heads)))
-    present: list[Any] = []
-    past = 0
-    if past_key is not None and past_value is not None:
-        if past_key.shape is None or past_key.shape[2] is None:
-            raise Unsupported("the number of steps before is not known")
-        past = past_key.shape[2]
-        key, value = (_behind(r, *pair) for pair in ((past_key, key), (past_value, value)))
-        present = [key, value]
-    if any(x.shape is None or x.rank != 4 or None in x.shape for x in (query, key, value)):
-        raise Unsupported("the sizes of its inputs are not known")
+    query, key, value, past = _inputs(r, node, flat)
+    present = [] if past is None else [key, value]
     n, heads, length, depth = query.shape
     size = key.shape[2]
     if key.shape[1] != heads:
@@ -47,7 +33,7 @@ def attention(r: Reader, node: Operation) -> Any:
     cap = node.option("softcap", float, 0.0)
     if cap:
         scores = scaled(r, r.add(layers.Tanh(dtype=r.dtype), scaled(r, scores, 1 / cap), shape=scores.shape), cap)
-    blocked = _blocked(r, node, lengths, n, length, size, past)
+    blocked = _blocked(r, node, lengths, length, size, past or 0)
     if blocked.any():
         r.budget(blocked.size, r.dtype.itemsize)
         scores = of_two(r, layers.Add, scores, _constant(numpy.where(blocked, forbidden(r.dtype), 0), r))
@@ -62,6 +48,25 @@ def attention(r: Reader, node: Operation) -> Any:
         y = r.add(layers.Transpose((0, 2, 1, 3), dtype=r.dtype), y)
         y = r.add(OnnxReshape((0, 0, -1), dtype=r.dtype), y, shape=(n, length, heads * value.shape[3]))
     return (y, *present, *[None] * (len(node.outputs) - 1 - len(present)))
+
+
+def _inputs(r: Reader, node: Operation, flat: bool) -> tuple[Any, Any, Any, int | None]:
+    """Queries, keys and values (N, heads, T, d), and how many steps of the last two were known before (None: none)."""
+    query, key, value = (r.needs(node, i) for i in range(3))
+    if flat:
+        heads, kv_heads = node.option("q_num_heads", int, 0), node.option("kv_num_heads", int, 0)
+        if min(heads, kv_heads) < 1:
+            raise OnnxError(f"{node} expected q_num_heads and kv_num_heads")
+        query, key, value = (_split(r, x, n) for x, n in ((query, heads), (key, kv_heads), (value, kv_heads)))
+    past, past_key, past_value = None, r.value(node, 4), r.value(node, 5)
+    if past_key is not None and past_value is not None:
+        if past_key.shape is None or past_key.shape[2] is None:
+            raise Unsupported("the number of steps before is not known")
+        past = past_key.shape[2]
+        key, value = (_behind(r, *pair) for pair in ((past_key, key), (past_value, value)))
+    if any(x.shape is None or x.rank != 4 or None in x.shape for x in (query, key, value)):
+        raise Unsupported("the sizes of its inputs are not known")
+    return query, key, value, past
 
 
 def _constant(array: Any, r: Reader) -> Known:
@@ -113,7 +118,7 @@ def _masked_softmax(r: Reader, scores: Any) -> Any:
     return of_two(r, layers.Divide, e, of_two(r, layers.Maximum, total, _constant(1.0, r)))
 
 
-def _blocked(r: Reader, node: Operation, lengths: Any, n: int, length: int, size: int, past: int) -> numpy.ndarray:
+def _blocked(r: Reader, node: Operation, lengths: Any, length: int, size: int, past: int) -> numpy.ndarray:
     """Which keys a query may not see, whatever the mask says: (N or 1, 1, L, S)."""
     before = numpy.full((1, 1, 1, 1), past)
     r.budget(length * size, 8)

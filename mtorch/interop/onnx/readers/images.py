@@ -174,29 +174,18 @@ def resize(r: Reader, node: Operation) -> Live:
     given: Any = sizes if scales is None else tuple(scales.reshape(-1).astype(float).tolist()[:8])
     if given is None:
         raise OnnxError(f"{node} expected scales or sizes")
-    axes = node.ints("axes")
-    rank = x.rank if x.rank is not None else len(given) if axes is None else None
-    if rank not in (3, 4) or mode == "cubic" or node.option("antialias", int, 0):
-        raise Unsupported("cubic interpolation, antialiasing, or no image")
+    if mode == "cubic" or node.option("antialias", int, 0):
+        raise Unsupported("cubic interpolation or antialiasing")
     if node.option("keep_aspect_ratio_policy", str, "stretch") != "stretch":
         raise Unsupported("a size that keeps the aspect ratio: ours is given")
-    if axes is not None:
-        axes = tuple(r.axis(node, axis, rank) for axis in axes)
-        if set(axes) != set(range(2, rank)) or len(given) != len(axes):
-            raise Unsupported("other axes than those of the image")
-        given = tuple(given[axes.index(axis)] for axis in range(2, rank))
-    else:
-        lead = given[:2]
-        if len(given) != rank or (scales is not None and lead != (1.0, 1.0)):
-            raise Unsupported("samples or channels that are resized")
-        given = given[2:]
+    given = _of_the_image(r, node, x, given, scales is not None)
     known = x.shape is not None and None not in x.shape[2:]
     ratios = given
     if scales is None:
         if not known:
             raise Unsupported("a size, for an image whose own size is not known")
         ratios = tuple(n / m for n, m in zip(given, x.shape[2:], strict=True))
-    options = _way(node, mode, grid, ratios, known, x)
+    options = _upsample_options(node, mode, grid, ratios, known, x)
     if min(given) <= 0 or max(given) > MOST:
         raise OnnxError(f"{node} expected scales or sizes above 0, got {given}")
     if scales is None:
@@ -210,7 +199,23 @@ def resize(r: Reader, node: Operation) -> Live:
     )  # fmt: skip
 
 
-def _way(node: Operation, mode: str, grid: str, ratios: tuple, known: bool, x: Any) -> dict[str, Any]:
+def _of_the_image(r: Reader, node: Operation, x: Any, given: tuple[Any, ...], are_scales: bool) -> tuple[Any, ...]:
+    """The sizes or scales of the axes behind samples and channels."""
+    axes = node.ints("axes")
+    rank = x.rank if x.rank is not None else len(given) if axes is None else None
+    if rank not in (3, 4):
+        raise Unsupported("neither a sequence nor an image")
+    if axes is None:
+        if len(given) != rank or (are_scales and given[:2] != (1.0, 1.0)):
+            raise Unsupported("samples or channels that are resized")
+        return given[2:]
+    axes = tuple(r.axis(node, axis, rank) for axis in axes)
+    if set(axes) != set(range(2, rank)) or len(given) != len(axes):
+        raise Unsupported("other axes than those of the image")
+    return tuple(given[axes.index(axis)] for axis in range(2, rank))
+
+
+def _upsample_options(node: Operation, mode: str, grid: str, ratios: tuple, known: bool, x: Any) -> dict[str, Any]:
     """The options of Upsample."""
     if mode == "nearest":
         nearest = node.option("nearest_mode", str, "round_prefer_floor")
