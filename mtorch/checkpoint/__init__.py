@@ -19,7 +19,7 @@ import numpy
 
 from mtorch.checkpoint.array_file import RESERVED, ArrayFile, naming, regular_file
 from mtorch.checkpoint.atomic import write_atomically as write_atomically
-from mtorch.checkpoint.notes import FORMAT, Aside, Notes, asides, decode, encode, filled
+from mtorch.checkpoint.notes import FORMAT, ArrayName, Notes, array_names, decode, encode, with_arrays
 from mtorch.checkpoint.npz import NpzFile
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
@@ -125,10 +125,10 @@ def _notes(file: ArrayFile) -> Notes:
 
 def _with_arrays(item: Any, notes: Notes, file: ArrayFile) -> Any:
     """That part of the notes with its arrays."""
-    size = sum(map(file.bytes_of, asides(item)))
+    size = sum(map(file.bytes_of, array_names(item)))
     if size > notes.memory:
         raise ValueError(f"its notes hold arrays of {size} bytes, which is too much for a file of {file.size}")
-    return filled(item, file.read)
+    return with_arrays(item, file.read)
 
 
 def _state_of(optimizer: Optimizer, state: Any, file: ArrayFile) -> Any:
@@ -137,7 +137,7 @@ def _state_of(optimizer: Optimizer, state: Any, file: ArrayFile) -> Any:
     left = dict.fromkeys(named, len(optimizer.slots))
     for key, item in state.items() if isinstance(state, dict) else ():
         path = key.rpartition(".")[0]
-        if isinstance(item, Aside) and left.get(path):
+        if isinstance(item, ArrayName) and left.get(path):
             left[path] -= 1
             header, value = file.header(item.name), named[path].value
             if header.shape != value.shape or header.dtype.kind not in "fiub":

@@ -16,8 +16,8 @@ COSTS = {"{": 82, "[": 82, ":": 108, ",": 60}
 DENSEST, FREE = 13, 2**20
 
 
-class Aside:
-    """Stands for an array that is kept beside the text."""
+class ArrayName:
+    """Stands in the notes for an array, which is an entry of the file with that name."""
 
     __slots__ = ("name",)
 
@@ -44,21 +44,21 @@ def encode(notes: dict[str, Any], entries: dict[str, numpy.ndarray], file: str) 
 
 
 def decode(text: str | None, size: int) -> Notes:
-    """The notes of a file of that size, with an `Aside` for each array."""
+    """The notes of a file of that size, with an `ArrayName` in the place of each array."""
     if text is None:
         return Notes({}, None, {}, set(), 0)
     check_weight(text)
     names: list[str] = []
 
-    def see(item: dict[str, Any]) -> Any:
+    def array_name(item: dict[str, Any]) -> Any:
         if item.keys() != {RESERVED}:
             return item
         if not isinstance(item[RESERVED], str):
             raise ValueError(f"it names an array {item[RESERVED]!r}")
         names.append(item[RESERVED])
-        return Aside(item[RESERVED])
+        return ArrayName(item[RESERVED])
 
-    found = json.loads(text, object_hook=see)
+    found = json.loads(text, object_hook=array_name)
     if not isinstance(found, dict):
         raise ValueError("its notes are no dict")
     number = found.get("format", FORMAT)
@@ -73,22 +73,22 @@ def decode(text: str | None, size: int) -> Notes:
     return Notes(random, found.get("optimizer"), more, set(names), memory)
 
 
-def asides(item: Any) -> list[str]:
+def array_names(item: Any) -> list[str]:
     """The names of the arrays in a part of the notes."""
-    if isinstance(item, Aside):
+    if isinstance(item, ArrayName):
         return [item.name]
     inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-    return [name for value in inner if isinstance(value, Aside | dict | list) for name in asides(value)]
+    return [name for value in inner if isinstance(value, ArrayName | dict | list) for name in array_names(value)]
 
 
-def filled(item: Any, read: Callable[[str], numpy.ndarray]) -> Any:
+def with_arrays(item: Any, read: Callable[[str], numpy.ndarray]) -> Any:
     """That part of the notes with its arrays; dicts and lists stay the same objects."""
-    if isinstance(item, Aside):
+    if isinstance(item, ArrayName):
         return read(item.name)
     places: Any = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
     for place, value in places:
-        if isinstance(value, Aside | dict | list):
-            item[place] = filled(value, read)
+        if isinstance(value, ArrayName | dict | list):
+            item[place] = with_arrays(value, read)
     return item
 
 
