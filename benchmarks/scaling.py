@@ -33,7 +33,7 @@ MODELS = {
 class Counting:
     """Rank 0 of R ranks that say what it says; it counts bytes and messages."""
 
-    rank, neighbours = 0, 1
+    rank, local_size = 0, 1
 
     def __init__(self, size: int):
         self.size, self.small, self.added, self.gathered, self.sums, self.gathers = size, 0, 0, 0, 0, 0
@@ -42,16 +42,16 @@ class Counting:
         self.small += 1
         return [(error, item)] * self.size
 
-    def add(self, flat):
+    def allreduce(self, flat):
         self.added += flat.nbytes
         self.sums += 1
 
-    def collect(self, flat, sizes):
+    def allgather(self, flat, sizes):
         self.gathered += sum(sizes) * flat.itemsize
         self.gathers += 1
         return [numpy.zeros(size, flat.dtype) for size in sizes]
 
-    def spread(self, flat):
+    def broadcast(self, flat):
         pass
 
 

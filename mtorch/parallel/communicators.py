@@ -20,21 +20,21 @@ class Communicator(Protocol):
 
     rank: int
     size: int
-    neighbours: int  # ranks on this host, this one included
+    local_size: int  # ranks on this host, this one included
 
     def exchange(self, error: str, item: Any) -> list[tuple[str, Any]]:
         """What all ranks said, in order: an error or "", and a small object."""
         ...
 
-    def add(self, flat: Array) -> None:
+    def allreduce(self, flat: Array) -> None:
         """flat := the sum over the ranks."""
         ...
 
-    def collect(self, flat: Array, sizes: list[int]) -> list[Array]:
+    def allgather(self, flat: Array, sizes: list[int]) -> list[Array]:
         """The flat arrays of all ranks, which have these sizes."""
         ...
 
-    def spread(self, flat: Array) -> None:
+    def broadcast(self, flat: Array) -> None:
         """flat := that of rank 0."""
         ...
 
@@ -48,7 +48,7 @@ class Mpi:
         self.comm, self.in_place = comm, MPI.IN_PLACE
         self.rank, self.size = comm.rank, comm.size
         local = comm.Split_type(MPI.COMM_TYPE_SHARED)
-        self.neighbours = local.size
+        self.local_size = local.size
         local.Free()
         report = sys.excepthook
 
@@ -65,15 +65,15 @@ class Mpi:
     def exchange(self, error: str, item: Any) -> list[tuple[str, Any]]:
         return self.comm.allgather((error, item))
 
-    def add(self, flat: Array) -> None:
+    def allreduce(self, flat: Array) -> None:
         self.comm.Allreduce(self.in_place, flat)
 
-    def collect(self, flat: Array, sizes: list[int]) -> list[Array]:
+    def allgather(self, flat: Array, sizes: list[int]) -> list[Array]:
         whole = numpy.empty(sum(sizes), flat.dtype)
         self.comm.Allgatherv(flat, (whole, sizes))
         return numpy.split(whole, numpy.cumsum(sizes)[:-1])
 
-    def spread(self, flat: Array) -> None:
+    def broadcast(self, flat: Array) -> None:
         self.comm.Bcast(flat)
 
     def __deepcopy__(self, memo: Any) -> "Mpi":
@@ -99,10 +99,10 @@ class Nccl(Mpi):
             nccl = NCCLBackend(self.size, self.rank, use_mpi=True)
         self.nccl = nccl
 
-    def add(self, flat: Array) -> None:
+    def allreduce(self, flat: Array) -> None:
         self.nccl.all_reduce(flat, flat)
 
-    def collect(self, flat: Array, sizes: list[int]) -> list[Array]:
+    def allgather(self, flat: Array, sizes: list[int]) -> list[Array]:
         xp: Any = arrays.array_module(flat)
         largest = max(sizes)  # NCCL gathers pieces of one size
         piece, whole = xp.zeros(largest, flat.dtype), xp.empty(largest * self.size, flat.dtype)
@@ -110,7 +110,7 @@ class Nccl(Mpi):
         self.nccl.all_gather(piece, whole, largest)
         return [whole[i * largest : i * largest + size] for i, size in enumerate(sizes)]
 
-    def spread(self, flat: Array) -> None:
+    def broadcast(self, flat: Array) -> None:
         self.nccl.broadcast(flat)
 
 
@@ -119,7 +119,7 @@ _made: dict[Any, Any] = {}
 
 def communicator(comm: Any, xp: ModuleType) -> Communicator:
     """The communicator that `comm` names: "mpi" is all ranks of the job, one of mpi4py those it holds."""
-    if all(hasattr(comm, name) for name in ("exchange", "add", "collect", "spread")):
+    if all(hasattr(comm, name) for name in ("exchange", "allreduce", "allgather", "broadcast")):
         return comm
     try:
         from mpi4py import MPI

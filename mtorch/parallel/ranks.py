@@ -20,7 +20,7 @@ from mtorch.parallel.replicas import STRIDE, contents
 from mtorch.parallel.system import cpu_count, one_share
 
 
-class Kind:
+class ArraySpec:
     """Shape and dtype of an array that another rank has."""
 
     def __init__(self, array: Array):
@@ -41,7 +41,7 @@ class Ranks:
             layer.set_random_state(state)
         for held in (self.parameters, [b for b in self.buffers if b.value.dtype.kind == "f"]):
             for flat, group in self._in_one([each.value for each in held]):
-                comm.spread(flat)
+                comm.broadcast(flat)
                 for value, part in group:
                     value[...] = part
 
@@ -57,11 +57,11 @@ class Ranks:
         with self._own_seeds():
             y, error = self._own(lambda: call(share(self.comm.rank)), len(sizes))
         changed = [buffer.value is not value for buffer, value in zip(self.buffers, before, strict=True)]
-        told = self._agree(error, (kinds(y), changed, sizes))
+        told = self._agree(error, (specs(y), changed, sizes))
         if any(others != sizes for _, _, others in told):
             raise ValueError(f"{self.name}: the ranks have different batches, divided into {[s for _, _, s in told]}")
         self._average_buffers(told[0][1], sizes)
-        return self, self._gather(y, [kind for kind, _, _ in told[: len(sizes)]])
+        return self, self._gather(y, [spec for spec, _, _ in told[: len(sizes)]])
 
     def backward(
         self, pull: Callable[[Value], Value], share: Callable[[int], Value], count: int, wanted: bool
@@ -72,14 +72,14 @@ class Ranks:
             parameter.zero_grad()
         try:
             dx, error = self._own(lambda: pull(share(self.comm.rank)), count)
-            told = self._agree(error, (kinds(dx), [parameter.has_grad for parameter in self.parameters]))
+            told = self._agree(error, (specs(dx), [parameter.has_grad for parameter in self.parameters]))
             given = [any(each) for each in zip(*(given for _, given in told), strict=True)]
             self._add([p for p, some in zip(self.parameters, given, strict=True) if some])
         finally:
             for parameter, grad in zip(self.parameters, earlier, strict=True):
                 if grad is not None:
                     parameter.accumulate(grad)
-        return self._gather(dx, [kind for kind, _ in told[:count]])
+        return self._gather(dx, [spec for spec, _ in told[:count]])
 
     # ------------------------------------------------------------------ this rank's share
 
@@ -88,7 +88,7 @@ class Ranks:
         if self.comm.rank >= count:
             return None, None
         try:
-            with one_share() if self.comm.neighbours >= cpu_count() else nullcontext():
+            with one_share() if self.comm.local_size >= cpu_count() else nullcontext():
                 return function(), None
         except BaseException as error:
             return None, error
@@ -119,22 +119,22 @@ class Ranks:
         return [item for _, item in told]
 
     def _gather(self, value: Value, told: list[Any]) -> list[Value]:
-        """The values of all shares; told: their kinds."""
+        """The values of all shares; told: their specs."""
         if isinstance(told[0], tuple):
             each = range(len(told[0]))
-            parts = [self._gather(None if value is None else value[i], [kind[i] for kind in told]) for i in each]
+            parts = [self._gather(None if value is None else value[i], [spec[i] for spec in told]) for i in each]
             return list(zip(*parts, strict=True))
         if told[0] is None:
             return [None] * len(told)
-        sizes = [kind.size for kind in told] + [0] * (self.comm.size - len(told))
+        sizes = [spec.size for spec in told] + [0] * (self.comm.size - len(told))
         own = self.xp.empty(0, told[0].dtype) if value is None else self.xp.ascontiguousarray(value).reshape(-1)
-        pieces = self.comm.collect(own, sizes)
-        return [piece.reshape(kind.shape) for piece, kind in zip(pieces, told, strict=False)]
+        pieces = self.comm.allgather(own, sizes)
+        return [piece.reshape(spec.shape) for piece, spec in zip(pieces, told, strict=False)]
 
     def _add(self, parameters: list[Any]) -> None:
         """grad := the sum of the ranks' gradients."""
         for flat, group in self._in_one([parameter.grad for parameter in parameters]):
-            self.comm.add(flat)
+            self.comm.allreduce(flat)
             for grad, part in group:
                 grad[...] = part
         for parameter in parameters:
@@ -148,7 +148,7 @@ class Ranks:
         for buffer in floats:
             buffer.value = buffer.value * buffer.value.dtype.type(mine) if mine else self.xp.zeros_like(buffer.value)
         for flat, group in self._in_one([buffer.value for buffer in floats]):
-            self.comm.add(flat)
+            self.comm.allreduce(flat)
             for value, part in group:
                 value[...] = part
 
@@ -170,6 +170,6 @@ class Ranks:
             yield flat, pairs
 
 
-def kinds(value: Value) -> Any:
-    """The same structure with the `Kind` of each array."""
-    return arrays.map_value(Kind, value)
+def specs(value: Value) -> Any:
+    """The same structure with the `ArraySpec` of each array."""
+    return arrays.map_value(ArraySpec, value)

@@ -26,7 +26,7 @@ rng = numpy.random.default_rng
 class Threads:
     """The communicator of one of several threads."""
 
-    neighbours = 1
+    local_size = 1
 
     def __init__(self, rank, shared):
         self.rank, self.size = rank, shared["size"]
@@ -39,14 +39,14 @@ class Threads:
         self.shared["barrier"].wait(20)
         return said
 
-    def collect(self, flat, sizes):
+    def allgather(self, flat, sizes):
         assert flat.ndim == 1 and flat.size == sizes[self.rank]
         return [array for _, array in self.exchange("", flat.copy())]
 
-    def add(self, flat):
+    def allreduce(self, flat):
         flat[...] = sum(array for _, array in self.exchange("", flat.copy()))
 
-    def spread(self, flat):
+    def broadcast(self, flat):
         flat[...] = self.exchange("", flat.copy())[0][1]
 
 
@@ -235,7 +235,7 @@ class Collectives:
 class FakeNccl(Nccl):
     def __init__(self, comm):
         self.nccl, self.exchange = Collectives(comm), comm.exchange
-        self.rank, self.size, self.neighbours = comm.rank, comm.size, 1
+        self.rank, self.size, self.local_size = comm.rank, comm.size, 1
 
 
 def test_arrays_of_a_gpu_travel_without_numpy():
