@@ -31,18 +31,18 @@ class Call:
 
 
 class Watched:
-    """A layer of the net, its twin in the copy, its dotted name, and its calls in the order of the forward."""
+    """A layer of the net, its copy, its dotted name, and its calls in the order of the forward."""
 
-    def __init__(self, name: str, layer: Layer, twin: Layer, order: list["Watched"]):
-        self.name, self.layer, self.twin = name, layer, twin
+    def __init__(self, name: str, layer: Layer, copied: Layer, order: list["Watched"]):
+        self.name, self.layer, self.copied = name, layer, copied
         self.calls: list[Call] = []
         self.waiting: list[Call] = []  # those without an answer
         self.order = order
-        if isinstance(twin, MultiHeadAttention):
-            twin.keep_weights = True
-        self.patches = {verb: getattr(self, verb) for verb in VERBS if hasattr(twin, verb)}
-        self.originals = {verb: vars(twin)[verb] for verb in VERBS if verb in vars(twin)}
-        vars(twin).update(self.patches)
+        if isinstance(copied, MultiHeadAttention):
+            copied.keep_weights = True
+        self.patches = {verb: getattr(self, verb) for verb in VERBS if hasattr(copied, verb)}
+        self.originals = {verb: vars(copied)[verb] for verb in VERBS if verb in vars(copied)}
+        vars(copied).update(self.patches)
 
     def forward(self, x: Value) -> Value:
         call = Call(x)
@@ -51,9 +51,9 @@ class Watched:
         self.calls.append(call)
         self.waiting.append(call)
         call.y, call.forward_seconds = self._timed("forward", x)
-        call.memory = self.twin._memory
-        if isinstance(self.twin, MultiHeadAttention) and not self.twin.predicting:
-            call.attention = self.twin.attention_weights
+        call.memory = self.copied._memory
+        if isinstance(self.copied, MultiHeadAttention) and not self.copied.predicting:
+            call.attention = self.copied.attention_weights
         return call.y
 
     def backward(self, output_grad: Value) -> Value:
@@ -67,7 +67,7 @@ class Watched:
 
     def _answer(self, verb: str, output_grad: Value, *more: Any) -> Value:
         """Runs that verb, and notes it at the call whose memory is back: the last one without an answer."""
-        memory, waiting = self.twin._memory, self.waiting
+        memory, waiting = self.copied._memory, self.waiting
         place = next((i for i in range(len(waiting))[::-1] if waiting[i].memory is memory), len(waiting) - 1)
         result, seconds = self._timed(verb, output_grad, *more)
         if waiting:
@@ -77,20 +77,20 @@ class Watched:
 
     def _timed(self, verb: str, *args: Any) -> tuple[Any, float]:
         """What the layer itself returns, and the seconds. Meanwhile it is unpatched, so that its fast body runs."""
-        own = vars(self.twin)
+        own = vars(self.copied)
         for name in self.patches:
             del own[name]
         own.update(self.originals)
         try:
             start = perf_counter()
-            result = getattr(self.twin, verb)(*args)
+            result = getattr(self.copied, verb)(*args)
             return result, perf_counter() - start
         finally:
             own.update(self.patches)
 
 
 class Observation:
-    """A copy of a net whose calls are watched: `run(x)`, then `watched`, in the order of the forward.
+    """A copy of a net whose calls are watched: call `copy`; then `watched` has its layers in the order of the forward.
 
     containers: whether the calls of containers are watched, too.
     """
@@ -107,12 +107,12 @@ class Observation:
         self.copy.discard()
         self.watched: list[Watched] = []
         seen: set[int] = set()
-        for (prefix, layer), (_, twin) in zip(module.walk(), self.copy.walk(), strict=True):
-            if isinstance(twin, DataParallel):
-                twin.workers = 1
-            if id(twin) not in seen and not isinstance(twin, Module) and (containers or not is_container(twin)):
-                Watched(prefix[:-1], layer, twin, self.watched)
-            seen.add(id(twin))
+        for (prefix, layer), (_, copied) in zip(module.walk(), self.copy.walk(), strict=True):
+            if isinstance(copied, DataParallel):
+                copied.workers = 1
+            if id(copied) not in seen and not isinstance(copied, Module) and (containers or not is_container(copied)):
+                Watched(prefix[:-1], layer, copied, self.watched)
+            seen.add(id(copied))
 
     def __iter__(self) -> Iterator[Watched]:
         return iter(self.watched)

@@ -5,6 +5,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from mtorch.checks import shown
+from mtorch.insight.columns import cut, in_columns, widest
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
 
@@ -43,8 +44,7 @@ class Summary(str):
         from html import escape
 
         head, *lines = _cells(self.rows)
-        sides = ["left"] * (2 if len(head) == 3 else 3) + ["right"] * (1 if len(head) == 3 else 3)
-        styles = [f"text-align:{side};white-space:pre" for side in sides]
+        styles = [f"text-align:{'left' if side == 'l' else 'right'};white-space:pre" for side in _sides(head)]
         rows = "".join(f"<tr>{_html_cells('td', line, styles)}</tr>" for line in lines)
         caption = f'<caption style="caption-side:bottom;text-align:left">{escape(self.total)}</caption>'
         return f"<table>{caption}<thead><tr>{_html_cells('th', head, styles)}</tr></thead><tbody>{rows}</tbody></table>"
@@ -147,20 +147,20 @@ def _cells(rows: tuple[Row, ...]) -> list[list[str]]:
 
 
 def _as_text(rows: tuple[Row, ...], total: str) -> str:
-    lines = _cells(rows)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    cells = _cells(rows)
+    widths = widest(cells)
     if len(widths) > 3:
         widths[1] = min(widths[1], max(NARROWEST, WIDTH - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
-    texts = []
-    for line in lines:
-        line[1] = line[1] if len(line[1]) <= widths[1] else line[1][: widths[1] - 1] + "…"
-        left = len(line) - (1 if len(line) == 3 else 3)  # the columns of numbers end at their right edge
-        cells = [
-            text.ljust(w) if i < left else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        texts.append("  ".join(cells).rstrip())
+    for row in cells:
+        row[1] = cut(row[1], widths[1])
+    head, *lines = in_columns(cells, widths, _sides(widths))
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([texts[0], rule, *texts[1:], rule, total])
+    return "\n".join([head, rule, *lines, rule, total])
+
+
+def _sides(columns: list[Any]) -> str:
+    """Texts stand at the left edge of their columns, numbers at the right one."""
+    return "llr" if len(columns) == 3 else "lllrrr"
 
 
 def _html_cells(tag: str, line: list[str], styles: list[str]) -> str:

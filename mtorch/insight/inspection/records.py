@@ -61,7 +61,7 @@ def record_of(watched: Watched, axes: BatchAxes) -> Record:
     layer, calls = watched.layer, watched.calls
     outputs = [[on_host(leaf) for leaf in arrays.leaves(call.y)] for call in calls]
     entries = numpy.concatenate([leaf.reshape(-1) for leaves in outputs for leaf in leaves] or [numpy.zeros(0)])
-    parameters = list(watched.twin.own(Parameter))
+    parameters = list(watched.copied.own(Parameter))
     weights = [on_host(p.value) for _, p in parameters]
     grads = [on_host(p.grad) for _, p in parameters]
     y_axes = [axes.of(watched, i, True) for i in range(len(calls))]
@@ -129,7 +129,7 @@ def _over_time(layer: Layer, calls: list[Call], name: str, of: str, axes: list[i
 def _memory(watched: Watched, call: Call) -> tuple[tuple[str, tuple[int, ...], int], ...]:
     """(name, shape, bytes) of every array that the layer remembered."""
     known = [(name, leaf) for name in ("x", "y") for leaf in arrays.leaves(getattr(call, name))]
-    known += [(name, parameter.value) for name, parameter in watched.twin.own(Parameter)]
+    known += [(name, parameter.value) for name, parameter in watched.copied.own(Parameter)]
     found: dict[int, tuple[str, tuple[int, ...], int]] = {}
     stack: list[Any] = [call.memory]
     while stack:

@@ -3,6 +3,8 @@
 from math import isfinite, log10
 from typing import TYPE_CHECKING, Any
 
+from mtorch.insight.columns import cut, in_columns, widest
+
 if TYPE_CHECKING:
     from mtorch.insight.inspection import Inspection
 
@@ -72,19 +74,13 @@ def _lines(heads: list[str], rows: list[list[str]], sides: str) -> list[str]:
     for row in cells:
         row[0] = row[0] if len(row[0]) <= NAME else f"…{row[0][1 - NAME :]}"  # the end of a path tells layers apart
         if heads[2] == "output":
-            row[2] = _cut(row[2], SHAPE)
-    widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
+            row[2] = cut(row[2], SHAPE)
+    widths = widest(cells)
     widths[1] = min(widths[1], max(LAYER, WIDTH - (sum(widths) - widths[1]) - 2 * (len(widths) - 1)))
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
     if gap == " ":
         widths[1] = min(max(len(row[1]) for row in cells), WIDTH - (sum(widths) - widths[1]) - (len(widths) - 1))
-    lines = []
     for row in cells:
-        row[1] = _cut(row[1], widths[1])
-        parts = [f"{c:<{w}}" if side == "l" else f"{c:>{w}}" for c, w, side in zip(row, widths, sides, strict=True)]
-        lines.append(gap.join(parts).rstrip()[:WIDTH])
-    return [lines[0], "-" * (sum(widths) + len(gap) * (len(widths) - 1)), *lines[1:]]
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+        row[1] = cut(row[1], widths[1])
+    head, *lines = (line[:WIDTH] for line in in_columns(cells, widths, sides, gap))
+    return [head, "-" * (sum(widths) + len(gap) * (len(widths) - 1)), *lines]
