@@ -136,7 +136,7 @@ def worked(cls: type) -> tuple[Any, Worked]:
         subject, entry = from_examples(cls)
     else:
         subject = eval(entry.source, {**names_in_float64(), "__builtins__": {"slice": slice}})
-        entry = entry._replace(values=as_arrays(entry.values))
+        entry = entry._replace(values=arrays.map_value(as_array, entry.values))
     if isinstance(subject, Layer):
         set_round(subject)
     return subject, entry
@@ -174,12 +174,8 @@ def cycle(values: tuple[float, ...], shape: tuple[int, ...]) -> numpy.ndarray:
     return numpy.resize(numpy.asarray(values), shape).astype("float64")
 
 
-def as_arrays(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(as_arrays(part) for part in value)
-    if value is None or isinstance(value, numpy.ndarray):
-        return value
-    return numpy.asarray(value, dtype="float64")
+def as_array(given: Any) -> numpy.ndarray:
+    return given if isinstance(given, numpy.ndarray) else numpy.asarray(given, dtype="float64")
 
 
 def names_in_float64() -> dict[str, Any]:
@@ -187,6 +183,3 @@ def names_in_float64() -> dict[str, Any]:
     bound = layers.on(numpy, dtype="float64", rng=0)
     made = {name: getattr(bound, name) for name in layers.__all__ if isinstance(getattr(layers, name), type)}
     return made | {name: getattr(mtorch, name) for name in mtorch.__all__ if name not in made} | vars(losses)
-
-
-__all__ = ["Worked", "cycle", "worked", "GRADIENT"]

@@ -72,7 +72,7 @@ def find(name: str) -> type:
 
 
 def example_of(cls: type) -> type:
-    """The class itself, or for one that others extend the first of them: a class is abstract or final."""
+    """The class itself, or for one that others extend the first of those: it has the example that its page shows."""
     if cls is Loss:
         return losses.MSELoss
     below: dict[str, type] = {

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy
 
-from mtorch import accelerate, arrays
+from mtorch import accelerate
+from mtorch.arrays import map_value
 from mtorch.insight.explain.blocks import Code, Heading, Numbers, Prose, Step, Table
 from mtorch.insight.explain.code import files_of
 from mtorch.insight.explain.examples import GRADIENT, Worked, cycle, worked
@@ -67,12 +68,12 @@ def layer_backward(
         shift = next(shifts) % len(GRADIENT)
         return cycle(GRADIENT[shift:] + GRADIENT[:shift], part.shape) if part.dtype.kind == "f" else None
 
-    g = arrays.map_value(gradient, y)
+    g = map_value(gradient, y)
     given = [Numbers(n.name, n.value, "the output gradient") for n in named(gradient_names(example.outputs, y), g)]
     known = {each.name: each.value for each in [*forward, *given] if isinstance(each, Numbers)}
     dx, steps = trace.run(lambda: layer.backward(g), known)
     found = [Numbers("d" + symbols[n], p.grad.copy()) for n, p in layer.parameters().items() if p.trainable]
-    passed = named(tuple_map(lambda name: "d" + name, example.names), dx) if dx is not None else []
+    passed = named(map_value(lambda name: "d" + name, example.names), dx) if dx is not None else []
     passed = [each if each.value is not None else Numbers(each.name, "none: it is no float") for each in passed]
     return [*given, *without(steps, found + passed), *found, *passed]
 
@@ -95,7 +96,7 @@ def loss_numbers(cls: Any) -> tuple[list[Any], Trace]:
     blocks.append(
         Prose(f"{text}, which loss.backward() hands to the net; the reduction, {loss_func.reduction!r}, is in it.")
     )
-    blocks += named(tuple_map(lambda name: f"dL/d{name}", first), loss.grad)
+    blocks += named(map_value(lambda name: f"dL/d{name}", first), loss.grad)
     return blocks, trace
 
 
@@ -175,11 +176,7 @@ def gradient_names(outputs: Any, y: Any) -> Any:
     if not isinstance(y, tuple):
         return "g"
     names = outputs if isinstance(outputs, tuple) else names_for(y)
-    return tuple_map(lambda name: name.replace("y_", "g_") if name.startswith("y_") else f"d{name}", names)
-
-
-def tuple_map(function: Any, value: Any) -> Any:
-    return tuple(tuple_map(function, part) for part in value) if isinstance(value, tuple) else function(value)
+    return map_value(lambda name: name.replace("y_", "g_") if name.startswith("y_") else f"d{name}", names)
 
 
 def named(names: Any, value: Any) -> list[Numbers]:

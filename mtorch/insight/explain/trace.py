@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.arrays import Value
+from mtorch.arrays import Value, map_value
 from mtorch.insight.explain.blocks import Numbers, Step
 from mtorch.layer import Layer
 
@@ -187,9 +187,8 @@ def small(value: Any) -> bool:
 
 
 def copied(value: Value) -> Any:
-    if isinstance(value, tuple):
-        return tuple(copied(part) for part in value)
-    return value.copy() if isinstance(value, numpy.ndarray) else value
+    """The value with a copy of each array."""
+    return map_value(lambda part: part.copy() if isinstance(part, numpy.ndarray) else part, value)
 
 
 def one_line(code: CodeType) -> str:
@@ -198,4 +197,5 @@ def one_line(code: CodeType) -> str:
 
 
 def leaves_of(value: Any) -> list[Any]:
+    """What is no tuple in a value, None too: it stands for an input that was left out."""
     return [leaf for part in value for leaf in leaves_of(part)] if isinstance(value, tuple) else [value]

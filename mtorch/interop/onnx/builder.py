@@ -135,9 +135,7 @@ class Builder:
 
 def examples(x: Any) -> Any:
     """The example that a value of symbols stands for."""
-    if isinstance(x, Symbol):
-        return x.example
-    return tuple(map(examples, x)) if isinstance(x, tuple) else x
+    return arrays.map_value(lambda leaf: leaf.example, x)
 
 
 def _is_named(written: Any) -> bool:

@@ -14,7 +14,9 @@ MOST_NODES = 50_000
 MOST_AXES = 32
 MOST_NAME = 1000
 
-KINDS = {
+FLOAT, INT, STRING, TENSOR, FLOATS, INTS, STRINGS = 1, 2, 3, 4, 6, 7, 8  # of AttributeProto.AttributeType
+EXTERNAL = 1  # of TensorProto.DataLocation
+KINDS = {  # by TensorProto.DataType
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
     11: "float64", 12: "uint32", 13: "uint64",
 }  # fmt: skip
@@ -170,20 +172,21 @@ class _Reader:
         return operation
 
     def attribute(self, attribute: Any, operation: Operation) -> Any:
+        """The value of an attribute as numbers, texts or an array."""
         kind = attribute.type
-        if kind == 1:
+        if kind == FLOAT:
             return float(str(numpy.float32(attribute.f)))  # 0.1 for the float32 next to it
-        if kind == 2:
+        if kind == INT:
             return int(attribute.i)
-        if kind == 3:
+        if kind == STRING:
             return bytes(attribute.s).decode("utf-8", "replace")
-        if kind == 4:
+        if kind == TENSOR:
             return self.tensor(attribute.t, f"{operation}")
-        if kind == 6:
+        if kind == FLOATS:
             return tuple(attribute.floats)
-        if kind == 7:
+        if kind == INTS:
             return tuple(attribute.ints)
-        if kind == 8:
+        if kind == STRINGS:
             return tuple(bytes(each).decode("utf-8", "replace") for each in attribute.strings)
         return Unknown()
 
@@ -194,7 +197,7 @@ class _Reader:
             raise OnnxError(f"{quoted(name)} has the data type {tensor.data_type}, which is not supported")
         count = _count(shape, name)
         dtype = numpy.dtype(kind).newbyteorder("<")
-        if tensor.data_location == 1:
+        if tensor.data_location == EXTERNAL:
             data = self.external_bytes(tensor, name, count * dtype.itemsize)
         elif tensor.HasField("raw_data"):
             data = tensor.raw_data

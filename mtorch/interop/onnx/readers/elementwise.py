@@ -74,7 +74,7 @@ def softsign(r: Reader, node: Operation) -> Live:
 
 
 def softmax(cls: Any) -> Any:
-    """Of opset 13 along one axis; before, over all axes from that one on."""
+    """The reader of a softmax. From opset 13 on it runs along one axis, before along that one and all behind it."""
 
     def read(r: Reader, node: Operation) -> Live:
         x = r.needs(node, 0)
@@ -141,7 +141,7 @@ def _vector(r: Reader, value: Known) -> Known:
 
 
 def dropout(r: Reader, node: Operation) -> Any:
-    """In eval mode nothing; a Dropout all the same, for training goes on."""
+    """A Dropout, which does nothing in eval mode and drops when the net is trained further."""
     x, ratio = r.needs(node, 0), r.known(node, 1)
     training = r.known(node, 2)
     p = node.option("ratio", float, 0.5) if ratio is None else float(ratio.reshape(-1)[0])
@@ -184,7 +184,7 @@ def binary(kind: type[Operator]) -> Any:
 
 
 def aligned(r: Reader, node: Operation, a: Any, b: Any) -> Any:
-    """In opsets below 7 b starts at an axis of a."""
+    """b with axes of 1 behind it: in opsets below 7 `axis` says at which axis of a those of b begin."""
     axis = node.option("axis", int)
     if axis is None or a.rank is None or b.rank is None:
         return b
@@ -254,7 +254,7 @@ def where(r: Reader, node: Operation) -> Live:
 
 
 def cast(r: Reader, node: Operation) -> Any:
-    """Between floats nothing: the net has one dtype. Integers stay as they are where integers are wanted."""
+    """A cast between floats does nothing, as the net has one dtype; integers stay integers."""
     x, to = r.needs(node, 0), KINDS.get(node.option("to", int, 0), "")
     kind = "f" if to.startswith("float") else "b" if to == "bool" else "i"
     if not to or not isinstance(x, Live) or x.parts:

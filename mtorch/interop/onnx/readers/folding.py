@@ -179,7 +179,7 @@ def one(function: Any) -> Any:
 
 
 def divide(a: numpy.ndarray, b: numpy.ndarray) -> Any:
-    """Of integers without the remainder, towards 0."""
+    """The quotient; that of integers is cut off towards 0."""
     if a.dtype.kind == "f":
         return a / b
     return numpy.trunc(a / numpy.where(b == 0, 1, b))

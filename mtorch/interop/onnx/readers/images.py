@@ -163,7 +163,7 @@ def global_pool(cls: Any) -> Any:
 
 
 def resize(r: Reader, node: Operation) -> Live:
-    """Of images and sequences, in torch's two ways of counting positions."""
+    """An Upsample of images or sequences, which counts positions in torch's two ways."""
     x = r.needs(node, 0)
     first = 1 if r.opset < 11 else 2
     scales, sizes = r.known(node, first), r.numbers(node, 3)

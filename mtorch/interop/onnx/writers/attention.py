@@ -11,7 +11,7 @@ from mtorch.layers.attention import forbidden
 
 
 def attention(b: Builder, layer: layers.MultiHeadAttention, x: Any) -> Any:
-    """Written out in products and a softmax."""
+    """Attention is written as products and a softmax."""
     given = x if type(x) is tuple else (x, x, x)
     mask = given[3] if len(given) == 4 else None
     thirds = b.node("Split", b.parameter(layer.in_proj_weight), outputs=3, axis=0, num_outputs=3)
@@ -40,7 +40,7 @@ def attention(b: Builder, layer: layers.MultiHeadAttention, x: Any) -> Any:
 
 
 def _causal(b: Builder, query: Symbol, key: Symbol) -> str:
-    """(L, S), of whatever sizes the values have at run time."""
+    """The causal mask (L, S), made at run time for the sizes that query and key have then."""
     sizes = [b.node("Shape", each.name, start=0, end=1) for each in (query, key)]
     low = b.constant(numpy.asarray(forbidden(b.net.dtype)))
     full = b.node("Expand", low, b.node("Concat", *sizes, axis=0))
@@ -70,7 +70,7 @@ def _masked_softmax(b: Builder, scores: str) -> str:
 
 
 def positions(b: Builder, layer: layers.PositionalEmbedding, x: Symbol) -> str:
-    """As many rows of the table as there are steps at run time."""
+    """Adds as many rows of the table as there are steps at run time."""
     steps = b.node("Shape", x.name, start=0, end=1)
     rows = b.node("Slice", b.parameter(layer.weight), b.ints(0), steps, b.ints(0))
     return b.node("Add", x.name, b.node("Unsqueeze", rows, b.ints(1)))

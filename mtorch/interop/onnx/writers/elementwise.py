@@ -18,7 +18,7 @@ def of_two(operator: str) -> Any:
 
 
 def same(b: Builder, layer: Layer, x: Any) -> Any:
-    """Nothing: in eval mode the layer returns what it takes."""
+    """No node: in eval mode the layer returns what it takes."""
     return x
 
 

@@ -51,7 +51,7 @@ def max_pool(b: Builder, layer: Any, x: Symbol) -> str:
 
 
 def avg_pool(b: Builder, layer: Any, x: Symbol) -> str:
-    """With ceil_mode as products with the matrices of the means, because runtimes count such windows differently."""
+    """An AveragePool; with ceil_mode, where runtimes count differently, products with matrices that take the means."""
     if not layer.window.ceil:
         options = geometry(layer)
         del options["dilations"]
