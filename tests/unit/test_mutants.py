@@ -11,6 +11,7 @@ import pytest
 KINDS = "sign factor axis accumulation swap dropped transpose comparison function".split() + ["off by one"]
 
 
+@pytest.mark.slow
 def test_there_are_mutants_of_every_kind_in_every_folder_and_all_are_python():
     """And none of the references is in `fast/`."""
     found = mutants.all_mutants()

@@ -195,6 +195,7 @@ def test_memory_is_flat_while_sizes_change():
     assert tool("steady.py", "--steps", "3000").count("steps") == 4
 
 
+@pytest.mark.slow
 def test_a_size_that_is_seen_once_is_not_kept_for_ever():
     import tracemalloc
 
@@ -243,6 +244,7 @@ told("bilstm", module, CrossEntropyLoss(module), optim.Adam(module), rng.integer
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bits_for_every_model_and_recipe():
     """Also with other hashes of strings, on which the order of sets depends."""
 

@@ -591,7 +591,9 @@ def test_varied_digits_stay_the_digits_they_are():
 # ---------------------------------------------------------------------- the command
 
 
-@pytest.mark.parametrize("stop, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "stop, status", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_the_first_line_is_the_address_and_a_signal_ends_it(folder, stop, status):
     command = [sys.executable, "-m", "apps.mnist", "serve", "--out", str(folder), "--no-browser"]

@@ -243,7 +243,7 @@ class StoppingData(ArrayDataset):
         return x + 0.1 * noise, labels
 
 
-@pytest.mark.parametrize("step", [1, 4, 7, 8, 14])
+@pytest.mark.parametrize("step", [4, 8, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 7, 14))])
 @pytest.mark.parametrize("place", ["forward", "backward", "data", "update", "step callback", "row callback", "test"])
 def test_an_interrupt_anywhere_saves_a_state_that_goes_on_with_the_same_bits(tmp_path, place, step):
     if place in ("row callback", "test") and step > 2:
