@@ -15,9 +15,10 @@ from nbclient.exceptions import CellExecutionError
 
 def main(path: str, *options: str) -> int:
     notebook = nbformat.read(path, nbformat.NO_CONVERT)
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", coalesce_streams=True)
     started = time.perf_counter()
     try:
-        NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(Path(path).parents[1]))
+        client.execute(cwd=str(Path(path).parents[1]))
     except CellExecutionError as error:
         print(error, file=sys.stderr)
         return 1
