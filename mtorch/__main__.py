@@ -49,6 +49,8 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.command == "explain":
         from mtorch.insight.explain import main as explain_one
 
+        if args.name is None and args.html not in (None, "-"):  # explain --html Conv2d
+            args.name, args.html = args.html, "-"
         return explain_one(args.name, args.html)
     if args.command == "doctor":
         from mtorch.insight.doctor import main as examine

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -27,6 +29,8 @@ MEANING = {
     "cuda12": "layers on an NVIDIA GPU, by CuPy, with a driver for CUDA 12",
     "cuda13": "layers on an NVIDIA GPU, by CuPy, with a driver for CUDA 13",
     "safetensors": "weights in the file format of other libraries",
+    "torch": "PyTorch, to take nets, weights and the state of optimizers from it and to it",
+    "mpi": "DataParallel over the ranks of an MPI job, on one machine or many",
     "interop": "weights and nets from and to ONNX, PyTorch and Keras",
     "torch": "nets and optimizers that go to PyTorch and come back",
     "mpi": "batches divided among several machines",
@@ -55,7 +59,7 @@ def main() -> int:
         "extras": extras,
     }
     mends: list[str] = []
-    healthy = True
+    healthy, any_pip = True, False
     for title, examine in parts.items():
         print(("\n" if title != "versions" else "") + title, flush=True)
         try:
@@ -64,6 +68,7 @@ def main() -> int:
             findings = [Finding("failed", said(error), False, f"please report this: {CLONE / 'CONTRIBUTING.md'}")]
         for finding in findings:
             show(finding)
+            any_pip |= finding.well is not True and "pip install" in finding.mend
             if finding.well is False:
                 mends += [finding.mend] if finding.mend else []
                 healthy &= title not in ("versions", "processor")
@@ -72,6 +77,9 @@ def main() -> int:
         print("To mend what is marked with !!" + (f", in {CLONE}:" if in_clone() else ", in a clone of mtorch:"))
         for mend in dict.fromkeys(mends):
             print(f"    {mend}")
+    if any_pip and not pip_is_of_this_python():
+        print("\nThe shell's pip may be that of another Python. In its place, write:")
+        print(f"    {quoted(sys.executable)} -m pip")
     return 0 if healthy else 1
 
 
@@ -83,7 +91,7 @@ def show(finding: Finding) -> None:
         # a command stays in one line, so that it can be copied
         pieces = (
             [line]
-            if line.startswith("-> ") and len(line) <= 62
+            if line.startswith("-> cd ") or line.startswith("-> ") and len(line) <= 62
             else textwrap.wrap(line, 62, break_on_hyphens=False) or [""]
         )
         for piece in pieces:
@@ -98,6 +106,17 @@ def said(error: BaseException) -> str:
 
 def in_clone() -> bool:
     return (CLONE / "pyproject.toml").is_file()
+
+
+def quoted(path: Path | str) -> str:
+    """A path as a shell takes it."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+
+
+def pip_is_of_this_python() -> bool:
+    """Whether the shell's pip lies beside the Python that runs; not where its environment is not active."""
+    pip = shutil.which("pip")
+    return pip is not None and Path(pip).parent == Path(sys.executable).parent
 
 
 def install(extra: str = "") -> str:
@@ -430,8 +449,8 @@ def extras() -> list[Finding]:
             there = ", ".join(f"{name_of(each)} {version_of(name_of(each))}" for each, _ in parts)
             found.append(Finding(extra, f"{meaning}: {there}"))
     if any(finding.well is None for finding in found):
-        where = f"cd {CLONE}" if in_clone() else "clone the repository of mtorch, and cd into it"
-        found.append(Finding("", f"These commands run in a clone: {where}", None))
+        where = f"cd {quoted(CLONE)}" if in_clone() else "clone the repository of mtorch, and cd into it"
+        found.append(Finding("", "These commands run in a clone:", None, where))
     return found
 
 

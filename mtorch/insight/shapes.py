@@ -46,6 +46,8 @@ def shapes_of(module: Layer, sample: Any, containers: bool = True) -> list[Seen]
     given = sample if inputs is None else inputs
     sequences = any(isinstance(layer, TIME_MAJOR) for _, layer in module.walk())
     leaves = list(_leaves(given))
+    if any(isinstance(leaf, tuple) and any(size < 0 for size in leaf) for leaf in leaves):
+        raise ValueError(f"{module!r} expected the shape of one sample without the batch axis, got {sample!r}")
     choices = [_axes(_rank(leaf, inputs is None), sequences, len(leaves) > 1) for leaf in leaves]
     first = tuple(each[0] for each in choices)
     zeros = tuple(0 if 0 in each else None for each in choices)

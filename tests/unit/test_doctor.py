@@ -246,6 +246,24 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch, capsys):
     assert "ZeroDivisionError" in capsys.readouterr().out
 
 
+def test_commands_can_be_copied_with_a_space_in_a_path_and_the_environment_not_active(monkeypatch, tmp_path, capsys):
+    """What the shell calls pip installs for another Python, until the environment is activated."""
+    for part in ("versions", "processor", "graphics"):
+        monkeypatch.setattr(doctor, part, lambda: [])
+    clone, python, elsewhere = tmp_path / "my clone", tmp_path / "my env" / "python", tmp_path / "elsewhere"
+    for folder in (clone, python.parent, elsewhere):
+        folder.mkdir()
+    (clone / "pyproject.toml").write_text('[project.optional-dependencies]\nplot = ["qqqq"]\n')
+    monkeypatch.setattr(doctor, "CLONE", clone)
+    monkeypatch.setattr(doctor.sys, "executable", str(python))
+    for folder, here in ((python.parent, True), (elsewhere, False)):
+        monkeypatch.setattr(doctor.shutil, "which", lambda name, folder=folder: str(folder / name))
+        assert doctor.main() == 0
+        text = capsys.readouterr().out
+        assert f"-> cd {doctor.quoted(clone)}\n" in text and doctor.quoted(clone)[0] in "\"'"
+        assert (f"{doctor.quoted(python)} -m pip" in text) is not here
+
+
 def test_without_a_clone_the_extras_come_from_the_installed_package(monkeypatch, tmp_path):
     lines = ["numpy>=2.0", 'matplotlib>=99; extra == "plot"', "pillow; extra == 'plot'"]
     monkeypatch.setattr(doctor, "CLONE", tmp_path)

@@ -104,7 +104,7 @@ def test_names_are_found_in_any_case_and_unknown_ones_name_the_nearest():
         status, out, err = run("explain", wrong)
         assert status > 0 and out == "" and near in err and err.count("\n") == 1, err
     status, out, err = run("explain", "qqqqqq")
-    assert status > 0 and "qqqqqq" in err
+    assert status > 0 and "qqqqqq" in err and "python -m mtorch explain lists them all" in err
 
 
 def test_without_a_name_all_are_listed_by_family_as_in_the_catalogue():
@@ -361,6 +361,11 @@ def test_the_html_page_is_one_file_that_asks_for_no_other(tmp_path):
     assert "<h3>forward</h3>" in page and "<h3>backward</h3>" in page and "prefers-color-scheme: dark" in page
     status, printed, _ = run("explain", "Conv2d", "--html")
     assert status == 0 and printed.startswith("<!doctype html>") and printed.rstrip().endswith("</html>")
+
+
+def test_html_may_stand_before_the_name(no_proof):
+    status, out, err = run("explain", "--html", "Tanh")
+    assert status == 0 and "<title>Tanh" in out and err == ""
 
 
 def test_html_that_cannot_be_written_is_one_line(tmp_path):

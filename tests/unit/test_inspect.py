@@ -409,6 +409,26 @@ def test_the_page_has_equations_with_their_numbers(tmp_path):
     assert_allclose(numpy.dot(numbers[1], numbers[0]), numbers[2], atol=0.02)
 
 
+class Swish(Layer):
+    """y = x * sigmoid(x)."""
+
+    def forward(self, x):
+        s = 1 / (1 + numpy.exp(-x))
+        self.remember(x, s)
+        return x * s
+
+    def backward(self, output_grad):
+        g = self.cast_grad(output_grad)
+        x, s = self.recall()
+        return g * (s + x * s * (1 - s))
+
+
+def test_what_a_layer_of_ones_own_remembers_has_its_name(tmp_path):
+    net = Sequential(Linear(4, 3, rng=0), Swish())
+    data = data_of(inspect(net, X, LABELS, CrossEntropyLoss).html(tmp_path / "p.html").read_text())
+    assert data["layers"][1]["memory"] == "x (6, 3), an array (6, 3): 144 bytes."
+
+
 WORKED = [
     (Linear(4, 3, rng=0), (6, 4)),
     (layers.Conv2d(2, 3, 3, padding=1, rng=0), (4, 2, 5, 5)),

@@ -192,8 +192,8 @@ def test_every_class_is_summed_up_from_an_example(cls, index):
 
 @pytest.mark.parametrize("module, shape, error", [
     (convolutional(), (3, 28, 28), ShapeMismatchError), (Sequential(LSTM(3, 4)), (7, 5), ShapeMismatchError),
-    (Linear(3, 2), "abc", TypeError), (3, None, TypeError),
+    (Linear(3, 2), "abc", TypeError), (3, None, TypeError), (Linear(3, 2), (-1, 3), ValueError),
 ])  # fmt: skip
 def test_a_shape_that_does_not_fit_is_the_layers_error(module, shape, error):
-    with pytest.raises(error):
+    with pytest.raises(error, match="expected "):
         summary(module, shape)

@@ -68,6 +68,7 @@ def find(name: str) -> type:
     near = difflib.get_close_matches(plain, folded, n=4, cutoff=0.5)
     near += [other for other in folded if len(plain) > 2 and plain in other and other not in near][: 4 - len(near)]
     hint = f": did you mean {', '.join(folded[other] for other in near)}?" if near else ""
+    hint = hint or "; python -m mtorch explain lists them all"
     raise LookupError(f"mtorch has no layer, loss, optimizer or schedule named {name!r}{hint}")
 
 

@@ -112,11 +112,13 @@ def _memory(record: "Record", says: str) -> str:
     if not memory:
         return f"{says or 'No array'}."
     named = [f"{name or 'an array'} {shape_text(shape)}" for name, shape, _ in memory[:4]]
-    more = f" and {len(memory) - 4} more arrays" if len(memory) > 4 else ""
+    more = f" and {len(memory) - 4} more array{'s' * (len(memory) > 5)}" if len(memory) > 4 else ""
     size = sum(count for *_, count in memory)
     text = f"{', '.join(named)}{more}: {size:,} bytes" + (" in the last call" if record.calls > 1 else "")
     here = "The faster body that ran keeps" if record.sample.fast else "Here:"
-    return f"{says}. {here} {text}." if says else f"{text[0].upper()}{text[1:]}."
+    if says:
+        return f"{says}. {here} {text}."
+    return f"{text}." if memory[0][0] else f"A{text[1:]}."
 
 
 def _time(record: "Record") -> dict[str, Any] | None:
