@@ -29,8 +29,6 @@ MEANING = {
     "cuda12": "layers on an NVIDIA GPU, by CuPy, with a driver for CUDA 12",
     "cuda13": "layers on an NVIDIA GPU, by CuPy, with a driver for CUDA 13",
     "safetensors": "weights in the file format of other libraries",
-    "torch": "PyTorch, to take nets, weights and the state of optimizers from it and to it",
-    "mpi": "DataParallel over the ranks of an MPI job, on one machine or many",
     "interop": "weights and nets from and to ONNX, PyTorch and Keras",
     "torch": "nets and optimizers that go to PyTorch and come back",
     "mpi": "batches divided among several machines",
