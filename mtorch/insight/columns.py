@@ -1,5 +1,6 @@
 """Tables as text."""
 
+import sys
 from collections.abc import Sequence
 
 
@@ -16,6 +17,16 @@ def widest(rows: Sequence[Sequence[str]]) -> list[int]:
 def cut(text: str, most: int) -> str:
     """The text in at most so many characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def readable(text: str) -> str:
+    """The text, with # for its bars and ~ for what was cut off where standard output has no such letters: a file that
+    Windows writes, for one."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return text.replace("█", "#").replace("…", "~")
+    return text
 
 
 def _padded(text: str, width: int, side: str) -> str:

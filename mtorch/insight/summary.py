@@ -5,7 +5,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from mtorch.checks import shown
-from mtorch.insight.columns import cut, in_columns, widest
+from mtorch.insight.columns import cut, in_columns, readable, widest
 from mtorch.layer import Layer
 from mtorch.parameter import Parameter
 
@@ -30,15 +30,18 @@ class Row(NamedTuple):
 
 
 class Summary(str):
-    """The table as text. `rows` has its lines; in a notebook it is shown as a table."""
+    """The table as text, at a prompt too. `rows` has its lines; in a notebook it is shown as a table."""
 
     rows: tuple[Row, ...]
     total: str
 
     def __new__(cls, rows: tuple[Row, ...], total: str) -> "Summary":
-        new = super().__new__(cls, _as_text(rows, total))
+        new = super().__new__(cls, readable(_as_text(rows, total)))
         new.rows, new.total = rows, total
         return new
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         from html import escape

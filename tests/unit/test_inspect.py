@@ -1,5 +1,6 @@
 """`mtorch.inspect`: what one forward and one backward did at every layer, and that the net stays as it was."""
 
+import io
 import json
 import pickle
 import re
@@ -345,6 +346,18 @@ def test_the_table_fits_80_columns_and_names_every_layer():
     assert sum("Conv2d" in line for line in lines) == 4  # in the forward and in the backward
     assert lines[2] == "forward" and "backward" in lines
     assert found._repr_html_().startswith("<pre>") and "13 layers" in repr(found)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_tables_can_be_printed_where_the_terminal_knows_few_letters(encoding, monkeypatch):
+    """A file that Windows writes in its own encoding has no bars."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    net = Sequential(layers.Conv2d(1, 2, 3, padding=1, dilation=(1, 1), stride=(1, 1), padding_mode="reflect", rng=0))
+    found, size = inspect(net, numpy.ones((2, 1, 4, 4)), numpy.ones((2, 2, 4, 4)), MSELoss), (1, 4, 4)
+    for text in (str(found), mtorch.summary(net, size)):
+        print(text, flush=True)
+        assert max(map(len, text.splitlines())) <= 80
+    assert ("█" in str(found)) is (encoding == "utf-8")
 
 
 def test_the_figure_has_a_panel_more_for_sequences():

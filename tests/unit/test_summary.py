@@ -167,6 +167,7 @@ def test_the_summary_is_a_string_and_a_table_in_a_notebook():
     net = Sequential(Linear(3, 2), Module(Sequential(ReLU())))
     found = summary(net, (3,))
     assert isinstance(found, str) and pickle.loads(pickle.dumps(found)) == found
+    assert repr(found) == str(found) and "\n" in repr(found)  # at a prompt
     html = found._repr_html_()
     assert html.startswith("<table") and "Linear(3 -&gt; 2)" in html and "(N, 2)" in html
     assert net._repr_html_() == summary(net)._repr_html_() and Module(net)._repr_html_() == net._repr_html_()

@@ -3,7 +3,7 @@
 from math import isfinite, log10
 from typing import TYPE_CHECKING, Any
 
-from mtorch.insight.columns import cut, in_columns, widest
+from mtorch.insight.columns import cut, in_columns, readable, widest
 
 if TYPE_CHECKING:
     from mtorch.insight.inspection import Inspection
@@ -31,7 +31,7 @@ def table(found: "Inspection") -> str:
     heads = ["name", "layer", "output", "mean", "std", "dead", "satur.", "ms"]
     back_heads = ["name", "layer", "|grad|", "(log scale)", "|weight|", "|w grad|", "ms"]
     parts = [title[:WIDTH], "", "forward", *_lines(heads, forward, "lllrrrrr"), ""]
-    return "\n".join([*parts, "backward", *_lines(back_heads, backward, "llrlrrr")])
+    return readable("\n".join([*parts, "backward", *_lines(back_heads, backward, "llrlrrr")]))
 
 
 def number(value: float | None) -> str:
