@@ -342,6 +342,21 @@ def test_states_that_do_not_fit_are_refused():
             function(Mine(net, 0.1))
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("theirs", dict.fromkeys(name for name, _ in OPTIMIZERS))
+def test_the_state_of_another_optimizer_is_refused(theirs, steps):
+    net = small()
+    module = interop.to_torch(net)
+    rival = getattr(torch.optim, theirs)(module.parameters(), 0.1)
+    step_torch(module, rival, BATCHES[:steps])
+    for ours in dict.fromkeys(name for name, _ in OPTIMIZERS):
+        if ours != theirs:
+            optimizer = getattr(optim, ours)(net, 0.1)
+            with pytest.raises((TypeError, ValueError), match=f"{ours} expected"):
+                interop.from_torch_optimizer_state(optimizer, rival.state_dict())
+            assert optimizer.steps == 0 and not optimizer.state
+
+
 def test_zero_eps_is_ours_made_safe():
     net = small()
     theirs = interop.to_torch(net)

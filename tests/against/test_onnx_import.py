@@ -548,6 +548,12 @@ def test_norms_and_convolutions_without_names_of_their_own_stay_apart():
     numpy.testing.assert_allclose(net.predict(x), wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("source", [3, None, layers.Linear(2, 2)])
+def test_what_is_no_file_is_named(source):
+    with pytest.raises(TypeError, match="import_onnx expected a path, bytes or a ModelProto, got"):
+        import_onnx(source)
+
+
 def test_broken_files_are_errors_of_the_right_kind(tmp_path):
     """A few hundred mutations of three files: each is read, or refused with an error that names the file."""
     path, rng = tmp_path / "fuzz.onnx", numpy.random.default_rng(7)

@@ -82,7 +82,9 @@ def read_onnx(source: Any) -> OnnxFile:
         if isinstance(source, bytes | bytearray | memoryview):
             data = bytes(source)
         else:
-            path = Path(os.fspath(source))
+            if not isinstance(source, str | os.PathLike):
+                raise TypeError(f"import_onnx expected a path, bytes or a ModelProto, got {type(source).__name__}")
+            path = Path(source)
             folder, title = path.parent, quoted(path.name)[1:-1]
             data = _read(path, title)
         if len(data) > MOST_BYTES:

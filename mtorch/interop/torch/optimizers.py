@@ -75,6 +75,9 @@ def from_torch_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any], s
     if not isinstance(state, Mapping) or not {"state", "param_groups"} <= set(state):
         raise TypeError(f"{who} expected the state_dict() of torch's {who}, got {type(state).__name__}")
     groups = state["param_groups"]
+    others = {name for options in OPTIONS.values() for name in options} - {*names}
+    if foreign := sorted({name for group in groups for name in group} & others):
+        raise TypeError(f"{who} expected the state_dict() of torch's {who}, got one with {', '.join(foreign)}")
     differing = [text for group in groups for text in _differences(optimizer, names, group)]
     if differing:
         raise ValueError(f"{who} expected the options that torch's {who} has: {'; '.join(dict.fromkeys(differing))}")
