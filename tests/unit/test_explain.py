@@ -363,6 +363,13 @@ def test_the_html_page_is_one_file_that_asks_for_no_other(tmp_path):
     assert status == 0 and printed.startswith("<!doctype html>") and printed.rstrip().endswith("</html>")
 
 
+@pytest.mark.parametrize("left, says", [(1, "1 more example was left out"), (2, "2 more examples were left out")])
+def test_examples_that_were_left_out_are_counted(left, says, monkeypatch):
+    proof = explain_proof.Proof("", [explain_proof.Check("", 0.0)], left)
+    monkeypatch.setattr(explain, "prove", lambda cls: proof)
+    assert says in run("explain", "Tanh")[1]
+
+
 def test_html_may_stand_before_the_name(no_proof):
     status, out, err = run("explain", "--html", "Tanh")
     assert status == 0 and "<title>Tanh" in out and err == ""

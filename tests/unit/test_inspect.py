@@ -348,6 +348,11 @@ def test_the_table_fits_80_columns_and_names_every_layer():
     assert found._repr_html_().startswith("<pre>") and "13 layers" in repr(found)
 
 
+def test_one_sample_and_one_layer_are_counted_so():
+    found = inspect(Sequential(Linear(4, 3, rng=0)), X[:1], LABELS[:1], CrossEntropyLoss)
+    assert str(found).splitlines()[0].endswith(", 1 sample") and "1 layer," in repr(found)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_tables_can_be_printed_where_the_terminal_knows_few_letters(encoding, monkeypatch):
     """A file that Windows writes in its own encoding has no bars."""

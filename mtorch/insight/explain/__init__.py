@@ -117,7 +117,8 @@ def proof_section(cls: Any, into: Page) -> Section:
     blocks: list[Any] = [Prose(proof.method), Table(["example", "error"], rows)]
     blocks += [Prose(f"{check.subject}: {check.fault}") for check in proof.checks if check.fault]
     if proof.left:
-        blocks.append(Prose(f"{proof.left} more examples were left out, to end in time; the tests run them all."))
+        more = "1 more example was" if proof.left == 1 else f"{proof.left} more examples were"
+        blocks.append(Prose(f"{more} left out, to end in time; the tests run them all."))
     blocks.append(Prose(f"Allowed: {proof.tolerance:.0e}. It {'holds' if proof.holds else 'FAILS'}."))
     into.proof, into.proved = f"proof: largest error {proof.error:.0e}", proof.holds
     return Section("proof", blocks)

@@ -52,7 +52,8 @@ class Inspection(Sequence[Record]):
         return table(self)
 
     def __repr__(self) -> str:
-        return f"Inspection({self.title}, {len(self)} layers, loss={self.loss:.4g})"
+        layers = f"{len(self)} layer{'s' * (len(self) != 1)}"
+        return f"Inspection({self.title}, {layers}, loss={self.loss:.4g})"
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -14,7 +14,8 @@ NAME, LAYER, SHAPE = 16, 10, 16  # at most, at least, at most
 
 def table(found: "Inspection") -> str:
     """What every layer returned, in the order of the forward; then the gradients, in the order of the backward."""
-    batch = f", {found.ends.batch} samples" if found.ends.batch else ""
+    size = found.ends.batch
+    batch = f", {size} sample{'s' * (size != 1)}" if size else ""
     title = f"{found.title}: {found.loss_name} {found.loss:.4g}{batch}"
     records = list(found)
     forward = [
