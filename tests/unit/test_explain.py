@@ -365,8 +365,7 @@ def test_the_html_page_is_one_file_that_asks_for_no_other(tmp_path):
 
 @pytest.mark.parametrize("left, says", [(1, "1 more example was left out"), (2, "2 more examples were left out")])
 def test_examples_that_were_left_out_are_counted(left, says, monkeypatch):
-    proof = explain_proof.Proof("", [explain_proof.Check("", 0.0)], left)
-    monkeypatch.setattr(explain, "prove", lambda cls: proof)
+    monkeypatch.setattr(explain, "prove", lambda cls: proof.Proof("", [proof.Check("", 0.0)], left))
     assert says in run("explain", "Tanh")[1]
 
 
