@@ -74,6 +74,15 @@ def make_loss(name: str, module: Any) -> Callable[..., Any]:
     return losses.SquareLoss(module, transform=True) if name == "square" else LOSSES[name](module)
 
 
+def are_settings(settings: Any) -> bool:
+    """Whether these are settings of a checkpoint that name a model, the loss and the side of its images."""
+    if not isinstance(settings, dict):
+        return False
+    model, loss, side = (settings.get(name) for name in ("model", "loss", "side"))
+    named = isinstance(model, str) and model in RECIPES and isinstance(loss, str) and loss in LOSSES
+    return named and type(side) is int and side in (8, 28)
+
+
 # name: (optimizer, its default learning rate here, further options)
 OPTIMIZERS: dict[str, tuple[Callable[..., Any], float, dict[str, Any]]] = {
     "sgd": (optim.SGD, 0.1, {}),

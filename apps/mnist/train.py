@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES, Recipe, make_loss, make_optimizer
+from apps.mnist.recipes import OPTIMIZERS, RECIPES, Recipe, are_settings, make_loss, make_optimizer
 from mtorch import DataParallel, Module
 from mtorch.arrays import as_numpy, module_for
 from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
@@ -114,9 +114,8 @@ def fingerprint(data: DigitData) -> str:
 
 def settings_of(folder: RunFolder) -> dict[str, Any]:
     """What the folder's checkpoint was made with."""
-    settings = folder.notes().get("settings")
-    names = [settings.get(name) for name in ("model", "loss")] if isinstance(settings, dict) else [None, None]
-    if names[0] not in list(RECIPES) or names[1] not in list(LOSSES) or settings.get("side") not in (8, 28):
+    settings: Any = folder.notes().get("settings")
+    if not are_settings(settings):
         raise ValueError(f"{folder.model} is not a checkpoint of the digit recogniser")
     return settings
 

@@ -329,10 +329,13 @@ def test_a_graph_names_itself_when_nothing_is_to_do():
         Graph.of(Input("x"))
 
 
-@pytest.mark.parametrize("loss", [None, "x", []])
-@pytest.mark.parametrize("model", ["linear", "x", []])
-def test_a_checkpoint_with_settings_of_another_program_is_one_line(tmp_path, capsys, model, loss):
-    mtorch.save(tmp_path / "model.npz", NET, settings={"model": model, "loss": loss, "side": 28})
+@pytest.mark.parametrize("model, loss, side", [
+    *((model, loss, 28) for model in ("linear", "x", []) for loss in (None, "x", [])),
+    ("linear", "square", 28.0), ("linear", "square", numpy.array([28])), ("linear", "square", True),
+    (numpy.array(["linear"]), "square", 28), (numpy.arange(2), "square", 28), ("linear", numpy.array(["square"]), 28),
+])  # fmt: skip
+def test_a_checkpoint_with_settings_of_another_program_is_one_line(tmp_path, capsys, model, loss, side):
+    mtorch.save(tmp_path / "model.npz", NET, settings={"model": model, "loss": loss, "side": side})
     assert recogniser(["evaluate", "--data", "digits", "--out", str(tmp_path)]) == 2
     assert "is not a checkpoint of the digit recogniser" in capsys.readouterr().err
 

@@ -570,12 +570,38 @@ def test_weights_given_are_used_and_can_be_kept(tmp_path, folder):
     lambda path: save(path, Module(RECIPES["mlp"].build(784, rng=0)), settings=settings("lenet")),
     lambda path: save(path, Module(RECIPES["mlp"].build(784, rng=0)), settings=settings("mlp") | {"side": [28]}),
     lambda path: save(path, Module(RECIPES["mlp"].build(784, rng=0)), settings=settings("mlp") | {"model": ["mlp"]}),
+    lambda path: save(path, Module(RECIPES["mlp"].build(784, rng=0)), settings=settings("mlp") | {"side": 28.0}),
 ])  # fmt: skip
 def test_a_file_that_holds_no_such_weights_is_one_line(tmp_path, capsys, make):
     make(tmp_path / "model.npz")
     assert main(["serve", "--no-browser", "--weights", str(tmp_path / "model.npz")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and re.fullmatch(r"error: .*model\.npz.*\n", err)
+
+
+def filled(module, number):
+    for parameter in module.parameters().values():
+        parameter.value[...] = number
+    return module
+
+
+@pytest.mark.parametrize("number", [numpy.nan, -numpy.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, number):
+    save(tmp_path / "model.npz", filled(Module(RECIPES["mlp"].build(784, rng=0)), number), settings=settings("mlp"))
+    with pytest.raises(ValueError, match=r"model\.npz holds numbers that are not finite"):
+        pupil_from(tmp_path / "model.npz")
+
+
+def test_what_the_page_reads_is_json_whatever_a_file_of_weights_holds(tmp_path, folder):
+    shutil.copytree(folder / "draw", tmp_path / "draw")
+    module, hostile = Module(RECIPES["mlp"].build(784, rng=0)), {"trained_on": "x" * 10**6, "accuracy": float("nan")}
+    save(tmp_path / "model.npz", filled(module, 3e38), settings=settings("mlp"), **hostile)
+    with running(School(tmp_path)) as site:
+        state = ask(site, "/state")
+        looks = [ask(site, "/look", {"model": name, "ink": text(FIVE)}) for name in ("mlp", "gru")]
+    for each in (state, *looks):
+        assert each.status == 200 and len(each.body) < 10**5
+        json.loads(each.body, parse_constant=pytest.fail)
 
 
 def test_varied_digits_stay_the_digits_they_are():

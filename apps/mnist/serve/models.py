@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from apps.mnist.recipes import LOSSES, OPTIMIZERS, RECIPES, make_loss, make_optimizer
+from apps.mnist.recipes import OPTIMIZERS, RECIPES, are_settings, make_loss, make_optimizer
 from apps.mnist.serve.model import Digits, Model
 from mtorch import Module
 from mtorch.checkpoint import load, read_notes, save
@@ -173,14 +173,18 @@ def model_from(path: str | os.PathLike) -> Model:
     """A file of weights that the recogniser wrote. ValueError that names the file if it is none."""
     path = Path(path)
     notes = read_notes(path)
-    settings = notes.get("settings")
-    names = [settings.get(name) for name in ("model", "loss", "side")] if isinstance(settings, dict) else [None] * 3
-    if names[0] not in list(RECIPES) or names[1] not in list(LOSSES) or names[2] not in (8, 28):
+    settings: Any = notes.get("settings")
+    if not are_settings(settings):
         raise ValueError(f"{path} is not a checkpoint of the digit recogniser")
-    module = Module(RECIPES[names[0]].build(names[2] ** 2, rng=0))
+    module = Module(RECIPES[settings["model"]].build(settings["side"] ** 2, rng=0))
     load(path, module)
-    about = {name: notes[name] for name in ("trained_on", "accuracy") if isinstance(notes.get(name), str | float)}
-    return Model(module, {"model": names[0], "loss": names[1], "side": names[2]}, **about)
+    if not all(numpy.isfinite(value).all() for value in module.state_dict().values()):
+        raise ValueError(f"{path} holds numbers that are not finite")
+    trained_on, accuracy = notes.get("trained_on"), notes.get("accuracy")
+    about: dict[str, Any] = {}
+    if isinstance(trained_on, str) and isinstance(accuracy, float) and 0 <= accuracy <= 1:
+        about = {"trained_on": trained_on[:100], "accuracy": accuracy}
+    return Model(module, {name: settings[name] for name in ("model", "loss", "side")}, **about)
 
 
 def are_digits(images: Any, labels: Any) -> bool:

@@ -221,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _send_json(self, answer: dict[str, Any]) -> None:
-        self._send(200, "application/json", json.dumps(answer).encode())
+        self._send(200, "application/json", json.dumps(answer, allow_nan=False).encode())
 
     def _get(self) -> None:
         if self._length():
@@ -280,6 +280,7 @@ def state_of(models: Models) -> dict[str, Any]:
     return {"first": models.first, "ready": models.ready, "models": about, **doing}
 
 
+@numpy.errstate(over="ignore", invalid="ignore")
 def look(models: Models, model: Any, ink: Any) -> dict[str, Any]:
     """What every net says to the drawing, and what goes on inside the one that is shown."""
     net = models.get(model)
@@ -291,12 +292,11 @@ def look(models: Models, model: Any, ink: Any) -> dict[str, Any]:
     layers = [{**part, "pictures": packed(part["pictures"])} for part in inside["layers"]]
     return {
         "model": model,
-        "answers": {name: [round(float(share), 4) for share in answer] for name, answer in answers.items()},
+        "answers": {name: [rounded(share) for share in answer] for name, answer in answers.items()},
         "seen": packed(inside["seen"][None] / numpy.float32(inside["seen"].max(initial=1))),
         "gradient": packed(inside["gradient"][None]),
         "layers": [
-            part | {"answers": [round(float(a), 4) for a in part["answers"]]} if "answers" in part else part
-            for part in layers
+            part | {"answers": [rounded(a) for a in part["answers"]]} if "answers" in part else part for part in layers
         ],
     }
 
@@ -332,10 +332,15 @@ def weights_of(models: Models, name: str) -> bytes:
         return path.read_bytes()
 
 
+def rounded(number: Any) -> float:
+    """As JSON can say it: 0 for what is not finite, which a net of very large weights may come to."""
+    return round(float(number), 4) if math.isfinite(number) else 0.0
+
+
 def packed(pictures: numpy.ndarray) -> dict[str, Any]:
     """Pictures (count, H, W) as bytes from -127 to 127 of the largest size among them, in base64."""
     largest = float(abs(pictures).max(initial=0.0))
     scale = 127 / largest if math.isfinite(largest) and largest > 0 else 0.0
     with numpy.errstate(invalid="ignore"):
         data = numpy.rint(numpy.nan_to_num(pictures) * scale).clip(-127, 127).astype(numpy.int8)
-    return {"shape": pictures.shape, "data": base64.b64encode(data.tobytes()).decode(), "largest": round(largest, 4)}
+    return {"shape": pictures.shape, "data": base64.b64encode(data.tobytes()).decode(), "largest": rounded(largest)}
