@@ -64,6 +64,16 @@ def test_every_example_comes_back_with_the_same_bits_and_can_be_written_again(cl
         numpy.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * max(1, numpy.abs(expected).max(initial=0)))
 
 
+def test_layers_that_share_a_weight_come_back_with_their_names(tmp_path):
+    net = Sequential(layers.Linear(3, 3, rng=0), layers.Tanh(), layers.Linear(3, 3, rng=1), layers.Linear(3, 3, rng=2))
+    net[2].weight = net[3].weight = net[0].weight
+    export_onnx(net, tmp_path / "net.onnx", floats(2, 3))
+    back = import_onnx(tmp_path / "net.onnx")
+    state, twin = net.state_dict(), back.state_dict()
+    assert list(twin) == list(state) and all(state[key].tobytes() == twin[key].tobytes() for key in state)
+    assert len(back.parameters()) == len(net.parameters()) == 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_comes_back_with_its_names_its_bits_and_its_gradients(name, tmp_path):

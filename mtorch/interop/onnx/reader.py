@@ -304,6 +304,7 @@ class Reader:
                 if value.name:
                     self.parameters[value.name] = item
             prefixes |= {_prefix(name, attribute) for name in value.origins}
+        prefixes -= self.paths.keys()  # a weight that two layers share has its path from the first
         if len(prefixes) == 1:
             self.call(layer, prefixes.pop())
         return layer
