@@ -142,7 +142,7 @@ class Ranks:
 
     def _average_buffers(self, changed: list[bool], sizes: list[int]) -> None:
         """Running statistics := their means over the ranks, weighted by samples."""
-        mine = sizes[self.comm.rank] / sum(sizes) if self.comm.rank < len(sizes) else 0.0
+        mine = sizes[self.comm.rank] / max(1, sum(sizes)) if self.comm.rank < len(sizes) else 0.0
         news = [buffer for buffer, new in zip(self.buffers, changed, strict=True) if new]
         floats = [buffer for buffer in news if buffer.value.dtype.kind == "f"]
         for buffer in floats:

@@ -136,6 +136,15 @@ def test_gradients_of_several_calls_add_up_and_more_ranks_than_samples_are_allow
             numpy.testing.assert_allclose(grad, expected[name], rtol=1e-12, atol=1e-12)
 
 
+def test_a_batch_of_no_samples_is_what_it_is_for_one_process():
+    def empty(comm):
+        net = DataParallel(NETS["mlp"](), comm=comm)
+        y = net(numpy.empty((0, 64)))
+        return y.shape, net.backward(y).shape, any(p.grad.any() for p in net.parameters().values())
+
+    assert on_ranks(2, empty) == [((0, 10), (0, 64), False)] * 2
+
+
 def test_running_statistics_are_means_weighted_by_samples_and_dropout_differs_between_ranks():
     x = rng(0).standard_normal((7, 4))
 
