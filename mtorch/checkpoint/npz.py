@@ -37,7 +37,9 @@ class NpzFile(ArrayFile):
             return None
         if self.bytes_of(RESERVED) > min(max(self.size, 2**20), LONGEST_NOTES):
             raise ValueError("its notes are too long")
-        return self.read(RESERVED, numpy.dtype("uint8")).tobytes().decode()
+        if self.header(RESERVED).dtype != "uint8":
+            raise ValueError(f"its notes have dtype {self.header(RESERVED).dtype}, not uint8")
+        return self.read(RESERVED).tobytes().decode()
 
     def bytes_of(self, name: str) -> int:
         return self.members[name].file_size

@@ -209,6 +209,18 @@ def test_a_table_of_contents_that_no_writer_makes_is_refused_by_itself(tmp_path,
         read_notes(path)
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "float64", "int8"])
+def test_notes_are_bytes_and_no_other_numbers(tmp_path, dtype):
+    path = tmp_path / "model.npz"
+    mtorch.save(path, net())
+    with numpy.load(path) as file:
+        entries = dict(file)
+    numpy.savez(path, **entries | {NOTES: entries[NOTES].astype(dtype)})
+    refused(path, match=f"notes have dtype {dtype}, not uint8")
+    with pytest.raises(ValueError, match="model.npz"):
+        read_notes(path)
+
+
 class Unseekable(io.RawIOBase):
     """A pipe: sizes are written behind the data."""
 
