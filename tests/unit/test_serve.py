@@ -589,14 +589,14 @@ def filled(module, number):
 def test_weights_that_are_not_finite_are_refused(tmp_path, number):
     save(tmp_path / "model.npz", filled(Module(RECIPES["mlp"].build(784, rng=0)), number), settings=settings("mlp"))
     with pytest.raises(ValueError, match=r"model\.npz holds numbers that are not finite"):
-        pupil_from(tmp_path / "model.npz")
+        model_from(tmp_path / "model.npz")
 
 
 def test_what_the_page_reads_is_json_whatever_a_file_of_weights_holds(tmp_path, folder):
     shutil.copytree(folder / "draw", tmp_path / "draw")
     module, hostile = Module(RECIPES["mlp"].build(784, rng=0)), {"trained_on": "x" * 10**6, "accuracy": float("nan")}
     save(tmp_path / "model.npz", filled(module, 3e38), settings=settings("mlp"), **hostile)
-    with running(School(tmp_path)) as site:
+    with running(Models(tmp_path)) as site:
         state = ask(site, "/state")
         looks = [ask(site, "/look", {"model": name, "ink": text(FIVE)}) for name in ("mlp", "gru")]
     for each in (state, *looks):
