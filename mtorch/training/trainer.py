@@ -1,5 +1,6 @@
 """The loop of a training script as an object, which can be stopped at any moment and goes on with the same bits."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.checks import check_number, check_size
-from mtorch.data.loader import generator_state, set_generator_state
+from mtorch.data.loader import DataLoader, generator_state, set_generator_state
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
 from mtorch.parallel.data_parallel import ranks_of
@@ -82,6 +83,8 @@ class Trainer:
         self.ranks = ranks_of(module)
         self.leads = self.ranks is None or self.ranks.rank == 0
         self.checkpoints = Checkpoints(out, Every.of(checkpoint_every), self.leads)
+        if test is loader and isinstance(loader, DataLoader):
+            test = copy.copy(loader)  # a test within an epoch leaves the place in the training batches alone
         self.log = Log(module, loss_func, test, log_every, guard, stops.check if self.ranks is None else None)
         self.patience = None if patience is None else check_size("Trainer", "patience", patience)
         self.max_norm = None if max_norm is None else check_number("Trainer", "max_norm", max_norm, above=0)

@@ -192,6 +192,20 @@ def test_every_checkpoint_of_a_run_goes_on_with_the_same_bits(tmp_path, whole, m
         assert bits(again) == whole, number
 
 
+def test_the_training_loader_may_be_the_test_too_within_an_epoch(tmp_path):
+    def run(out=None):
+        loader = DataLoader(data(), 8, shuffle=True, rng=1)
+        return trainer_of(out, loader=loader, test=loader, log_every=Every(steps=3))
+
+    whole = run()
+    whole.fit(epochs=2)
+    run(tmp_path).fit(steps=3)
+    again = run(tmp_path)
+    assert again.resume()
+    again.fit(epochs=2)
+    assert again.steps == 2 * STEPS and bits(again) == bits(whole)
+
+
 def test_a_list_of_batches_goes_on_where_it_was(tmp_path):
     batches = list(DataLoader(data(), 8))
     whole = trainer_of(loader=batches)
