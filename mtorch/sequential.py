@@ -81,7 +81,7 @@ class Sequential(Container):
             layer.step(lr)
 
     def place(self, layer: Layer, position: int) -> str:
-        return f"layer {list(self.children())[position][0]} of Sequential"
+        return f"layer {list(self.children())[min(position, len(self) - 1)][0]} of Sequential"
 
     def __len__(self) -> int:
         return len(self.layers)

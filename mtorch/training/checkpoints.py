@@ -50,6 +50,8 @@ class Checkpoints:
 
     def save(self, trainer: "Trainer") -> None:
         place = trainer.steps, trainer.epoch, len(trainer.history), trainer.batches.over
+        if self.folder is not None and place == self._saved:
+            self._derive(trainer)  # if writing it was interrupted, or failed
         if self.folder is None or place == self._saved or (state := trainer.state_dict()) is None:
             return
         begin = time.monotonic()

@@ -12,6 +12,7 @@ import pytest
 
 import mtorch
 from mtorch import SGD, Adam, CrossEntropyLoss, DataParallel, Layer, Module, MSELoss, Parameter, Sequential, layers
+from mtorch.container import Tape
 from mtorch.data import ArrayDataset, DataLoader
 from mtorch.optim.schedules import StepLR
 from mtorch.testing import strict
@@ -338,6 +339,77 @@ def test_an_error_leaves_the_state_before_the_step(whole):
     trainer.loss_func = loss_func
     trainer.fit(epochs=3)
     assert bits(trainer) == whole
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at a line that is run in some files of the package: from the outside, at any moment."""
+
+    def __init__(self, at, *files):
+        self.left, self.files = at, files
+
+    def __call__(self, frame, event, _):
+        if event == "call" and not frame.f_code.co_filename.endswith(self.files):
+            return None
+        if event == "line":
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+        return self
+
+    def during(self, run):
+        """Whether it came."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            run()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+
+@pytest.mark.parametrize("kind", ["loader", "list"])
+def test_an_interrupt_at_any_line_loses_and_repeats_no_batch(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    x, labels = data(16)[:]
+    batches = [(x[i : i + 8], labels[i : i + 8]) for i in (0, 8)]
+
+    def made(out=None):
+        loader = DataLoader(ArrayDataset(x, labels), 8, shuffle=True, rng=1) if kind == "loader" else batches
+        return trainer_of(out, loader=loader, checkpoint_every=Every(steps=2), bar=False, test=None)
+
+    whole = made(tmp_path / "whole")
+    whole.fit(epochs=2)
+    history = (tmp_path / "whole" / "history.csv").read_text()
+    files = "training/batches.py", "data/loader.py" if kind == "loader" else "training/checkpoints.py"
+    for at in range(1, 10_000):  # each line that is run from the second step on
+        out = tmp_path / str(at)
+        trainer = made(out)
+        trainer.fit(steps=1)
+        came = Interrupt(at, *files).during(lambda trainer=trainer: trainer.fit(epochs=2))
+        trainer.fit(epochs=2)
+        assert trainer.steps == 4, at
+        assert bits(trainer) == bits(whole), at
+        assert (out / "history.csv").read_text() == history, at
+        if not came:
+            break
+    assert at > 100
+
+
+def test_an_interrupt_after_the_last_layer_of_a_chain_stays_an_interrupt():
+    net = Sequential(layers.Tanh(), layers.Tanh())
+
+    class Calls(list):
+        def append(self, call):
+            super().append(call)
+            if len(self) == 2:
+                raise KeyboardInterrupt
+
+    tape = Tape(net)
+    tape.calls = Calls()
+    with pytest.raises(KeyboardInterrupt):
+        tape.run(list(net), numpy.ones(3))
 
 
 def test_a_loader_that_cannot_go_back_saves_only_between_steps(tmp_path):
