@@ -14,6 +14,7 @@ from mtorch.arrays import as_numpy, module_for
 from mtorch.data import ArrayDataset, DataLoader, DigitData, load_digits_data
 from mtorch.devices import describe_device
 from mtorch.insight.summary import count_parameters
+from mtorch.parallel.communicators import communicator
 from mtorch.training import NonFiniteError, RunFolder, Trainer, evaluate, going_on, significant, written
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -40,6 +41,8 @@ class Run:
     @classmethod
     def of(cls, args: argparse.Namespace, folder: RunFolder) -> "Run":
         recipe, xp = RECIPES[args.model], module_for(args.device)
+        if args.parallel is not None:
+            communicator(args.parallel, xp)  # first: a rank that fails before it has met the others leaves them waiting
         data = load_digits_data(args.data, size=8 if recipe.scans else 28)
         settings = chosen(args, recipe, data)
         rng = numpy.random.default_rng(args.seed)

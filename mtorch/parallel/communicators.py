@@ -60,10 +60,18 @@ class Mpi:
             comm.Abort(1)
 
         sys.excepthook = abort
-        atexit.register(self.exchange, ENDED, None)  # heard by ranks that still train
+        self.over = False  # whether a rank has ended: then there is nobody to exchange with
+        atexit.register(self.end)
 
     def exchange(self, error: str, item: Any) -> list[tuple[str, Any]]:
-        return self.comm.allgather((error, item))
+        told = self.comm.allgather((error, item))
+        self.over = any(text == ENDED for text, _ in told)
+        return told
+
+    def end(self) -> None:
+        """Says that this rank ends, to ranks that still train."""
+        if not self.over:
+            self.exchange(ENDED, None)
 
     def allreduce(self, flat: Array) -> None:
         self.comm.Allreduce(self.in_place, flat)

@@ -362,3 +362,21 @@ def test_a_trainer_on_ranks_writes_once_and_stops_on_all_when_one_is_asked_to(tm
 
     first, second = on_ranks(2, run)
     assert first == (3, True, second[2]) and second == (3, False, first[2])
+
+
+RANK_1_LACKS_ITS_DATA = """
+import os, sys
+from apps.mnist.__main__ import main
+from mtorch.training import run_process
+sys.argv[1:] = ["--parallel", "mpi", "--epochs", "1", "--out", sys.argv[1], "--data"]
+sys.argv.append("digits" if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "0" else "/missing")
+run_process(main)
+"""
+
+
+@pytest.mark.slow
+def test_an_app_that_lacks_its_data_on_one_rank_ends_on_all(tmp_path):
+    (tmp_path / "script.py").write_text(RANK_1_LACKS_ITS_DATA)
+    done = mpiexec(2, str(tmp_path / "script.py"), str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert "/missing" in done.stderr and "rank 1 of 2 failed" in done.stderr
