@@ -29,7 +29,8 @@ class Batches:
         self.waiting = 0  # batches that were handed out and not used: 0 or 1
         self._iterator: Iterator[Any] | None = None
         self._before: Any = None  # the state of the loader before the iterator was made
-        self._began, self._seed = 0, 0  # the batches used when it was made, and the seed of a DataLoader's order
+        self._began = 0  # the batches that were used when it was made
+        self._seed: Any = 0  # that of a DataLoader's order
 
     def begin(self) -> Iterator[Any]:
         """The iterator of this epoch; a loader that shuffles draws its order now."""

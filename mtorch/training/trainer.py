@@ -130,7 +130,11 @@ class Trainer:
     def _check_together(self) -> None:
         """Every rank stops where one of them was asked to."""
         assert self.ranks is not None
-        asked = [item for _, item in self.ranks.exchange("", (stops.noted(), self._stopping))]
+        told = self.ranks.exchange("", (stops.noted(), self._stopping))
+        for rank, (text, _) in enumerate(told):
+            if text:
+                raise RuntimeError(f"Trainer: rank {rank} of {self.ranks.size} failed: {text}")
+        asked = [item for _, item in told]
         self._stopping = any(stopping for _, stopping in asked)
         if number := max(number for number, _ in asked):
             raise stops.Stopped(status=128 + number)

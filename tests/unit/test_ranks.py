@@ -380,3 +380,26 @@ def test_an_app_that_lacks_its_data_on_one_rank_ends_on_all(tmp_path):
     done = mpiexec(2, str(tmp_path / "script.py"), str(tmp_path / "run"))
     assert done.returncode != 0
     assert "/missing" in done.stderr and "rank 1 of 2 failed" in done.stderr
+
+
+FULL_ON_RANK_0 = """
+import sys
+from apps.mnist.__main__ import main
+from mtorch.training import RunFolder, run_process
+
+def full(folder, *args, **more):
+    if folder.writes:
+        raise OSError(28, "No space left on device", str(folder.model))
+
+RunFolder.save = full
+sys.argv[1:] = ["--parallel", "mpi", "--data", "digits", "--checkpoint-every", "0", "--out", sys.argv[1]]
+run_process(main)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_on_rank_0_ends_all_ranks_in_a_line_each(tmp_path):
+    (tmp_path / "script.py").write_text(FULL_ON_RANK_0)
+    done = mpiexec(2, str(tmp_path / "script.py"), str(tmp_path / "run"))
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr and "rank 0 of 2 failed" in done.stderr
