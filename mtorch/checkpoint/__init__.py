@@ -21,6 +21,7 @@ from mtorch.checkpoint.array_file import RESERVED, ArrayFile, naming, regular_fi
 from mtorch.checkpoint.atomic import write_atomically as write_atomically
 from mtorch.checkpoint.notes import FORMAT, ArrayName, Notes, array_names, decode, encode, with_arrays
 from mtorch.checkpoint.npz import NpzFile
+from mtorch.checks import shown
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
 from mtorch.optim.schedules import Schedule
@@ -191,12 +192,12 @@ def _random_state_of(prefix: str, states: dict[str, Any], default: dict[str, int
 
 def _path(verb: str, path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{verb} expected a path, got {path!r}")
+        raise TypeError(f"{verb} expected a path, got {shown(path)}")
     return Path(path)
 
 
 def _check(verb: str, module: Any, optimizer: Any) -> None:
     if not isinstance(module, Layer):
-        raise TypeError(f"{verb} expected a module or layer after the path, got {module!r}")
+        raise TypeError(f"{verb} expected a module or layer after the path, got {shown(module)}")
     if not isinstance(optimizer, Optimizer | None):
-        raise TypeError(f"{verb} expected an optimizer after the module, got {optimizer!r}")
+        raise TypeError(f"{verb} expected an optimizer after the module, got {shown(optimizer)}")

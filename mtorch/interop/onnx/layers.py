@@ -9,6 +9,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.arrays import Array, Value, as_array, unbroadcast
+from mtorch.checks import check_choice, check_flag, check_integer, check_number, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.layer import Layer
 from mtorch.layers.elementwise import Elementwise
@@ -23,7 +24,22 @@ COMPARISONS = {
     "LessOrEqual": lambda a, b: a <= b,
     "Equal": lambda a, b: a == b,
 }
+MOST_AXES = 64  # of a NumPy array
 PAD_MODES = ("constant", "reflect", "edge", "wrap")
+
+
+def several(who: str, name: str, values: Any) -> tuple[Any, ...]:
+    """The argument as a tuple; TypeError if it is neither a tuple nor a list."""
+    if not isinstance(values, tuple | list):
+        raise TypeError(f"{who} expected {name} to be a tuple, got {shown(values)}")
+    if len(values) > MOST_AXES:
+        raise ValueError(f"{who} expected {name} to have at most {MOST_AXES} entries, got {shown(values)}")
+    return tuple(values)
+
+
+def integers(who: str, name: str, values: Any, least: float = -math.inf) -> tuple[int, ...]:
+    """The argument as a tuple of integers."""
+    return tuple(check_integer(who, name, value, least) for value in several(who, name, values))
 
 
 class OnnxReshape(Layer):
@@ -39,9 +55,9 @@ class OnnxReshape(Layer):
 
     def __init__(self, shape: tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
-        self.shape = tuple(int(n) for n in shape)
+        self.shape = integers("OnnxReshape", "shape", shape)
         if min(self.shape, default=0) < -1 or self.shape.count(-1) > 1:
-            raise ValueError(f"OnnxReshape expected sizes >= 0 and at most one -1, got {self.shape}")
+            raise ValueError(f"OnnxReshape expected a shape of sizes >= 0 and at most one -1, got {shown(self.shape)}")
 
     def forward(self, x: Array) -> Array:
         sizes = [x.shape[i] if n == 0 and i < x.ndim else n for i, n in enumerate(self.shape)]
@@ -91,9 +107,11 @@ class OnnxPad(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        if mode not in PAD_MODES:
-            raise ValueError(f"OnnxPad expected mode in {PAD_MODES}, got {mode!r}")
-        self.widths, self.mode, self.value = tuple((int(a), int(b)) for a, b in widths), mode, float(value)
+        self.mode = check_choice("OnnxPad", "mode", mode, PAD_MODES)
+        self.value = check_number("OnnxPad", "value", value)
+        self.widths = tuple(integers("OnnxPad", "widths", pair) for pair in several("OnnxPad", "widths", widths))
+        if not all(len(pair) == 2 for pair in self.widths):
+            raise ValueError(f"OnnxPad expected widths to be pairs, got {shown(widths)}")
 
     def forward(self, x: Array) -> Array:
         if x.ndim != len(self.widths):
@@ -101,7 +119,9 @@ class OnnxPad(Layer):
         y = x
         for axis, (n, (before, behind)) in enumerate(zip(x.shape, self.widths, strict=True)):
             if before or behind:
-                index = self.shown(n, before, behind)
+                index = self.visible(n, before, behind)
+                if not n:  # there is nothing to take: all that is seen is the constant
+                    y = self.xp.zeros((*y.shape[:axis], 1, *y.shape[axis + 1 :]), y.dtype)
                 y = y.take(self.xp.asarray(numpy.maximum(index, 0)), axis=axis)
                 if (index < 0).any():
                     outside = self.xp.asarray(index < 0).reshape(-1, *[1] * (x.ndim - 1 - axis))
@@ -115,7 +135,7 @@ class OnnxPad(Layer):
         for axis in reversed(range(len(shape))):
             before, behind = self.widths[axis]
             if before or behind:
-                index = self.shown(shape[axis], before, behind)
+                index = self.visible(shape[axis], before, behind)
                 places = numpy.nonzero(index >= 0)[0]
                 dx = self.xp.zeros((*g.shape[:axis], shape[axis], *g.shape[axis + 1 :]), g.dtype)
                 head = (slice(None),) * axis
@@ -124,7 +144,7 @@ class OnnxPad(Layer):
                 g = dx
         return g
 
-    def shown(self, n: int, before: int, behind: int) -> numpy.ndarray:
+    def visible(self, n: int, before: int, behind: int) -> numpy.ndarray:
         """For each place along an axis the entry of x that it shows, -1 for the constant."""
         least = {"constant": 0, "reflect": max(before, behind) + 1, "edge": 1, "wrap": max(before, behind)}[self.mode]
         if n < least or n + before + behind < 0:
@@ -157,9 +177,7 @@ class OnnxTile(Layer):
 
     def __init__(self, repeats: tuple[int, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
-        self.repeats = tuple(int(n) for n in repeats)
-        if min(self.repeats, default=1) < 1:
-            raise ValueError(f"OnnxTile expected repeats >= 1, got {self.repeats}")
+        self.repeats = integers("OnnxTile", "repeats", repeats, least=1)
 
     def forward(self, x: Array) -> Array:
         if x.ndim != len(self.repeats):
@@ -199,9 +217,8 @@ class OnnxSized(Layer):
         self, operation: str, sizes: tuple[Any, ...], *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
     ):
         super().__init__(xp=xp, dtype=dtype)
-        if operation not in ("reshape", "expand", "head"):
-            raise ValueError(f"OnnxSized expected reshape, expand or head, got {operation!r}")
-        self.operation, self.sizes = operation, tuple(sizes)
+        self.operation = check_choice("OnnxSized", "operation", operation, ("reshape", "expand", "head"))
+        self.sizes = tuple(size_at_run_time(size) for size in several("OnnxSized", "sizes", sizes))
 
     def forward(self, x: tuple[Array, ...]) -> Array:
         if x.__class__ is not tuple or any(part is None or part.__class__ is tuple for part in x):
@@ -216,7 +233,7 @@ class OnnxSized(Layer):
                 y = self.xp.broadcast_to(first, numpy.broadcast_shapes(first.shape, shape)).copy()
             else:
                 y = first[tuple(slice(None if n == -1 else n) for n in shape)]
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, RuntimeError):  # the last where there are too many axes
             raise ShapeMismatchError(
                 self, f"expected shapes that fit each other, got {arrays.shape_value(x)}"
             ) from None
@@ -247,6 +264,17 @@ class OnnxSized(Layer):
         yield cls("head", (-1, (0, 0)), xp=xp, dtype=dtype), ((2, 5, 3), (3, 1))
 
 
+def size_at_run_time(size: Any) -> Any:
+    """One of the sizes of `OnnxSized`, checked."""
+    if isinstance(size, tuple | list) and size and isinstance(size[0], str) and size[0] == "*":
+        return ("*", *(size_at_run_time(factor) for factor in size[1:]))
+    if not isinstance(size, tuple | list):
+        return check_integer("OnnxSized", "sizes", size)
+    if len(size) != 2:
+        raise ValueError(f"OnnxSized expected sizes of a number, (k, axis) or ('*', ...), got {shown(size)}")
+    return integers("OnnxSized", "sizes", size)
+
+
 def resolved(size: Any, likes: list[Array]) -> int:
     """The number that a size of `OnnxSized` stands for."""
     if isinstance(size, int):
@@ -270,7 +298,7 @@ class OnnxTriangle(Layer):
         self, k: int = 0, upper: bool = True, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.k, self.upper = int(k), bool(upper)
+        self.k, self.upper = check_integer("OnnxTriangle", "k", k), check_flag("OnnxTriangle", "upper", upper)
 
     def seen(self, x: Array) -> Array:
         if x.ndim < 2:
@@ -309,9 +337,7 @@ class OnnxChoose(Layer):
 
     def __init__(self, comparison: str, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
-        if comparison not in COMPARISONS:
-            raise ValueError(f"OnnxChoose expected a comparison in {tuple(COMPARISONS)}, got {comparison!r}")
-        self.comparison = comparison
+        self.comparison = check_choice("OnnxChoose", "comparison", comparison, COMPARISONS)
 
     def forward(self, x: tuple[Array, ...]) -> Array:
         if x.__class__ is not tuple or len(x) != 4 or any(part is None or part.__class__ is tuple for part in x):
@@ -371,6 +397,8 @@ class OnnxLabelLoss(Layer):
 
     def __init__(self, loss_func: LabelLoss, *, xp: ModuleType = numpy, dtype: Any = "float32", rng: Any = None):
         super().__init__(xp=xp, dtype=dtype)
+        if not isinstance(loss_func, LabelLoss):
+            raise TypeError(f"OnnxLabelLoss expected loss_func to be a loss on labels, got {shown(loss_func)}")
         self.loss_func = loss_func
 
     def forward(self, x: tuple[Array, Array]) -> Array:
