@@ -20,14 +20,11 @@ from pathlib import Path
 
 import numpy
 
-from mtorch import SGD, CrossEntropyLoss, DataParallel, Module, models
+from apps.mnist.recipes import RECIPES
+from mtorch import SGD, CrossEntropyLoss, DataParallel, Module
 
 PAGE = Path(__file__).parents[1] / "docs" / "ranks.md"
 BANDWIDTH, LATENCY, RANKS = 10e9 / 8, 50e-6, 4
-MODELS = {
-    "mlp": (20, models.mlp), "deep": (128, models.deep), "lenet": (64, models.lenet), "cnn": (64, models.cnn),
-    "resnet": (64, models.resnet), "gru": (64, models.gru),
-}  # fmt: skip
 
 
 class Counting:
@@ -84,7 +81,7 @@ def measured(step) -> float:
 
 
 def row(name: str) -> str:
-    batch, build = MODELS[name]
+    batch, build = RECIPES[name].batch_size, RECIPES[name].build
     batch_for_counting = batch // RANKS * RANKS
     comm = Counting(RANKS)
     step = step_of(DataParallel(build(rng=0), comm=comm), batch_for_counting)
@@ -107,7 +104,7 @@ def main() -> None:
     lines = [
         "| model | batch | gradients added | results gathered | messages | a step alone | network | pays from batch |",
         "|---|---|---|---|---|---|---|---|",
-        *(row(name) for name in MODELS),
+        *(row(name) for name in RECIPES),
     ]
     print("\n".join(lines))
     if "--write" in sys.argv:
