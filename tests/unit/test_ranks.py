@@ -69,13 +69,13 @@ def on_ranks(size, function):
     return found
 
 
-def trained(build, optimizer, steps, comm=None, **data):
+def trained(build, optimizer, steps, comm=None, pixels=64):
     """The parameters after some steps on batches of uneven parts, the last losses, and the module."""
     net = build()
-    module = Module(net if comm is None else DataParallel(net, comm=comm, **data))
+    module = Module(net if comm is None else DataParallel(net, comm=comm))
     optimizer, loss_func = optimizer(module), CrossEntropyLoss(module)
     draw = rng(0)
-    dataset = ArrayDataset(draw.standard_normal((53, 64)), draw.integers(0, 10, 53))
+    dataset = ArrayDataset(draw.standard_normal((53, pixels)), draw.integers(0, 10, 53))
     loader, losses = DataLoader(dataset, batch_size=11, shuffle=True, rng=1), []
     while len(losses) < steps:
         for x, labels in loader:
@@ -106,6 +106,18 @@ def test_ranks_make_the_steps_of_one_process(net, optimizer, size):
         numpy.testing.assert_allclose(vector, alone, rtol=0, atol=1e-12)
         numpy.testing.assert_allclose(seen, losses, rtol=0, atol=1e-12)
         assert (vector == found[0][0]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("net", ["mlp", "lenet", "gru"])
+def test_after_200_steps_the_weights_are_those_of_one_process(net, optimizer):
+    pixels = 784 if net == "lenet" else 64
+    build = NETS.get(net) or (lambda: models.lenet(rng=0, dtype="float64"))
+    expected, losses, _ = trained(build, OPTIMIZERS[optimizer], 200, None, pixels)
+    for vector, seen, _ in on_ranks(2, lambda comm: trained(build, OPTIMIZERS[optimizer], 200, comm, pixels)):
+        numpy.testing.assert_allclose(vector, expected, rtol=0, atol=1e-10)
+        assert len(seen) == len(losses) and losses[-1] < losses[0]
 
 
 def test_ranks_begin_with_the_values_of_rank_0():
