@@ -53,8 +53,8 @@ def below(pid: int) -> list[int]:
     return found
 
 
-def attempt(kind: str, out: Path, rng: random.Random, epochs: int) -> str:
-    """Starts or goes on with the run and kills one of its processes; what went wrong, or ""."""
+def attempt(kind: str, out: Path, rng: random.Random, epochs: int) -> str | None:
+    """Goes on with the run and kills one of its processes; what went wrong, "", or None if none was killed."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     run = subprocess.Popen(
         command(kind, out, epochs), cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -69,9 +69,11 @@ def attempt(kind: str, out: Path, rng: random.Random, epochs: int) -> str:
         except OSError:  # one of them ended meanwhile
             victims = []
     time.sleep(rng.uniform(0.0, 1.5))
+    killed = False
     if run.poll() is None and victims:
         try:
             os.kill(rng.choice(victims[-2:]), signal.SIGKILL)
+            killed = True
         except ProcessLookupError:
             pass
     try:
@@ -79,8 +81,8 @@ def attempt(kind: str, out: Path, rng: random.Random, epochs: int) -> str:
     except subprocess.TimeoutExpired:
         run.kill()
         return f"{kind}: it did not end within {LIMIT:.0f} s"
-    if run.returncode == 0:
-        return ""  # it was finished before
+    if run.returncode == 0 or not killed:
+        return None  # it was finished before
     if not any(words in text for words in ("EXIT CODE", "worker process", "rank ")):
         return f"{kind}: status {run.returncode} without a word about it: {text[-400:]}"
     model = out / "model.npz"
@@ -108,14 +110,20 @@ def main() -> int:
     rng, wrong = random.Random(args.seed), []
     folder = Path(tempfile.mkdtemp(prefix="kill_ranks-"))
     kinds = [kind for kind in ("ranks", "workers") if args.count]
-    for number in range(args.count):
+    number, runs = 0, dict.fromkeys(kinds, 0)
+    while number < args.count:
         kind = kinds[number % 2]
-        if trouble := attempt(kind, folder / kind, rng, args.epochs):
+        trouble = attempt(kind, folder / f"{kind}-{runs[kind]}", rng, args.epochs)
+        if trouble is None:
+            runs[kind] += 1  # another run
+            continue
+        number += 1
+        if trouble:
             wrong.append(trouble)
             print(trouble, flush=True)
     alone = finished("alone", folder / "alone", args.epochs)
     for kind in kinds:
-        last = finished(kind, folder / kind, args.epochs)
+        last = finished(kind, folder / f"{kind}-{runs[kind]}", args.epochs)
         if len(last) != len(alone) or any(abs(a - b) > 0.03 for a, b in zip(last[1:], alone[1:], strict=True)):
             wrong.append(f"{kind}: it ended with {last}, in one process with {alone}")
             print(wrong[-1])
