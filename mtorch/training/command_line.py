@@ -111,6 +111,10 @@ def going_on(folder: RunFolder, command: str, resumed: bool = False) -> Iterator
     except KeyboardInterrupt as stop:
         stop.args = stop.args or (words(),)
         raise
+    except Exception:
+        if handlers.signal and handlers.raises:  # a library made an error of its own of the stop
+            raise Stopped(words(), status=128 + handlers.signal) from None
+        raise
     finally:
         handlers.hint = before
 

@@ -213,3 +213,18 @@ atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
 run_process(lambda: run(lambda: say("done")))
 """
     assert ended(start(script)) == (0, "done\n", "")
+
+
+def test_a_stop_that_a_library_turns_into_an_error_of_its_own_says_where_to_go_on(tmp_path, capsys):
+    """Compiled code does: while a picture is drawn, a SIGTERM once ended in "Invalid affine transformation matrix"."""
+
+    def command():
+        with going_on(RunFolder(tmp_path), "python -m app"):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            except BaseException:
+                raise ValueError("Invalid affine transformation matrix") from None
+
+    assert run(command) == 143
+    assert capsys.readouterr().err == "stopped: nothing is kept yet; go on with: python -m app --resume\n"
