@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy
 
-from mtorch.checks import shown
+from mtorch.checks import name_of, shown
 from mtorch.devices import module_for as module_for
 
 Array = Any  # numpy.ndarray, cupy.ndarray, or the strict fake's array
@@ -60,17 +60,13 @@ def refuse_masked(x: object, who: object, depth: int = 0) -> None:
         text = "expected an array without a mask, got a masked array: fill it first, a.filled(0)"
         if hasattr(who, "ignore_index"):
             text += ", or labels with a.filled(-100) and ignore_index=-100"
-        raise TypeError(text if who is None else f"{_name(who)} {text}")
+        raise TypeError(text if who is None else f"{name_of(who)} {text}")
     if isinstance(x, list | tuple):
         if depth > DEEPEST:
-            raise ValueError(f"{_name(who)} expected an array, got lists in lists, more than {DEEPEST} deep")
+            raise ValueError(f"{name_of(who)} expected an array, got lists in lists, more than {DEEPEST} deep")
         for part in x:
             if isinstance(part, list | tuple | masked):
                 refuse_masked(part, who, depth + 1)
-
-
-def _name(who: object) -> str:
-    return who if isinstance(who, str) else repr(who)
 
 
 def module_named(name: str) -> ModuleType:
@@ -100,7 +96,7 @@ def host_array(x: object, who: object) -> numpy.ndarray:
     """Array data given as a list, a number or an array, as a NumPy array of numbers, of no subclass."""
     array = as_data(x, who)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{_name(who)} expected real numbers, got an array of dtype {array.dtype}")
+        raise TypeError(f"{name_of(who)} expected real numbers, got an array of dtype {array.dtype}")
     return array
 
 
@@ -110,9 +106,9 @@ def as_data(x: object, who: object) -> numpy.ndarray:
     try:
         return as_numpy(x)
     except ValueError as error:
-        raise ValueError(f"{_name(who)} expected an array, got a ragged list: {error}") from error
+        raise ValueError(f"{name_of(who)} expected an array, got a ragged list: {error}") from error
     except (MemoryError, OverflowError) as error:
-        raise ValueError(f"{_name(who)} expected an array, got {shown(x)}: {error}") from error
+        raise ValueError(f"{name_of(who)} expected an array, got {shown(x)}: {error}") from error
 
 
 def as_numeric(xp: ModuleType, x: Any, who: object) -> Array:
@@ -120,12 +116,12 @@ def as_numeric(xp: ModuleType, x: Any, who: object) -> Array:
     home = array_module(x, who)
     if home is xp and x.__class__ is xp.ndarray:
         if x.dtype.kind not in "fiub":
-            raise TypeError(f"{_name(who)} expected real numbers, got an array of dtype {x.dtype}")
+            raise TypeError(f"{name_of(who)} expected real numbers, got an array of dtype {x.dtype}")
         return x
     if home is None or home is xp:
         return xp.asarray(host_array(x, who))
     fix = "x.get()" if is_numpy(xp) else f"{xp.__name__}.asarray(x)"
-    raise TypeError(f"{_name(who)} lives on {xp.__name__}, got an array of {home.__name__}: convert it with {fix}")
+    raise TypeError(f"{name_of(who)} lives on {xp.__name__}, got an array of {home.__name__}: convert it with {fix}")
 
 
 def as_float(xp: ModuleType, dtype: numpy.dtype, x: object, who: object) -> Array:
@@ -141,7 +137,7 @@ def as_ids(xp: ModuleType, x: Any, who: object, what: str = "integer ids") -> Ar
     if array is None:
         array = host_array(x, who) if home in (None, numpy) else as_numeric(xp, x, who)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{_name(who)} expected {what}, got dtype {array.dtype}")
+        raise TypeError(f"{name_of(who)} expected {what}, got dtype {array.dtype}")
     return array if home is xp else xp.asarray(array)
 
 

@@ -44,11 +44,15 @@ def plain(text: object, most: int = SHOWN) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in found)
 
 
+def name_of(who: object) -> str:
+    """How an error names a layer, or a class by its name. The `str` of a layer has several lines."""
+    return who if isinstance(who, str) else repr(who)
+
+
 def check_flag(who: object, name: str, flag: Any) -> bool:
     """The truth value; TypeError for anything else, because "no" and "false" are true."""
     if not isinstance(flag, bool | numpy.bool_):
-        who = who if isinstance(who, str) else repr(who)
-        raise TypeError(f"{who} expected {name} to be True or False, got {shown(flag)}")
+        raise TypeError(f"{name_of(who)} expected {name} to be True or False, got {shown(flag)}")
     return bool(flag)
 
 

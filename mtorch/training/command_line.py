@@ -70,7 +70,8 @@ def run(command: Callable[..., int | None], *args: Any, again: str = "") -> int:
             handlers.raises = False
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or (handlers.signal and not isinstance(error, SystemExit)):
-            known = error.args or not isinstance(error, KeyboardInterrupt)
+            # of a stop that was raised, compiled code may have made an error of its own: then the hint says more
+            known = error.args if isinstance(error, KeyboardInterrupt) else not (handlers.raised and handlers.hint())
             _say(f"stopped: {_text(error)}" if known else f"stopped{handlers.hint()}")
             return error.status if isinstance(error, Stopped) else 128 + (handlers.signal or 2)
         if isinstance(error, BrokenPipeError):
@@ -111,12 +112,7 @@ def going_on(folder: RunFolder, command: str, resumed: bool = False) -> Iterator
     except KeyboardInterrupt as stop:
         stop.args = stop.args or (words(),)
         raise
-    except Exception:
-        if handlers.signal and handlers.raises:  # a library made an error of its own of the stop
-            raise Stopped(words(), status=128 + handlers.signal) from None
-        raise
-    finally:
-        handlers.hint = before
+    handlers.hint = before  # an error goes on to `run`, which may still ask for these words
 
 
 def _say(line: str) -> None:

@@ -40,13 +40,14 @@ class _Handlers:
         self.hook: Any = None  # the hook for unraisable exceptions that was there
         self.hint: Callable[[], str] = str  # what the last words of an abrupt end say about going on
         self.raises = False  # whether a signal raises; else it is noted
+        self.raised = False  # whether one has
         self.signal, self.at = 0, 0.0  # the first signal that came, and when
 
     def install(self) -> bool:
         """Whether they were installed now: by the main thread, and not where they are already."""
         if self.before or signal is None:
             return False
-        self.signal, self.raises, self.hint = 0, False, str
+        self.signal, self.raises, self.raised, self.hint = 0, False, False, str
         for number in [getattr(signal, name) for name in NAMES if hasattr(signal, name)]:
             if signal.getsignal(number) in (signal.SIG_IGN, None):  # a job in the background hears no Ctrl-C
                 continue
@@ -76,6 +77,7 @@ class _Handlers:
             return
         self.signal, self.at = number, now
         if self.raises:
+            self.raised = True
             self.check()
 
     def check(self) -> None:

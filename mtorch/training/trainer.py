@@ -1,6 +1,5 @@
 """The loop of a training script as an object, which can be stopped at any moment and goes on with the same bits."""
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy
 
 from mtorch import arrays
 from mtorch.checks import check_number, check_size
-from mtorch.data.loader import DataLoader, generator_state, set_generator_state
+from mtorch.data.loader import generator_state, set_generator_state
 from mtorch.layer import Layer
 from mtorch.optim.base import Optimizer
 from mtorch.parallel.data_parallel import ranks_of
@@ -47,9 +46,10 @@ class Trainer:
     callbacks, step_callbacks: functions of the trainer, called after each row and after each step. They may call
     `stop()` and keep numbers, texts and arrays in the dict `notes`, which belongs to the checkpoint.
     settings: what a checkpoint must have been made with to be gone on with.
-    Where `module` is divided among the ranks of an MPI job, rank 0 prints and writes, and a stop of one is one of all.
     generators: the numpy Generators that dataset, loss and callbacks draw from, so that a checkpoint has their state.
     The loader's own is part of it already, and so are those of the module's layers.
+
+    Where `module` is divided among the ranks of an MPI job, rank 0 prints and writes, and a stop of one stops all.
 
     A run that was stopped or killed at any moment and goes on ends with the same bits as one that never was, if
     callbacks keep what they need in `notes`. Where `mtorch.training.run` handles signals, a stop waits for the end of
@@ -83,8 +83,6 @@ class Trainer:
         self.ranks = ranks_of(module)
         self.leads = self.ranks is None or self.ranks.rank == 0
         self.checkpoints = Checkpoints(out, Every.of(checkpoint_every), self.leads)
-        if test is loader and isinstance(loader, DataLoader):
-            test = copy.copy(loader)  # a test within an epoch leaves the place in the training batches alone
         self.log = Log(module, loss_func, test, log_every, guard, stops.check if self.ranks is None else None)
         self.patience = None if patience is None else check_size("Trainer", "patience", patience)
         self.max_norm = None if max_norm is None else check_number("Trainer", "max_norm", max_norm, above=0)

@@ -1,7 +1,6 @@
 """Proofs about predict that every layer gets from its `examples()`: many threads, and a state that travels."""
 
 import copy
-import sys
 
 import numpy
 import pytest
@@ -23,12 +22,7 @@ from mtorch.states import Stateful
 PREDICTORS, ROUNDS = 3, 3
 
 
-@pytest.fixture(autouse=True)
-def threads_take_turns_often():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+pytestmark = pytest.mark.usefixtures("threads_take_turns_often")
 
 
 @pytest.mark.parametrize("cls, index", LAYERS)

@@ -3,7 +3,6 @@
 import contextvars
 import copy
 import os
-import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +34,7 @@ X = numpy.random.default_rng(0).standard_normal((4, 3)).astype("float32")
 nn = layers.on(dtype="float64", rng=0)
 
 
-@pytest.fixture(autouse=True)
-def threads_take_turns_often():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+pytestmark = pytest.mark.usefixtures("threads_take_turns_often")
 
 
 # ---------------------------------------------------------------------- threads

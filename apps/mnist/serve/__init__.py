@@ -3,20 +3,16 @@
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from mtorch.training import folder_name
 
 if TYPE_CHECKING:
     from apps.mnist.serve.web import Server
-
-TERMINATED = 143  # what a shell gives for SIGTERM
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -36,21 +32,18 @@ def port(text: str) -> int:
     return int(text)
 
 
-def serve(args: argparse.Namespace) -> int:
+def serve(args: argparse.Namespace) -> None:
     """`python -m apps.mnist serve`; ends with Ctrl-C or SIGTERM."""
     from apps.mnist.serve.models import Models  # here, because the other commands need no server
     from apps.mnist.serve.web import Server
 
     try:
-        with sigterm_raises():
-            models = Models(Path(args.out), None if args.weights is None else Path(args.weights), args.data)
-            with Server(args.port, models) as server:
-                run(server, not args.no_browser)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the page is closed") from None
-    except Terminated:
-        print("stopped: the page is closed", file=sys.stderr)
-    return TERMINATED
+        models = Models(Path(args.out), None if args.weights is None else Path(args.weights), args.data)
+        with Server(args.port, models) as server:
+            run(server, not args.no_browser)
+    except KeyboardInterrupt as stop:
+        stop.args = ("the page is closed",)
+        raise
 
 
 def run(server: "Server", browser: bool) -> None:
@@ -64,27 +57,6 @@ def run(server: "Server", browser: bool) -> None:
         server.serve_forever(poll_interval=0.2)
     finally:
         server.models.stop()
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
-
-
-@contextlib.contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Within it SIGTERM raises Terminated, where signals can be handled."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: Any) -> NoReturn:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def has_display() -> bool:
