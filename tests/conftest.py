@@ -1,7 +1,6 @@
 """The test session: floating-point accidents are errors, the default generator is seeded, Ctrl-C is heard."""
 
 import signal
-import sys
 
 import numpy
 import pytest
@@ -20,12 +19,3 @@ def _strict_floats_and_a_fixed_seed():
     mtorch.seed(0)
     with numpy.errstate(over="raise", divide="raise", invalid="warn"):  # pyproject.toml makes the warning an error
         yield
-
-
-@pytest.fixture
-def threads_take_turns_often():
-    """The interpreter goes from thread to thread as often as it can, so that a race is met."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import pkgutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -152,3 +153,11 @@ def left_by_training(layer: Layer) -> Any:
     layer_states = [(each.training, each.random_state(), each._memory is EMPTY) for _, each in layer.walk()]
     values = [b.value.tobytes() for b in layer.buffers().values()]
     return layer_states, values, {name: p.grad.tobytes() for name, p in layer.parameters().items()}
+
+
+def threads_take_turns_often() -> Iterator[None]:
+    """For a fixture: the interpreter goes from thread to thread as often as it can, so that a race is met."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

@@ -12,6 +12,7 @@ from harness import (
     host,
     in_threads,
     leaves,
+    threads_take_turns_often,
     trained,
     unchanged,
     without_momentum,
@@ -22,7 +23,7 @@ from mtorch.states import Stateful
 PREDICTORS, ROUNDS = 3, 3
 
 
-pytestmark = pytest.mark.usefixtures("threads_take_turns_often")
+often = pytest.fixture(autouse=True)(threads_take_turns_often)
 
 
 @pytest.mark.parametrize("cls, index", LAYERS)

@@ -9,7 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
-from harness import assert_same, attributes, in_threads, left_by_training, trained, unchanged, without_momentum
+from harness import (
+    assert_same,
+    attributes,
+    in_threads,
+    left_by_training,
+    threads_take_turns_often,
+    trained,
+    unchanged,
+    without_momentum,
+)
 
 import mtorch
 from mtorch import (
@@ -34,7 +43,7 @@ X = numpy.random.default_rng(0).standard_normal((4, 3)).astype("float32")
 nn = layers.on(dtype="float64", rng=0)
 
 
-pytestmark = pytest.mark.usefixtures("threads_take_turns_often")
+often = pytest.fixture(autouse=True)(threads_take_turns_often)
 
 
 # ---------------------------------------------------------------------- threads
