@@ -18,14 +18,16 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 
 @pytest.fixture(autouse=True)
 def handlers_are_restored():
-    """And Ctrl-C is heard, also where the tests run in the background."""
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """And Ctrl-C and a closed terminal are heard, also where the tests run in the background or under nohup."""
     names = ("SIGINT", "SIGTERM", "SIGHUP")
+    defaults = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL)
+    kept = [signal.signal(getattr(signal, name), to) for name, to in zip(names, defaults, strict=True)]
     before = [signal.getsignal(getattr(signal, name)) for name in names]
     hook = sys.unraisablehook
     yield
     assert [signal.getsignal(getattr(signal, name)) for name in names] == before and sys.unraisablehook is hook
-    signal.signal(signal.SIGINT, kept)
+    for name, handler in zip(names, kept, strict=True):
+        signal.signal(getattr(signal, name), handler)
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
