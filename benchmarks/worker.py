@@ -15,7 +15,7 @@ from collections.abc import Callable
 from .machine import memory_kb, versions
 from .workloads import WORKLOADS
 
-INSTALL = {"torch": "pip install torch", "numpy": "pip install numpy"}
+PACKAGES = {"torch": "torch", "numpy": "numpy", "jax": "jax", "sklearn": "scikit-learn", "pydynet": "pydynet"}
 
 
 class Missing(Exception):
@@ -29,8 +29,8 @@ def build(name: str, side: str) -> Callable[[], object]:
         package = (error.name or "").partition(".")[0]
         if package == "mtorch":
             raise Missing(str(error)) from error
-        if package in INSTALL:
-            raise Missing(f"{package} is not installed: {INSTALL[package]}") from error
+        if package in PACKAGES:
+            raise Missing(f"{PACKAGES[package]} is not installed: pip install {PACKAGES[package]}") from error
         raise
     except AttributeError as error:
         if getattr(error.obj, "__name__", "").startswith("mtorch"):

@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 FLOORS = ("floor", "passes")  # the matrix products alone, the passes over memory alone
-SIDES = ("ours", "torch", "numpy", *FLOORS)
+OTHERS = ("torch", "jax", "sklearn", "pydynet")  # what a user would pick instead
+SIDES = ("ours", "torch", "numpy", *OTHERS[1:], *FLOORS)
 Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One step, written for up to three sides.
+    """One step, written for several sides.
 
     A side is a function that builds net, loss, optimizer and batch, and returns `step()`; a step does forward, loss
     value, backward and update, and returns the loss as a float (inference: the output). `goals` are upper bounds of
     the ratio of our time to the other side's. `equal` is False where the sides do not compute the same: BatchNorm
-    in several processes has the statistics of each one's samples. `settle`: seconds of steps before any is timed.
+    in several processes has the statistics of each one's samples. `differs` says of single sides what they compute
+    instead. `settle`: seconds of steps before any is timed.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Workload:
     goals: dict[str, float] = field(default_factory=dict)
     equal: bool = True
     settle: float = 0.0
+    differs: dict[str, str] = field(default_factory=dict)
 
 
 def in_processes(workload: Workload, ours: Callable[[], Step], equal: bool = True) -> Workload:
@@ -36,7 +39,8 @@ def in_processes(workload: Workload, ours: Callable[[], Step], equal: bool = Tru
     A fork starts the threads of OpenBLAS anew, which spin for a tenth of a second on cores that the processes want.
     """
     sides = {"ours": ours, "torch": workload.sides["torch"]}
-    return Workload(f"{workload.name}-parallel", "the same, as DataParallel", sides, workload.goals, equal, settle=0.2)
+    goals = {side: goal for side, goal in workload.goals.items() if side in sides}
+    return Workload(f"{workload.name}-parallel", "the same, as DataParallel", sides, goals, equal, settle=0.2)
 
 
 def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

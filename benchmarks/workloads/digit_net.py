@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 
-from . import products
+from . import in_jax, in_pydynet, products
 from .common import Workload, fill, fill_ours, fill_torch, labels, normal
 
-BATCH, LR = 20, 0.1
+BATCH, WIDTHS, LR = 20, (784, 16, 16, 10), 0.1
 
 
 def ours():
@@ -124,7 +124,9 @@ WORKLOADS = [
             "ours": ours,
             "torch": pytorch,
             "numpy": by_hand,
-            "floor": partial(products.alone, products.chain(BATCH, (784, 16, 16, 10))),
+            "jax": partial(in_jax.digit_net, WIDTHS, BATCH, LR),
+            "pydynet": partial(in_pydynet.digit_net, WIDTHS, BATCH, LR),
+            "floor": partial(products.alone, products.chain(BATCH, WIDTHS)),
         },
         {"torch": 0.20, "numpy": 1.25},
     )

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from . import products
+from . import in_jax, in_pydynet, products
 from .common import Workload, divided, fill, fill_ours, fill_torch, in_processes, labels, normal
 
 BATCH, LR = 64, 1e-3
@@ -335,6 +335,7 @@ CNN_ROW = Workload(
         "ours": partial(ours, our_cnn, IMAGES),
         "torch": partial(pytorch, torch_cnn, IMAGES),
         "numpy": cnn_by_hand,
+        "jax": partial(in_jax.cnn, BATCH, LR),
         "floor": partial(products.alone, CNN),
         "passes": partial(products.copies, CNN_PASSES),
     },
@@ -347,6 +348,8 @@ LENET_ROW = Workload(
         "ours": partial(ours, partial(our_model, "lenet"), ROWS),
         "torch": partial(pytorch, torch_lenet, ROWS),
         "numpy": lenet_by_hand,
+        "jax": partial(in_jax.lenet, BATCH, LR),
+        "pydynet": partial(in_pydynet.lenet, BATCH, LR),
         "floor": partial(products.alone, LENET),
         "passes": partial(products.copies, LENET_PASSES),
     },
@@ -358,10 +361,11 @@ RESNET_ROW = Workload(
     {
         "ours": partial(ours, partial(our_model, "resnet"), ROWS),
         "torch": partial(pytorch, torch_resnet, ROWS),
+        "jax": partial(in_jax.resnet, BATCH, LR),
         "floor": partial(products.alone, RESNET),
         "passes": partial(products.copies, RESNET_PASSES),
     },
-    {"torch": 1.1},
+    {"torch": 1.3},
 )
 
 WORKLOADS = [

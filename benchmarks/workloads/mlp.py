@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from . import products
+from . import in_jax, in_pydynet, in_sklearn, products
 from .common import Workload, fill, fill_ours, fill_torch, labels, normal
 
 WIDTHS, BATCH = (784, 512, 512, 10), 128
@@ -131,21 +131,27 @@ def sides(**sizes):
     return {"ours": partial(ours, **sizes), "torch": partial(pytorch, **sizes), "numpy": partial(by_hand, **sizes)}
 
 
-def table_sides(**options):
+def table_sides(optimizer="SGD"):
     size = sum((a + 1) * b for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
     passes = [products.RELU * BATCH * width for width in WIDTHS[1:-1]]
-    passes.append((products.ADAM if options else products.SGD) * size)
-    return sides(**options) | {
+    passes.append((products.ADAM if optimizer == "Adam" else products.SGD) * size)
+    same = {"widths": WIDTHS, "batch": BATCH, "lr": LR[optimizer], "optimizer": optimizer}
+    return sides(optimizer=optimizer) | {
+        "jax": partial(in_jax.mlp, **same),
+        "sklearn": partial(in_sklearn.mlp, **same),
+        "pydynet": partial(in_pydynet.mlp, **same),
         "floor": partial(products.alone, products.chain(BATCH, WIDTHS)),
         "passes": partial(products.copies, passes),
     }
 
 
-FUSED = table_sides(optimizer="Adam") | {"torch": partial(pytorch, optimizer="Adam", fused=True)}
+ADAM = table_sides("Adam")
+FUSED = {side: ADAM[side] for side in ("ours", "torch", "numpy", "floor", "passes")}
+FUSED["torch"] = partial(pytorch, optimizer="Adam", fused=True)
 
 WORKLOADS = [
     Workload("mlp", "784-512-512-10, batch 128, cross-entropy, SGD", table_sides(), {"torch": 0.85, "numpy": 1.10}),
-    Workload("mlp-adam", "the same, Adam", table_sides(optimizer="Adam"), {"torch": 0.70, "numpy": 1.05}),
+    Workload("mlp-adam", "the same, Adam", ADAM, {"torch": 0.70, "numpy": 1.05}),
     Workload("mlp-adam-fused", "the same, Adam, PyTorch's with fused=True", FUSED, {"torch": 1.0}),
 ]
 

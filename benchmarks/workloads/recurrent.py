@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from . import products
+from . import in_jax, in_pydynet, products
 from .common import Workload, divided, fill, fill_ours, fill_torch, in_processes, normal
 
 LR = 0.01
@@ -101,23 +101,32 @@ def rnn_by_hand(size):
     return step
 
 
+OTHER_GRU = "PyDyNet's GRU resets the state before its product with the weights, the others' reset the product"
+
+
 def rows(kind, small, large, by_hand=None):
-    for name, size, goal in (("small", SMALL, small), ("large", LARGE, large)):
+    """`small` and `large` are goals."""
+    for name, size, goals in (("small", SMALL, small), ("large", LARGE, large)):
         sides = {
             "ours": partial(ours, kind, size),
             "torch": partial(pytorch, kind, size),
+            "jax": partial(in_jax.recurrent, kind, size, LR),
             "floor": partial(products.alone, products.recurrent(GATES[kind], *size)),
             "passes": partial(products.copies, products.recurrent_passes(GATES[kind], *size)),
         }
-        goals = {"torch": goal}
         if by_hand:
             sides["numpy"] = partial(by_hand, size)
-            if name == "small":
-                goals["numpy"] = 1.2
+        if name == "small":
+            sides["pydynet"] = partial(in_pydynet.recurrent, kind, size, LR)
+        differs = {"pydynet": OTHER_GRU} if kind == "GRU" and "pydynet" in sides else {}
         t, n, d, h = size
-        yield Workload(f"{kind.lower()}-{name}", f"{kind}, T={t} N={n} D={d} H={h}, SGD", sides, goals)
+        yield Workload(f"{kind.lower()}-{name}", f"{kind}, T={t} N={n} D={d} H={h}, SGD", sides, goals, differs=differs)
 
 
-WORKLOADS = [*rows("RNN", 0.50, 1.0, rnn_by_hand), *rows("GRU", 0.35, 0.85), *rows("LSTM", 1.0, 0.90)]
+WORKLOADS = [
+    *rows("RNN", {"torch": 0.50, "numpy": 1.2}, {"torch": 1.0}, rnn_by_hand),
+    *rows("GRU", {"torch": 0.35, "jax": 1.0}, {"torch": 0.85}),
+    *rows("LSTM", {"torch": 0.90, "jax": 1.0}, {"torch": 0.90}),
+]
 WORKLOADS.sort(key=lambda workload: workload.name.endswith("large"))
 WORKLOADS.append(in_processes(WORKLOADS[-1], partial(ours, "LSTM", LARGE, partial(divided, axis=1))))  # (T, N, D)

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from . import products
+from . import in_jax, products
 from .common import Workload, divided, fill_ours, fill_torch, in_processes, normal
 
 N, T, E, HEADS, LR = 16, 64, 128, 4, 0.01
@@ -69,6 +69,7 @@ ROW = Workload(
     {
         "ours": ours,
         "torch": pytorch,
+        "jax": partial(in_jax.transformer_block, N, T, E, HEADS, LR),
         "floor": partial(products.alone, PRODUCTS),
         "passes": partial(products.copies, PASSES),
     },
