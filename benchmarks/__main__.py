@@ -1,19 +1,22 @@
-"""`python -m benchmarks`: one table of step times, ours beside PyTorch's and beside hand-written NumPy."""
+"""`python -m benchmarks`: step times of ours, PyTorch, hand-written NumPy, and of what a user would pick instead."""
 
 import argparse
+import datetime
 import fnmatch
 import json
 import os
 import sys
 from pathlib import Path
 
-from . import fresh, lenet_to_99, report
+from . import busy, fresh, lenet_to_99, report
 from .machine import describe
+from .results import Results
 from .rounds import Bench, Row
 from .workloads import FLOORS, SCALING, TABLE, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
-EXTRAS = ("cold-start", "memory", "scaling", "lenet-to-99")
+IMAGES = HERE.parent / "docs" / "images"
+EXTRAS = ("busy", "cold-start", "memory", "scaling", "lenet-to-99")
 
 
 def arguments() -> argparse.Namespace:
@@ -37,7 +40,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="the names that --only knows")
     parser.add_argument("--json", metavar="FILE", help="results for machines")
     parser.add_argument("--figure", metavar="FILE", help="results as a picture, with the scaling (needs matplotlib)")
-    parser.add_argument("--write", action="store_true", help="benchmarks/RESULTS.md, results.json and results.png")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="benchmarks/RESULTS.md, results.json and results.png, docs/images/speed.png",
+    )
+    parser.add_argument("--redraw", action="store_true", help="both pictures from results.json, without measuring")
     return parser.parse_args()
 
 
@@ -52,6 +60,9 @@ def main() -> int:
     if not names and not extras:
         print(f"nothing is called {', '.join(wanted)}; --list shows the names", file=sys.stderr)
         return 2
+    if options.redraw:
+        draw(Results.from_dict(json.loads((HERE / "results.json").read_text())))
+        return 0
     if options.check:
         return check(names)
     if options.quick:
@@ -69,30 +80,36 @@ def main() -> int:
             if "scaling" in extras
             else {}
         )
-    more: dict = {}
+    results = Results(datetime.date.today().isoformat(), machine, rows, scaling)
+    if "busy" in extras:
+        with busy.Busy(options.rounds, bench.seconds, options.retries) as both:
+            results.busy = [progress(both, name) for name in busy.NAMES if not names or name in names]
     if "cold-start" in extras:
-        more["cold_start"] = fresh.cold_start()
+        results.more["cold_start"] = fresh.cold_start()
     if "memory" in extras:
-        more["memory"] = fresh.peak_memory()
-
+        results.more["memory"] = fresh.peak_memory()
     if "lenet-to-99" in extras:
-        more |= race(options.data)
+        results.more |= race(options.data)
 
-    print("\n" + report.remainder(rows, scaling, more))
-    result = report.as_dict(machine, rows, scaling, more)
-    if options.json or options.write:
-        for path in filter(None, (options.json, HERE / "results.json" if options.write else None)):
-            Path(path).write_text(json.dumps(result, indent=1) + "\n")
-    if options.figure or options.write:
-        from .figure import draw
+    print("\n" + report.remainder(results))
+    for path in filter(None, (options.json, HERE / "results.json" if options.write else None)):
+        Path(path).write_text(json.dumps(results.as_dict(), indent=1) + "\n")
+    if options.figure:
+        from .figure import overview
 
-        first, *others = report.machine_lines(machine)
-        caption = f"{result['date']}, {first}\n{'; '.join(others)}"
-        for path in filter(None, (options.figure, HERE / "results.png" if options.write else None)):
-            draw(str(path), rows, scaling, caption)
+        overview(options.figure, results)
     if options.write:
-        (HERE / "RESULTS.md").write_text(report.markdown(result["date"], machine, rows, scaling, more))
+        draw(results)
+        (HERE / "RESULTS.md").write_text(report.markdown(results))
     return 0
+
+
+def draw(results: Results) -> None:
+    """Both pictures, where --write leaves them."""
+    from .figure import overview, side_by_side
+
+    overview(str(HERE / "results.png"), results)
+    side_by_side(str(IMAGES / "speed.png"), results)
 
 
 def race(data: str | None) -> dict:
@@ -128,14 +145,15 @@ def check(names: list[str], tolerance: float = 2e-4) -> int:
             first = next(iter(found.values()), None)
             errors = {side: float(np.max(np.abs(v - first) / (1e-3 + np.abs(first)))) for side, v in found.items()}
             equal = WORKLOADS[name].equal
-            bad = [side for side, error in errors.items() if equal and not error <= tolerance]
+            differs = WORKLOADS[name].differs
+            bad = [s for s, error in errors.items() if equal and s not in differs and not error <= tolerance]
             verdict = f"differs: {', '.join(bad)}" if bad else "equal" if equal else "may differ"
             absent = [side for side in WORKLOADS[name].sides if side not in (*found, *FLOORS)]
             broken = [f"{side}: {reply['error']}" for side, reply in replies.items() if "error" in reply]
             wrong += bool(bad or broken)
             print(
                 f"{name:<20} {verdict:<10} "
-                + " ".join(f"{side} {error:.0e}" for side, error in errors.items())
+                + " ".join(f"{s} {error:.0e}" + " (another step)" * (s in differs) for s, error in errors.items())
                 + (f"  missing: {', '.join(absent)}" if absent else "")
                 + "".join(f"  {b}" for b in broken)
             )

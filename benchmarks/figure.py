@@ -1,12 +1,43 @@
-"""The results as a picture: ratios of every workload, and how the step time grows with batch, width and depth."""
+"""The results as pictures.
+
+`overview`: ratios of every workload, and how the step time grows with batch, width and depth. `side_by_side`: well-known
+nets in every library that a user would pick.
+"""
 
 import math
+import textwrap
 
+from .report import machine_lines, time_text
+from .results import Results
 from .rounds import Row
-from .workloads import WORKLOADS
+from .workloads import OTHERS, WORKLOADS
 
-COLORS = {"ours": "#1769aa", "torch": "#d9622b", "numpy": "#8a8f98"}
-LABELS = {"ours": "mtorch", "torch": "PyTorch", "numpy": "hand-written NumPy"}
+COLORS = {
+    "ours": "#1769aa",
+    "torch": "#d9622b",
+    "numpy": "#8a8f98",
+    "jax": "#3d8f6b",
+    "sklearn": "#c9a227",
+    "pydynet": "#8c6bb1",
+}
+LABELS = {
+    "ours": "mtorch",
+    "torch": "PyTorch",
+    "numpy": "hand-written NumPy",
+    "jax": "jax.jit",
+    "sklearn": "scikit-learn",
+    "pydynet": "PyDyNet",
+}
+WELL_KNOWN = {
+    "digit": "digit net 784-16-16-10, batch 20",
+    "mlp": "dense net 784-512-512-10, batch 128",
+    "lenet": "LeNet-5, batch 64",
+    "cnn": "CNN of PyTorch's MNIST example, batch 64",
+    "resnet": "ResNet of 10 layers, batch 64",
+    "rnn-small": "RNN, 50 steps, 32 sequences, 32 units",
+    "gru-small": "GRU, 50 steps, 32 sequences, 32 units",
+    "lstm-small": "LSTM, 50 steps, 32 sequences, 32 units",
+}
 AXES = {
     "batch": "batch size of 784-512-512-10",
     "width": "width w of 784-w-w-10, batch 128",
@@ -14,12 +45,81 @@ AXES = {
 }
 
 
-def draw(path: str, rows: list[Row], scaling: dict[str, list[tuple[int, Row]]], caption: str) -> None:
+def side_by_side(path: str, results: Results) -> None:
+    """Bars of milliseconds a training step, a panel for each net, each with a scale of its own."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    sides = ("ours", *OTHERS)
+    shown = [row for name in WELL_KNOWN for row in results.rows if row.name == name and row.median("ours")]
+    columns = [shown[::2], shown[1::2]]
+    bars = [max(sum(bool(row.median(side)) for side in sides) for row in pair) for pair in pairs(shown)]
+    with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = plt.figure(figsize=(8, 1.3 + sum(0.2 * count + 0.42 for count in bars)), layout="constrained")
+        panels = figure.subplots(len(bars), 2, squeeze=False, height_ratios=bars)
+        for column, lines in zip(panels.T, columns, strict=True):
+            for axes in column[len(lines) :]:
+                axes.set_axis_off()
+            for axes, row in zip(column, lines, strict=False):
+                panel(axes, row, [side for side in sides if row.median(side)])
+        figure.suptitle("Time of a training step: shorter is faster", x=0.01, ha="left", fontsize=13, weight="bold")
+        figure.supxlabel(side_caption(results), fontsize=8, color="#666666", x=0.01, ha="left")
+        figure.savefig(path, dpi=200, facecolor="white")
+        plt.close(figure)
+
+
+def pairs(rows: list[Row]) -> list[list[Row]]:
+    return [rows[i : i + 2] for i in range(0, len(rows), 2)]
+
+
+def panel(axes, row: Row, sides: list[str]) -> None:
+    times = [row.median(side) for side in sides]
+    axes.barh(sides, times, color=[COLORS[side] for side in sides], height=0.72)
+    for y, (side, seconds) in enumerate(zip(sides, times, strict=True)):
+        ratio = "" if side == "ours" else f"  × {seconds / times[0]:.2g}"
+        text = f" {time_text(seconds)}{ratio}" + " *" * (side in WORKLOADS[row.name].differs)
+        axes.text(seconds, y, text, va="center", fontsize=8.5, weight="bold" if side == "ours" else "normal")
+    axes.set_xlim(0, 1.42 * max(times))
+    axes.set_ylim(len(sides) - 0.4, -0.6)
+    axes.set_yticks(range(len(sides)), [LABELS[side] for side in sides], fontsize=9)
+    axes.get_yticklabels()[0].set_weight("bold")
+    axes.tick_params(length=0)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.set_title(WELL_KNOWN[row.name], loc="left", fontsize=9.5)
+
+
+def side_caption(results: Results) -> str:
+    """What was measured and where; versions of the libraries."""
+    machine, versions = results.machine["machine"], results.machine["versions"]
+    names = {"torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "pydynet": "pydynet"}
+    found = [f"{LABELS[side]} {versions[side][key]}" for side, key in names.items() if key in versions.get(side, {})]
+    differs = dict.fromkeys(
+        text
+        for row in results.rows
+        if row.name in WELL_KNOWN
+        for side, text in WORKLOADS[row.name].differs.items()
+        if row.median(side)
+    )
+    lines = [
+        "Forward, loss, backward and update in float32, median; × is the multiple of mtorch's time.",
+        f"{machine['cores']} cores of {machine['processor']}; {', '.join(found)}. {results.date}",
+        *(f"* {text}." for text in differs),
+    ]
+    return "\n".join(line for text in lines for line in textwrap.wrap(text, 118))
+
+
+def overview(path: str, results: Results) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows, scaling = results.rows, results.scaling
+    first, *others = machine_lines(results.machine)
+    caption = "\n".join([f"{results.date}, {first}", *textwrap.wrap("; ".join(others), 160)])
     shown = [row for row in rows if row.ratio("torch") or row.ratio("numpy")]
     heights = [1.1 + 0.3 * len(shown)] * bool(shown) + [3.6] * bool(scaling)
     with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -38,7 +138,7 @@ def draw(path: str, rows: list[Row], scaling: dict[str, list[tuple[int, Row]]], 
 
 def ratios(axes, rows: list[Row]) -> None:
     for y, row in enumerate(reversed(rows)):
-        for side, marker in (("numpy", "D"), ("torch", "o")):
+        for side, marker in (("numpy", "D"), ("jax", "s"), ("torch", "o")):
             ratio, goal = row.ratio(side), WORKLOADS[row.name].goals.get(side)
             if ratio:
                 axes.plot(

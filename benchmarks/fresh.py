@@ -1,13 +1,13 @@
 """Measurements that need a fresh process each time: cold start and peak memory."""
 
-import os
 import statistics
 import subprocess
 import sys
 import time
 
+from .machine import measuring_environment
 from .rounds import ROOT, Worker
-from .workloads import SIDES, WORKLOADS
+from .workloads import WORKLOADS
 
 ONE_STEP = """
 from benchmarks.workloads.{module} import {function} as build
@@ -18,7 +18,7 @@ START = {"ours": ("digit_net", "ours"), "torch": ("digit_net", "pytorch"), "nump
 
 def seconds_of(code: str) -> float | None:
     # as after an installation: byte code is kept, as it is for the packages that this is compared with
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment = {key: value for key, value in measuring_environment().items() if key != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=environment)
     return time.perf_counter() - start if done.returncode == 0 else None
@@ -49,7 +49,7 @@ def cold_start(rounds: int = 7) -> dict[str, dict[str, float | None]]:
 def peak_memory(name: str = "cnn", rounds: int = 3) -> dict[str, dict]:
     """Peak of five steps over the memory after import, and of the whole process, in MiB."""
     found = {}
-    for side in (side for side in SIDES[:3] if side in WORKLOADS[name].sides):
+    for side in (side for side in START if side in WORKLOADS[name].sides):
         replies = []
         for _ in range(rounds):
             worker = Worker(side)

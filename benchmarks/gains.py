@@ -8,15 +8,13 @@ threads below them each trick is named by itself.
 
 import argparse
 import fnmatch
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from types import ModuleType
 
 from . import worker
-from .rounds import ROOT, Bench, Worker
+from .rounds import Bench, Worker
 from .workloads import TABLE
 
 BODIES = "mtorch.fast.numpy."
@@ -102,16 +100,7 @@ class Variant(Worker):
     """A process of ours that leaves something out."""
 
     def __init__(self, name: str) -> None:
-        self.side = name
-        environment = os.environ | {"MTORCH_FAST": "1"} | ENVIRONMENT.get(name, {})
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gains", "--worker", name],
-            cwd=ROOT,
-            text=True,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        super().__init__(name, {"MTORCH_FAST": "1"} | ENVIRONMENT.get(name, {}), "benchmarks.gains", "--worker")
 
     def ask(self, **request) -> dict:
         return super().ask(**request | {"side": "ours"})
@@ -121,8 +110,11 @@ class Variants(Bench):
     """Processes that take turns: with everything, and without one thing each."""
 
     def __init__(self, names: list[str], rounds: int, seconds: float) -> None:
-        self.rounds, self.seconds, self.retries, self.loud = rounds, seconds, 3, 0
-        self.workers = {name: Variant(name) for name in names}
+        self.names = names
+        super().__init__(rounds, seconds)
+
+    def start(self) -> dict[str, Worker]:
+        return {name: Variant(name) for name in self.names}
 
     def worker(self, side: str) -> Worker:
         return self.workers[side]

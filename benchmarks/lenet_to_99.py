@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .machine import measuring_environment
 from .rounds import ROOT
 
 SIDES = ("ours", "workers", "torch")
@@ -48,7 +49,7 @@ def start_of(seed: int, data: str, epochs: int, path: Path) -> None:
 def race(command: list[str], goal: float) -> dict:
     """Runs the command until a line reports the goal; seconds, epochs and accuracies from its output."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, env=measuring_environment())
     accuracies, moments = [], []
     for line in process.stdout:
         if found := LINE.match(line):

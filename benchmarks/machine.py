@@ -1,6 +1,5 @@
 """What the numbers depend on: processor, memory, versions, thread counts; and what else the machine was doing."""
 
-import ctypes
 import os
 import platform
 from pathlib import Path
@@ -30,38 +29,63 @@ def describe() -> dict[str, str]:
     }
 
 
+def measuring_environment(**changes: str) -> dict[str, str]:
+    """The caller's environment for a process that is measured, with these changes.
+
+    Where OPENBLAS_CORETYPE or OPENBLAS_L2_SIZE is set, OpenBLAS runs a kernel for another processor than this one.
+    """
+    return {key: v for key, v in os.environ.items() if key not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")} | changes
+
+
 def versions(side: str) -> dict[str, str]:
-    """Version and thread count of what this process computes with."""
+    """Versions, kernels and thread counts of what this process computes with."""
     if side == "torch":
         import torch
 
-        return {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
+        kernel = torch.backends.cpu.get_cpu_capability()
+        return {"torch": torch.__version__, "kernel": kernel, "threads": str(torch.get_num_threads())}
+    if side == "jax":
+        import jax
+
+        return {"jax": jax.__version__, "on": jax.default_backend()}
     import numpy
 
-    found = {"numpy": numpy.__version__, "threads": blas_threads()}
-    if side == "ours":
-        import mtorch
-
-        found["mtorch"] = getattr(mtorch, "__version__", "from the clone")
+    package = {"ours": "mtorch", "sklearn": "sklearn", "pydynet": "pydynet"}.get(side)
+    if package:
+        __import__(package)  # it may bring an OpenBLAS of its own
+    found = {"numpy": numpy.__version__, "OpenBLAS": openblas()}
+    if package:
+        name = {"ours": "mtorch-layers", "sklearn": "scikit-learn"}.get(side, package)
+        found = {package.replace("sklearn", "scikit-learn"): version_of(package, name)} | found
     return found
 
 
-def blas_threads() -> str:
-    """Asks the BLAS that NumPy has loaded; 'default' where it cannot be asked."""
+def version_of(package: str, distribution: str) -> str:
+    """The version that the package tells, or that of its installation."""
+    from importlib import import_module, metadata
+
     try:
-        paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "openblas" in line}
-        library = ctypes.CDLL(paths.pop())
-        for name in (
-            "scipy_openblas_get_num_threads64_",
-            "scipy_openblas_get_num_threads",
-            "openblas_get_num_threads64_",
-            "openblas_get_num_threads",
-        ):
-            if hasattr(library, name):
-                return str(getattr(library, name)())
-    except (OSError, KeyError):
-        pass
-    return "default"
+        return getattr(import_module(package), "__version__", None) or metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "from the clone"
+
+
+def openblas() -> str:
+    """Version, kernel and threads of every OpenBLAS in this process, as threadpoolctl finds them."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "unknown (pip install threadpoolctl)"
+    found = [
+        f"{info['version']} with the kernel {info['architecture']} and {threads(info['num_threads'])}"
+        for info in threadpool_info()
+        if info["internal_api"] == "openblas"
+    ]
+    return " and ".join(dict.fromkeys(found)) or "none"
+
+
+def threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def memory_kb(field: str) -> int:

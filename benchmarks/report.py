@@ -1,9 +1,12 @@
-"""The results as a table for people (plain or Markdown) and as a dictionary for machines."""
+"""The results as tables for people, plain or Markdown."""
 
-import datetime
+from collections.abc import Iterable
+from typing import NamedTuple
 
+from . import busy
+from .results import Results
 from .rounds import QUIET, Row
-from .workloads import FLOORS, WORKLOADS
+from .workloads import FLOORS, OTHERS, WORKLOADS
 
 HEAD = [
     "workload",
@@ -17,6 +20,7 @@ HEAD = [
     "products",
     "passes",
 ]
+NAMES = {"torch": "PyTorch", "jax": "jax.jit", "sklearn": "scikit-learn", "pydynet": "PyDyNet"}
 
 
 def time_text(seconds: float | None) -> str:
@@ -40,13 +44,16 @@ def cells(row: Row) -> list[str]:
     workload = WORKLOADS[row.name]
     line = [workload.title, *(cell(row, side) for side in ("ours", "torch", "numpy"))]
     for side in ("torch", "numpy"):
-        ratio, goal = row.ratio(side), workload.goals.get(side)
-        mark = "" if ratio is None or goal is None or ratio <= goal else " !"
-        if mark and side == "torch" and row.out_of_reach(goal):
-            mark = " †"
-        line.append("" if ratio is None else f"{ratio:.2f}{mark}")
-        line.append("" if goal is None else f"≤ {goal:.2f}")
+        line += ratio_and_goal(row, side)
     return [*line, *(time_text(row.median(side)) for side in FLOORS)]
+
+
+def ratio_and_goal(row: Row, side: str) -> list[str]:
+    ratio, goal = row.ratio(side), WORKLOADS[row.name].goals.get(side)
+    mark = "" if ratio is None or goal is None or ratio <= goal else " !"
+    if mark and side == "torch" and row.out_of_reach(goal):
+        mark = " †"
+    return ["" if ratio is None else f"{ratio:.2f}{mark}", "" if goal is None else f"≤ {goal:.2f}"]
 
 
 def joined(line: list[str], widths: list[int], markdown: bool = False) -> str:
@@ -76,9 +83,9 @@ class RowPrinter:
         return row
 
 
-def notes(rows: list[Row]) -> list[str]:
+def notes(rows: Iterable[Row]) -> list[str]:
     """One line for everything that has no number, and one for the company that the numbers had."""
-    reasons: dict[str, list[str]] = {}
+    rows, reasons = list(rows), {}
     for row in rows:
         for side, reason in row.notes.items():
             reasons.setdefault(f"{side}: {reason}", []).append(row.name)
@@ -101,35 +108,72 @@ def machine_lines(machine: dict) -> list[str]:
     return lines
 
 
-def as_dict(machine: dict, rows: list[Row], scaling: dict[str, list[tuple[int, Row]]], extras: dict) -> dict:
-    def one(row: Row) -> dict:
-        workload = WORKLOADS[row.name]
-        return {
-            "name": row.name,
-            "title": workload.title,
-            "goals": workload.goals,
-            "notes": row.notes,
-            "seconds": {side: row.median(side) for side in row.times},
-            "spread": {s: row.spread(s) for s in row.times},
-            "ratio": {side: row.ratio(side) for side in ("torch", "numpy") if side in workload.sides},
-            "rounds": row.times,
-            "disturbed": row.disturbed,
-        }
-
-    return {
-        "date": datetime.date.today().isoformat(),
-        **machine,
-        "rows": [one(row) for row in rows],
-        "scaling": {axis: [{"size": size, **one(row)} for size, row in line] for axis, line in scaling.items()},
-        **extras,
-    }
+class Table(NamedTuple):
+    title: str
+    head: list[str]
+    lines: list[list[str]]
+    remark: str = ""
 
 
-def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, head and lines of every table after the first."""
-    tables = []
+def alternatives(rows: list[Row]) -> Table:
+    """The other libraries that a user would pick, where a row has more of them than PyTorch."""
+    lines, differences = [], []
+    for row in rows:
+        workload, fastest = WORKLOADS[row.name], row.fastest_other()
+        if not any(side in workload.sides for side in OTHERS[1:]):
+            continue
+        line = [workload.title, time_text(row.median("ours"))]
+        for side in OTHERS:
+            differs = workload.differs.get(side)
+            line.append(time_text(row.median(side)) + " *" * bool(differs) if side in workload.sides else "–")
+            differences += [differs] if differs and differs not in differences else []
+        line += ratio_and_goal(row, "torch") + ratio_and_goal(row, "jax")
+        line.append(f"{row.ratio(fastest):.2f} ({NAMES[fastest]})" if fastest and row.ratio(fastest) else "")
+        lines.append(line)
+    head = ["workload", "ours", *NAMES.values()]
+    head += ["ours / PyTorch", "goal", "ours / jax.jit", "goal", "ours / the fastest of the others"]
+    return Table("What a user would pick instead", head, lines, "".join(f"* {text}." for text in differences))
+
+
+def beside(rows: list[Row]) -> Table:
+    """Step times alone and beside a loop that keeps a core busy, with the default number of threads and with one."""
+
+    def times(row: Row, side: str) -> list[str]:
+        keys = [f"{key} {place}" for key in (side, f"{side} one thread") for place in busy.PLACES]
+        return [time_text(row.median(key)) for key in keys]
+
+    def ratio(row: Row, place: str) -> str:
+        found = busy.loss(row, "ours", place)
+        return "" if found is None else f"{found:.2f}" + " !" * (found > busy.GOAL)
+
+    head = [
+        "workload",
+        "ours alone",
+        "beside",
+        "1 thread alone",
+        "beside",
+        "ratio alone",
+        "ratio beside",
+        "PyTorch alone",
+        "beside",
+        "1 thread alone",
+        "beside",
+    ]
+    ratios = {row.name: [ratio(row, place) for place in busy.PLACES] for row in rows}
+    lines = [[WORKLOADS[row.name].title, *times(row, "ours"), *ratios[row.name], *times(row, "torch")] for row in rows]
+    remark = (
+        "Alone, and beside a Python loop that keeps one core busy; with the default number of threads, and with one by "
+        "OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1. A ratio is our time with the default number of threads over the "
+        f"better of the two in the same place; its goal is {busy.GOAL}, and `!` marks one above."
+    )
+    return Table("Beside a busy process", head, lines, remark)
+
+
+def other_tables(results: Results) -> list[Table]:
+    """Every table after the first."""
+    tables = [found for found in (alternatives(results.rows), beside(results.busy)) if found.lines]
     sides = ("ours", "torch", "numpy")
-    if found := extras.get("cold_start"):
+    if found := results.more.get("cold_start"):
         lines = []
         for what, times in found.items():
             pair = times["ours"], times["torch"]
@@ -142,13 +186,13 @@ def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list
                 ]
             )
         tables.append(
-            (
+            Table(
                 "Cold start: seconds of a fresh process (digit net)",
                 ["until", "ours", "PyTorch", "by hand", "bare python", "ours / PyTorch"],
                 lines,
             )
         )
-    if found := extras.get("memory"):
+    if found := results.more.get("memory"):
         lines = [
             [
                 what,
@@ -158,7 +202,7 @@ def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list
             for what, key in (("five CNN steps, beyond the imports", "growth"), ("the whole process", "peak"))
         ]
         tables.append(("Peak memory", ["of", "ours", "PyTorch", "by hand", "ours / PyTorch"], lines))
-    if found := extras.get("lenet_to_99"):
+    if found := results.more.get("lenet_to_99"):
         lines = []
         for what, key in (("process start to 99 % tested", "seconds"), ("one epoch", "seconds_an_epoch")):
             ours, workers, theirs = times = [found[side][key] for side in ("ours", "workers", "torch")]
@@ -170,13 +214,13 @@ def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list
                 ]
             )
         tables.append(
-            (
+            Table(
                 "LeNet-5 on MNIST: python -m apps.mnist --model lenet, median over seeds",
                 ["seconds of", "ours", "--workers", "PyTorch", "ours / PyTorch", "--workers / PyTorch"],
                 lines,
             )
         )
-    for axis, line in scaling.items():
+    for axis, line in results.scaling.items():
         lines = [
             [
                 str(size),
@@ -186,36 +230,41 @@ def extra_tables(scaling: dict, extras: dict) -> list[tuple[str, list[str], list
             for size, row in line
         ]
         tables.append(
-            (f"Step time by {axis}", [axis, "ours", "PyTorch", "by hand", "ours / PyTorch", "ours / by hand"], lines)
+            Table(
+                f"Step time by {axis}", [axis, "ours", "PyTorch", "by hand", "ours / PyTorch", "ours / by hand"], lines
+            )
         )
     return tables
 
 
-def remainder(rows: list[Row], scaling: dict, extras: dict) -> str:
-    parts = [f"{title}\n{table(head, lines)}" for title, head, lines in extra_tables(scaling, extras)]
-    parts += ["\n".join(notes([*rows, *(row for line in scaling.values() for _, row in line)]))]
+def remainder(results: Results) -> str:
+    parts = [
+        "\n".join(filter(None, (each.title, table(each.head, each.lines), each.remark)))
+        for each in other_tables(results)
+    ]
+    parts += ["\n".join(notes(results))]
     return "\n\n".join(filter(None, parts))
 
 
-def markdown(date: str, machine: dict, rows: list[Row], scaling: dict, extras: dict) -> str:
+def markdown(results: Results) -> str:
     parts = [
         "# Step times",
-        f"Made on {date} by `python -m benchmarks --write`: medians over rounds in which the libraries take turns, "
+        f"Made on {results.date} by `python -m benchmarks --write`: medians over rounds in which the libraries take turns, "
         "each in its own process, ± half the range between the quartiles. A step is forward, loss value, backward and "
         "update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy is the time of its matrix "
         "products alone, written into arrays that exist already (one image, digit net: of the bare NumPy calls on "
         "vectors), and of the passes over memory that the rest cannot do without, at the speed of a copy. Where a goal "
         "is below that floor, and so out of reach for NumPy on this machine, the mark is a `†`. A net as "
         "`DataParallel` divides each batch among as many processes as there are cores; PyTorch uses all cores anyway.",
-        "\n".join(f"- {line}" for line in machine_lines(machine)),
+        "\n".join(f"- {line}" for line in machine_lines(results.machine)),
     ]
-    if rows:
-        parts.append(table(HEAD, [cells(row) for row in rows], markdown=True))
-    parts += [
-        f"## {title}\n\n{table(head, lines, markdown=True)}" for title, head, lines in extra_tables(scaling, extras)
-    ]
+    if results.rows:
+        parts.append(table(HEAD, [cells(row) for row in results.rows], markdown=True))
+    for each in other_tables(results):
+        parts += [f"## {each.title}", table(each.head, each.lines, markdown=True)]
+        parts += [each.remark.replace("* ", "\\* ")] if each.remark else []
     parts.append("![ratios and scaling](results.png)")
-    remarks = notes([*rows, *(row for line in scaling.values() for _, row in line)])
+    remarks = notes(results)
     if remarks:
         parts.append("\n".join(f"- {line}" for line in remarks))
     return "\n\n".join(parts) + "\n"

@@ -6,26 +6,27 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .machine import busy_seconds, cores, process_seconds
-from .workloads import FLOORS, SIDES, WORKLOADS
+from .machine import busy_seconds, cores, measuring_environment, process_seconds
+from .workloads import FLOORS, OTHERS, SIDES, WORKLOADS
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = 0.05  # a turn counts as undisturbed when other processes had less than this share of the machine
 
 
 class Worker:
-    """The process of one side. Its environment is the caller's: nothing is set that would slow it."""
+    """The process of one side, in an environment with these changes."""
 
-    def __init__(self, side: str) -> None:
+    def __init__(self, side: str, changes: Mapping[str, str] | None = None, *command: str) -> None:
         self.side = side
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", side],
+            [sys.executable, "-m", *(command or ["benchmarks.worker"]), side],
             cwd=ROOT,
             text=True,
+            env=measuring_environment(**changes or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -82,12 +83,21 @@ class Row:
         mine, other = self.median("ours"), self.median(side)
         return mine / other if mine and other else None
 
+    def fastest_other(self) -> str | None:
+        """The quickest of the libraries that a user would pick instead."""
+        found = [side for side in OTHERS if self.median(side)]
+        return min(found, key=self.median) if found else None
+
 
 class Bench:
     def __init__(self, rounds: int = 9, seconds: float = 0.2, retries: int = 3) -> None:
         self.rounds, self.seconds, self.retries = rounds, seconds, retries
         self.loud = 0  # turns in a row that others disturbed
-        self.workers = {side: Worker(side) for side in SIDES if side not in FLOORS}
+        self.company: list[int] = []  # processes of ours that compute beside a turn
+        self.workers = self.start()
+
+    def start(self) -> dict[str, Worker]:
+        return {side: Worker(side) for side in SIDES if side not in FLOORS}
 
     def __enter__(self) -> "Bench":
         return self
@@ -111,28 +121,43 @@ class Bench:
         }
 
     def row(self, name: str, sides: Iterable[str] = SIDES) -> Row:
-        row, steps = Row(name), {}
-        for side in (side for side in sides if side in WORKLOADS[name].sides):
-            reply = self.worker(side).ask(do="time", side=side, workload=name, steps=None, seconds=self.seconds)
+        row = Row(name)
+        steps = self.calibrate(row, (side for side in sides if side in WORKLOADS[name].sides))
+        row.times, row.disturbed = {side: [] for side in steps}, {side: [] for side in steps}
+        for _ in range(self.rounds):
+            for side in steps:
+                if side not in row.notes:
+                    self.add_turn(row, side, steps[side])
+        return row
+
+    def calibrate(self, row: Row, sides: Iterable[str]) -> dict[str, int]:
+        """How many steps fill a turn of each side; a note for every side that cannot make one."""
+        steps = {}
+        for side in sides:
+            reply = self.request(side, row.name, None)
             self.worker(side).settle()
             if "steps" in reply:
                 steps[side] = reply["steps"]
-                row.times[side], row.disturbed[side] = [], []
             else:
                 row.notes[side] = reply.get("missing") or reply["error"]
-        for _ in range(self.rounds):
-            for side in steps:
-                if side in row.notes:
-                    continue
-                try:
-                    each, others = self.turn(side, name, steps[side])
-                except RuntimeError as error:
-                    row.notes[side] = str(error)
-                    del row.times[side], row.disturbed[side]
-                    continue
-                row.times[side].append(each)
-                row.disturbed[side].append(others)
-        return row
+        return steps
+
+    def request(self, side: str, name: str, steps: int | None) -> dict:
+        worker = self.worker(side)
+        asked = side if side in FLOORS else worker.side
+        return worker.ask(do="time", side=asked, workload=name, steps=steps, seconds=self.seconds)
+
+    def add_turn(self, row: Row, side: str, steps: int, key: str = "") -> None:
+        """One turn for the row, under the name of the side or another key; a side that fails leaves a note instead."""
+        key = key or side
+        try:
+            each, others = self.turn(side, row.name, steps)
+        except RuntimeError as error:
+            row.notes[side] = str(error)
+            del row.times[key], row.disturbed[key]
+            return
+        row.times[key].append(each)
+        row.disturbed[key].append(others)
 
     def turn(self, side: str, name: str, steps: int) -> tuple[float, float]:
         """One turn; repeated when others used the machine, and then the least disturbed one counts.
@@ -150,13 +175,12 @@ class Bench:
         return each, others
 
     def watched(self, side: str, name: str, steps: int) -> tuple[float, float]:
-        worker = self.worker(side)
-        pid, start = worker.process.pid, time.perf_counter()
-        mine, busy = process_seconds(pid), busy_seconds()
-        reply = worker.ask(do="time", side=side, workload=name, steps=steps, seconds=self.seconds)
-        mine, busy = process_seconds(pid) - mine, busy_seconds() - busy
+        pids, start = [self.worker(side).process.pid, *self.company], time.perf_counter()
+        mine, busy = sum(map(process_seconds, pids)), busy_seconds()
+        reply = self.request(side, name, steps)
+        mine, busy = sum(map(process_seconds, pids)) - mine, busy_seconds() - busy
         wall = time.perf_counter() - start
-        worker.settle()
+        self.worker(side).settle()
         if "seconds" not in reply:
             raise RuntimeError(reply.get("missing") or reply.get("error") or str(reply))
         return max(0.0, busy - mine) / (wall * cores()), reply["seconds"]

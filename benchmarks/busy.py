@@ -1,0 +1,75 @@
+"""Step times beside a busy process: ours and PyTorch's, with the default number of threads and with one, alone and
+beside a loop that keeps one core busy.
+
+Each library has two processes, and all four take turns, first alone and then beside the loop. What a net of threads
+loses to its company is the time with the default number over the better of the two there.
+"""
+
+import subprocess
+import sys
+
+from .rounds import Bench, Row, Worker
+from .workloads import TABLE
+
+GOAL = 1.15
+SIDES = ("ours", "torch")
+PLACES = ("alone", "beside")
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+NAMES = [
+    w.name for w in TABLE if w.name != "mlp-adam-fused" and not w.name.startswith("predict-") and "torch" in w.sides
+]
+LOOP = """
+import os
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+print(flush=True)
+while True: pass
+"""
+
+
+class Loop:
+    """A process that computes all the time, on the last of our cores where the system lets one choose."""
+
+    def __enter__(self) -> subprocess.Popen:
+        self.process = subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE)
+        self.process.stdout.readline()
+        return self.process
+
+    def __exit__(self, *_) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Busy(Bench):
+    """Four processes: each library with its default number of threads, and with one."""
+
+    def start(self) -> dict[str, Worker]:
+        found = {side: Worker(side) for side in SIDES}
+        return found | {f"{side} one thread": Worker(side, ONE_THREAD) for side in SIDES}
+
+    def row(self, name: str) -> Row:
+        """Times by worker and place: "ours alone", "ours one thread beside", …"""
+        row = Row(name)
+        steps = self.calibrate(row, self.workers)
+        times = row.times = {f"{key} {place}": [] for place in PLACES for key in steps}
+        row.disturbed = {key: [] for key in times}
+
+        def turns(place: str) -> None:
+            for key in steps:
+                if key not in row.notes:
+                    self.add_turn(row, key, steps[key], f"{key} {place}")
+
+        for _ in range(self.rounds):
+            turns("alone")
+            with Loop() as loop:
+                self.company = [loop.pid]
+                turns("beside")
+            self.company = []
+        return row
+
+
+def loss(row: Row, side: str, place: str) -> float | None:
+    """The time with the default number of threads over the better of the two in that place."""
+    times = [row.median(f"{key} {place}") for key in (side, f"{side} one thread")]
+    return None if None in times else times[0] / min(times)
