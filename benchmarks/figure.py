@@ -1,7 +1,7 @@
 """The results as pictures.
 
-`overview`: ratios of every workload, and how the step time grows with batch, width and depth. `side_by_side`: well-known
-nets in every library that a user would pick.
+`overview`: ratios of every workload, and how the step time grows with batch, width and depth.
+`side_by_side`: well-known nets in every library that a user would pick.
 """
 
 import math
@@ -52,49 +52,57 @@ def side_by_side(path: str, results: Results) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    sides = ("ours", *OTHERS)
     shown = [row for name in WELL_KNOWN for row in results.rows if row.name == name and row.median("ours")]
-    columns = [shown[::2], shown[1::2]]
-    bars = [max(sum(bool(row.median(side)) for side in sides) for row in pair) for pair in pairs(shown)]
+    rows = [shown[i : i + 2] for i in range(0, len(shown), 2)]
+    bars = [max(len(sides_of(row)) for row in pair) for pair in rows]
     with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = plt.figure(figsize=(8, 1.3 + sum(0.2 * count + 0.42 for count in bars)), layout="constrained")
-        panels = figure.subplots(len(bars), 2, squeeze=False, height_ratios=bars)
-        for column, lines in zip(panels.T, columns, strict=True):
-            for axes in column[len(lines) :]:
+        figure = plt.figure(figsize=(8, 1.3 + sum(0.21 * count + 0.42 for count in bars)), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.06)
+        panels = figure.subplots(len(rows), 2, squeeze=False, height_ratios=bars)
+        for line, pair, count in zip(panels, rows, bars, strict=True):
+            for axes, row in zip(line, pair, strict=False):
+                panel(axes, row, count)
+            for axes in line[len(pair) :]:
                 axes.set_axis_off()
-            for axes, row in zip(column, lines, strict=False):
-                panel(axes, row, [side for side in sides if row.median(side)])
         figure.suptitle("Time of a training step: shorter is faster", x=0.01, ha="left", fontsize=13, weight="bold")
         figure.supxlabel(side_caption(results), fontsize=8, color="#666666", x=0.01, ha="left")
         figure.savefig(path, dpi=200, facecolor="white")
         plt.close(figure)
 
 
-def pairs(rows: list[Row]) -> list[list[Row]]:
-    return [rows[i : i + 2] for i in range(0, len(rows), 2)]
+def sides_of(row: Row) -> list[str]:
+    return [side for side in ("ours", *OTHERS) if row.median(side)]
 
 
-def panel(axes, row: Row, sides: list[str]) -> None:
+def panel(axes, row: Row, places: int) -> None:
+    """The bars of one net; one that is far longer than the next is cut, so that the others can be told apart."""
+    sides = sides_of(row)
     times = [row.median(side) for side in sides]
-    axes.barh(sides, times, color=[COLORS[side] for side in sides], height=0.72)
+    end = min(max(times), 1.6 * sorted(times)[-2]) if len(times) > 1 else times[0]
     for y, (side, seconds) in enumerate(zip(sides, times, strict=True)):
-        ratio = "" if side == "ours" else f"  × {seconds / times[0]:.2g}"
-        text = f" {time_text(seconds)}{ratio}" + " *" * (side in WORKLOADS[row.name].differs)
-        axes.text(seconds, y, text, va="center", fontsize=8.5, weight="bold" if side == "ours" else "normal")
-    axes.set_xlim(0, 1.42 * max(times))
-    axes.set_ylim(len(sides) - 0.4, -0.6)
+        axes.barh(y, min(seconds, end), color=COLORS[side], height=0.72)
+        if seconds > end:
+            for cut in (0.9, 0.94):
+                axes.plot([cut * end, (cut + 0.02) * end], [y + 0.45, y - 0.45], color="white", linewidth=2)
+        ratio = seconds / times[0]
+        times_ours = "" if side == "ours" else f"  × {ratio:.2f}" if ratio < 9.95 else f"  × {ratio:.0f}"
+        text = f" {time_text(seconds)}{times_ours}" + " *" * (side in WORKLOADS[row.name].differs)
+        axes.text(min(seconds, end), y, text, va="center", fontsize=8.5, weight="bold" if side == "ours" else "normal")
+    axes.set_xlim(0, 1.45 * end)
+    axes.set_ylim(places - 0.4, -0.6)
     axes.set_yticks(range(len(sides)), [LABELS[side] for side in sides], fontsize=9)
     axes.get_yticklabels()[0].set_weight("bold")
     axes.tick_params(length=0)
     axes.set_xticks([])
-    axes.spines["bottom"].set_visible(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.plot([0, 0], [-0.45, len(sides) - 0.55], color="#444444", linewidth=1)
     axes.set_title(WELL_KNOWN[row.name], loc="left", fontsize=9.5)
 
 
 def side_caption(results: Results) -> str:
     """What was measured and where; versions of the libraries."""
     machine, versions = results.machine["machine"], results.machine["versions"]
-    names = {"torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "pydynet": "pydynet"}
+    names = {"ours": "mtorch", "torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "pydynet": "pydynet"}
     found = [f"{LABELS[side]} {versions[side][key]}" for side, key in names.items() if key in versions.get(side, {})]
     differs = dict.fromkeys(
         text
@@ -104,7 +112,7 @@ def side_caption(results: Results) -> str:
         if row.median(side)
     )
     lines = [
-        "Forward, loss, backward and update in float32, median; × is the multiple of mtorch's time.",
+        "Forward, loss, backward and update in float32, medians. × is the multiple of mtorch's time; a bar with a cut goes on.",
         f"{machine['cores']} cores of {machine['processor']}; {', '.join(found)}. {results.date}",
         *(f"* {text}." for text in differs),
     ]
@@ -160,7 +168,7 @@ def ratios(axes, rows: list[Row]) -> None:
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axes.set_xlabel("our step time / theirs (left of 1: mtorch is faster)")
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    axes.legend(handles.values(), handles.keys(), frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    axes.legend(handles.values(), handles.keys(), frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4)
 
 
 def growth(axes, axis: str, line: list[tuple[int, Row]]) -> None:

@@ -77,7 +77,7 @@ def openblas() -> str:
     except ImportError:
         return "unknown (pip install threadpoolctl)"
     found = [
-        f"{info['version']} with the kernel {info['architecture']} and {threads(info['num_threads'])}"
+        f"{info['version']} (kernel {info['architecture']}, {threads(info['num_threads'])})"
         for info in threadpool_info()
         if info["internal_api"] == "openblas"
     ]

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 
 from .machine import memory_kb, versions
@@ -77,6 +78,7 @@ def main() -> None:
     side = sys.argv[1]
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to stderr
+    warnings.filterwarnings("ignore", "Cupy is not installed")  # by PyDyNet
     for line in sys.stdin:
         try:
             reply = answer(**{"side": side} | json.loads(line))
