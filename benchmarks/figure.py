@@ -78,7 +78,9 @@ def panel(axes, row: Row, places: int) -> None:
     """The bars of one net; one that is far longer than the next is cut, so that the others can be told apart."""
     sides = sides_of(row)
     times = [row.median(side) for side in sides]
-    end = min(max(times), 1.6 * sorted(times)[-2]) if len(times) > 1 else times[0]
+    *_, second, end = sorted([0.0, *times])
+    if len(times) > 2 and end > 4 * second:
+        end = 1.6 * second
     for y, (side, seconds) in enumerate(zip(sides, times, strict=True)):
         axes.barh(y, min(seconds, end), color=COLORS[side], height=0.72)
         if seconds > end:
@@ -112,8 +114,8 @@ def side_caption(results: Results) -> str:
         if row.median(side)
     )
     lines = [
-        "Forward, loss, backward and update in float32, medians. × is the multiple of mtorch's time; a bar with a cut goes on.",
-        f"{machine['cores']} cores of {machine['processor']}; {', '.join(found)}. {results.date}",
+        "Forward, loss, backward and update in float32, medians; × is the multiple of mtorch's time; cut bars go on.",
+        f"{results.date}, {machine['cores']} cores of {machine['processor'].split(',')[0]}; {', '.join(found)}.",
         *(f"* {text}." for text in differs),
     ]
     return "\n".join(line for text in lines for line in textwrap.wrap(text, 118))

@@ -7,6 +7,16 @@ import numpy as np
 from .common import fill, labels, normal
 
 
+def library():
+    """PyDyNet, with none of the parameters of an earlier net in its graph, which keeps them all and walks over them."""
+    import pydynet
+    from pydynet.core.tensor import Graph
+
+    Graph.node_list.clear()
+    Graph.size = 0
+    return pydynet
+
+
 def stepping(forward, loss_of, x, target, optimizers):
     def step():
         for optimizer in optimizers:
@@ -61,7 +71,8 @@ def dense(widths, first=0):
 
 
 def digit_net(widths, batch, lr):
-    from pydynet import Tensor, nn
+    pydynet = library()
+    nn, Tensor = pydynet.nn, pydynet.Tensor
 
     net = nn.Sequential(*dense(widths), nn.Sigmoid())
     x = Tensor(normal(batch, widths[0]))
@@ -71,15 +82,17 @@ def digit_net(widths, batch, lr):
 
 
 def mlp(widths, batch, lr, optimizer="SGD"):
-    from pydynet import Tensor, nn, optim
+    pydynet = library()
+    nn, Tensor = pydynet.nn, pydynet.Tensor
 
     net, x = nn.Sequential(*dense(widths)), Tensor(normal(batch, widths[0]))
-    update = optim.Adam(net.parameters(), lr=lr) if optimizer == "Adam" else plain_sgd(net.parameters(), lr)
+    update = pydynet.optim.Adam(net.parameters(), lr=lr) if optimizer == "Adam" else plain_sgd(net.parameters(), lr)
     return stepping(net, nn.CrossEntropyLoss(), x, labels(batch), [update])
 
 
 def lenet(batch, lr):
-    from pydynet import Tensor, nn
+    pydynet = library()
+    nn, Tensor = pydynet.nn, pydynet.Tensor
 
     class LeNet(nn.Module):
         def __init__(self):
@@ -107,7 +120,8 @@ def recurrent(kind, size, lr):
     Its GRU is another one: the reset gate acts on the state before the product, as in the paper; the others' acts
     on the product.
     """
-    from pydynet import Tensor, nn
+    pydynet = library()
+    nn, Tensor = pydynet.nn, pydynet.Tensor
 
     t, n, d, h = size
     layer, last = getattr(nn, kind)(d, h, dtype=np.float32), linear("1", h, d)

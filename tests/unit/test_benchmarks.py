@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import machine, report
-from benchmarks.rounds import Row, Worker
+from benchmarks import __main__ as command
+from benchmarks import busy, fresh, gains, lenet_to_99, machine, report, rounds
+from benchmarks.results import Results
+from benchmarks.rounds import Bench, Row, Worker
 from benchmarks.worker import Missing, build
-from benchmarks.workloads import SCALING, TABLE, WORKLOADS
+from benchmarks.workloads import SCALING, SIDES, TABLE, WORKLOADS
 
 HEAVY = ("cnn", "cnn-parallel", "resnet", "rnn-large", "gru-large", "lstm-large", "lstm-large-parallel")
 
@@ -20,6 +22,13 @@ HEAVY = ("cnn", "cnn-parallel", "resnet", "rnn-large", "gru-large", "lstm-large"
 def names(side):
     equal = [w.name for w in TABLE if side in w.sides and w.equal]
     return [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in equal]
+
+
+def others(side):
+    """Rows of a library that lives in a process of its own; all but the lightest are slow to compile or to run."""
+    light = ("digit",) if side == "jax" else ("digit", "mlp", "mlp-adam")
+    rows = [w.name for w in TABLE if side in w.sides]
+    return [pytest.param(side, name, marks=() if name in light else pytest.mark.slow) for name in rows]
 
 
 def losses(name, side, steps=3):
@@ -46,6 +55,29 @@ def test_our_step_equals_pytorchs(name):
     assert_same(name, "torch")
 
 
+@pytest.fixture(scope="module")
+def process():
+    """The process of a side, started once."""
+    workers = {}
+
+    def of(side):
+        return workers.setdefault(side, workers.get(side) or Worker(side))
+
+    yield of
+    for worker in workers.values():
+        worker.close()
+
+
+@pytest.mark.parametrize("side, name", [*others("jax"), *others("sklearn"), *others("pydynet")])
+def test_our_step_equals_that_of_another_library(process, side, name):
+    reply = process(side).ask(do="losses", workload=name, steps=3)
+    if "missing" in reply:
+        pytest.skip(reply["missing"])
+    assert "losses" in reply, reply
+    same = np.allclose(losses(name, "ours"), reply["losses"], rtol=2e-4, atol=2e-7)
+    assert same != (side in WORKLOADS[name].differs)
+
+
 @pytest.mark.parametrize("axis", SCALING)
 def test_the_scaling_steps_are_equal_at_their_smallest(axis):
     assert_same(SCALING[axis][0][1].name, "numpy")
@@ -54,6 +86,7 @@ def test_the_scaling_steps_are_equal_at_their_smallest(axis):
 def test_names_are_unique_and_goals_belong_to_sides():
     assert len(WORKLOADS) == len(TABLE) + sum(map(len, SCALING.values()))
     assert all(set(w.goals) <= set(w.sides) - {"ours"} and "ours" in w.sides for w in TABLE)
+    assert all(set(w.differs) <= set(w.sides) <= set(SIDES) for w in TABLE)
 
 
 def test_a_worker_answers_over_its_pipes_and_reports_an_unknown_workload():
@@ -67,23 +100,153 @@ def test_a_worker_answers_over_its_pipes_and_reports_an_unknown_workload():
         worker.close()
 
 
-def test_a_library_that_is_not_installed_is_one_line_and_an_empty_column(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(Missing, match="torch is not installed: pip install torch"):
-        build("digit", "torch")
+@pytest.mark.parametrize(
+    "side, package", [("torch", "torch"), ("jax", "jax"), ("sklearn", "scikit-learn"), ("pydynet", "pydynet")]
+)
+def test_a_library_that_is_not_installed_is_one_line(monkeypatch, side, package):
+    monkeypatch.setitem(sys.modules, side, None)
+    for workload in (w for w in TABLE if side in w.sides):
+        with pytest.raises(Missing, match=f"{package} is not installed: pip install {package}"):
+            build(workload.name, side)
+
+
+def test_a_side_without_times_is_an_empty_column():
     row = Row("digit", {"ours": [1e-4, 1.2e-4, 1.1e-4], "numpy": [1e-4] * 3}, {}, {"torch": "not installed"})
     line = report.cells(row)
     assert line[1].startswith("110 µs") and line[2] == "" and line[6] == "1.10"
-    assert "torch: not installed (digit)" in report.remainder([row], {}, {})
+    row.notes["jax"] = "not installed"
+    found = report.remainder(results([row]))
+    assert "torch: not installed (digit)" in found and "jax: not installed (digit)" in found
+    assert report.alternatives([row]).lines[0][2:7] == ["", "", "–", "", ""]
 
 
 def test_a_missed_goal_is_marked_and_the_result_is_json():
     row = Row("digit", {"ours": [3e-4] * 3, "torch": [6e-4] * 3, "numpy": [1e-4] * 3})
     assert "0.50 !" in report.cells(row) and "3.00 !" in report.cells(row)
-    machine = {"machine": {"cores": "2"}, "versions": {"ours": {"numpy": "2"}}}
-    result = json.loads(json.dumps(report.as_dict(machine, [row], {"batch": [(1, row)]}, {})))
-    assert result["rows"][0]["ratio"] == pytest.approx({"torch": 0.5, "numpy": 3.0})
-    assert "0.50" in report.markdown("2026-01-01", machine, [row], {"batch": [(1, row)]}, {})
+    found = results([row])
+    found.scaling = {"batch": [(1, Row("scaling/batch-1", row.times))]}
+    result = json.loads(json.dumps(found.as_dict()))
+    ratio = result["rows"][0]["ratio"]
+    assert ratio == {"torch": pytest.approx(0.5), "numpy": pytest.approx(3.0), "jax": None, "pydynet": None}
+    assert "0.50" in report.markdown(found)
+
+
+def results(rows, beside=()):
+    machine = {"machine": {"processor": "some", "cores": "2"}, "versions": {"ours": {"numpy": "2", "mtorch": "0"}}}
+    return Results("2026-01-01", machine, rows, busy=list(beside))
+
+
+def row_of(name, **milliseconds):
+    times = {key.replace("_", " "): [1e-3 * value] * 3 for key, value in milliseconds.items()}
+    return Row(name, times, {key: [0.0] * 3 for key in times})
+
+
+def test_the_table_of_other_libraries_names_the_fastest_marks_goals_and_says_what_differs():
+    rows = [row_of("gru-small", ours=2, torch=8, jax=1, pydynet=50), row_of("mlp", ours=3, torch=4, sklearn=6)]
+    found = report.alternatives(rows)
+    assert found.lines[0][1:6] == ["2 ms", "8 ms", "1 ms", "–", "50 ms *"]
+    assert found.lines[0][-3:] == ["2.00 !", "≤ 1.00", "2.00 (jax.jit)"]
+    assert found.lines[1][-1] == "0.75 (PyTorch)" and found.lines[1][3:6] == ["", "6 ms", ""]
+    assert found.remark.startswith("* PyDyNet's GRU resets")
+    assert not report.alternatives([row_of("cnn-parallel", ours=1, torch=1)]).lines
+
+
+BESIDE = {
+    "ours_alone": 4.0, "ours_beside": 9.0, "ours_one_thread_alone": 3.8, "ours_one_thread_beside": 4.5,
+    "torch_alone": 5.0, "torch_beside": 5.0, "torch_one_thread_alone": 6.0, "torch_one_thread_beside": 6.0,
+}  # fmt: skip
+
+
+def test_beside_a_busy_process_the_default_threads_are_held_against_the_better_of_two():
+    row = row_of("lstm-small", **BESIDE)
+    line = report.beside([row]).lines[0]
+    assert line[1:7] == ["4 ms", "9 ms", "3.8 ms", "4.5 ms", "1.05", "2.00 !"]
+    assert line[7:] == ["5 ms", "5 ms", "6 ms", "6 ms"] and busy.loss(row, "torch", "alone") == 1
+    del row.times["ours one thread beside"]
+    assert report.beside([row]).lines[0][4:7] == ["", "1.05", ""]
+
+
+def test_rows_beside_a_busy_process_come_from_processes_with_all_threads_and_with_one(monkeypatch):
+    monkeypatch.setattr(busy, "SIDES", ("ours",))
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with busy.Busy(rounds=1, seconds=0.002, retries=0) as bench:
+        found = bench.row("digit")
+        if Path("/proc/self/environ").exists():
+            ours, one = (environment_of(bench.workers[key].process) for key in ("ours", "ours one thread"))
+            assert "OPENBLAS_NUM_THREADS" not in ours and one["OPENBLAS_NUM_THREADS"] == "1"
+    assert set(found.times) == {key.replace("_", " ") for key in BESIDE if key.startswith("ours")} and not found.notes
+    assert "mlp-adam-fused" not in busy.NAMES and len(busy.NAMES) == len(TABLE) - 3
+    assert not any(name.startswith("predict") for name in busy.NAMES)
+
+
+def test_the_loop_keeps_to_the_last_core_and_ends():
+    with busy.Loop() as loop:
+        assert loop.poll() is None
+        if hasattr(os, "sched_getaffinity"):
+            assert os.sched_getaffinity(loop.pid) == {max(os.sched_getaffinity(0))}
+    assert loop.poll() is not None
+
+
+def test_the_loop_is_none_of_the_others_that_disturb_a_turn(monkeypatch):
+    class Alone(Bench):
+        def start(self):
+            return {"numpy": Worker("numpy")}
+
+    seconds = {"of all": iter((0.0, 10.0, 10.0, 20.0)), -1: iter((0.0, 10.0))}
+    monkeypatch.setattr(rounds, "busy_seconds", lambda: next(seconds["of all"]))
+    monkeypatch.setattr(rounds, "process_seconds", lambda pid: next(seconds[pid]) if pid in seconds else 0.0)
+    with Alone() as bench:
+        bench.company = [-1]
+        assert bench.watched("numpy", "digit", 1)[0] == 0
+        bench.company = []
+        assert bench.watched("numpy", "digit", 1)[0] > 1
+
+
+def environment_of(process):
+    text = Path(f"/proc/{process.pid}/environ").read_text()
+    return dict(line.split("=", 1) for line in text.split("\0") if "=" in line)
+
+
+SET = {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_L2_SIZE": "512"}
+CHILD = f"import os; assert not set(os.environ) & {set(SET)}; print('epoch  1 test loss 0.1, accuracy 99.5%')"
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux tells")
+def test_no_process_that_is_measured_is_told_to_compute_as_another_processor(monkeypatch):
+    for key, value in SET.items():
+        monkeypatch.setenv(key, value)
+    for worker in (Worker("numpy"), Worker("numpy", {"A": "b"}), gains.Variant("all")):
+        assert worker.ask(do="time", workload="digit", steps=1)["seconds"]
+        assert not set(SET) & set(environment_of(worker.process))
+        worker.close()
+    assert fresh.seconds_of(CHILD) is not None
+    assert lenet_to_99.race([sys.executable, "-c", CHILD], 0.99)["epochs"] == 1
+    assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
+
+
+def test_versions_name_openblas_its_kernel_and_threads(monkeypatch):
+    pytest.importorskip("threadpoolctl")
+    found = machine.versions("ours")
+    assert found["mtorch"] and (found["OpenBLAS"] == "none" or "kernel" in found["OpenBLAS"])
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert machine.versions("numpy")["OpenBLAS"].startswith("unknown")
+
+
+def test_pictures_come_from_the_written_results_again(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    rows = [row_of("digit", ours=1, torch=6, jax=2, pydynet=40), row_of("gru-small", ours=1, torch=2, pydynet=9)]
+    written = results([*rows, row_of("mlp", ours=1)], [row_of("lstm-small", **BESIDE)])
+    found = json.loads(json.dumps(written.as_dict()))
+    assert Results.from_dict(found) == written
+    found["rows"][2]["name"] = "a row of long ago"
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    monkeypatch.setattr(command, "HERE", tmp_path)
+    monkeypatch.setattr(command, "IMAGES", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--redraw"])
+    monkeypatch.setattr(Bench, "start", lambda self: pytest.fail("it measured"))
+    assert command.main() == 0
+    for name in ("results.png", "speed.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells")
