@@ -7,14 +7,12 @@ import numpy as np
 from .common import fill, labels, normal
 
 
-def library():
-    """PyDyNet, with none of the parameters of an earlier net in its graph, which keeps them all and walks over them."""
-    import pydynet
+def empty_graph():
+    """Drops the parameters of an earlier net from the graph, which keeps them all and walks over them in each step."""
     from pydynet.core.tensor import Graph
 
     Graph.node_list.clear()
     Graph.size = 0
-    return pydynet
 
 
 def stepping(forward, loss_of, x, target, optimizers):
@@ -71,9 +69,9 @@ def dense(widths, first=0):
 
 
 def digit_net(widths, batch, lr):
-    pydynet = library()
-    nn, Tensor = pydynet.nn, pydynet.Tensor
+    from pydynet import Tensor, nn
 
+    empty_graph()
     net = nn.Sequential(*dense(widths), nn.Sigmoid())
     x = Tensor(normal(batch, widths[0]))
     target = Tensor(np.eye(widths[-1], dtype=np.float32)[labels(batch)])
@@ -82,17 +80,18 @@ def digit_net(widths, batch, lr):
 
 
 def mlp(widths, batch, lr, optimizer="SGD"):
-    pydynet = library()
-    nn, Tensor = pydynet.nn, pydynet.Tensor
+    from pydynet import Tensor, nn, optim
 
+    empty_graph()
     net, x = nn.Sequential(*dense(widths)), Tensor(normal(batch, widths[0]))
-    update = pydynet.optim.Adam(net.parameters(), lr=lr) if optimizer == "Adam" else plain_sgd(net.parameters(), lr)
+    update = optim.Adam(net.parameters(), lr=lr) if optimizer == "Adam" else plain_sgd(net.parameters(), lr)
     return stepping(net, nn.CrossEntropyLoss(), x, labels(batch), [update])
 
 
 def lenet(batch, lr):
-    pydynet = library()
-    nn, Tensor = pydynet.nn, pydynet.Tensor
+    from pydynet import Tensor, nn
+
+    empty_graph()
 
     class LeNet(nn.Module):
         def __init__(self):
@@ -120,9 +119,9 @@ def recurrent(kind, size, lr):
     Its GRU is another one: the reset gate acts on the state before the product, as in the paper; the others' acts
     on the product.
     """
-    pydynet = library()
-    nn, Tensor = pydynet.nn, pydynet.Tensor
+    from pydynet import Tensor, nn
 
+    empty_graph()
     t, n, d, h = size
     layer, last = getattr(nn, kind)(d, h, dtype=np.float32), linear("1", h, d)
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * h
