@@ -22,13 +22,18 @@ LOOP = """
 import os
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+parent = os.getppid()
 print(flush=True)
-while True: pass
+while os.getppid() == parent:
+    for _ in range(1_000_000): pass
 """
 
 
 class Loop:
-    """A process that computes all the time, on the last of our cores where the system lets one choose."""
+    """A process that computes all the time, on the last of our cores where the system lets one choose.
+
+    It ends with its parent, however that ends.
+    """
 
     def __enter__(self) -> subprocess.Popen:
         self.process = subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE)
@@ -52,8 +57,8 @@ class Busy(Bench):
         """Times by worker and place: "ours alone", "ours one thread beside", …"""
         row = Row(name)
         steps = self.calibrate(row, self.workers)
-        times = row.times = {f"{key} {place}": [] for place in PLACES for key in steps}
-        row.disturbed = {key: [] for key in times}
+        keys = [f"{key} {place}" for place in PLACES for key in steps]
+        row.times, row.disturbed = {key: [] for key in keys}, {key: [] for key in keys}
 
         def turns(place: str) -> None:
             for key in steps:

@@ -46,13 +46,15 @@ AXES = {
 
 
 def side_by_side(path: str, results: Results) -> None:
-    """Bars of milliseconds a training step, a panel for each net, each with a scale of its own."""
+    """Bars of milliseconds a training step, a panel for each net, each with a scale of its own; none without rows."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     shown = [row for name in WELL_KNOWN for row in results.rows if row.name == name and row.median("ours")]
+    if not shown:
+        return
     rows = [shown[i : i + 2] for i in range(0, len(shown), 2)]
     bars = [max(len(sides_of(row)) for row in pair) for pair in rows]
     with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
@@ -132,6 +134,8 @@ def overview(path: str, results: Results) -> None:
     caption = "\n".join([f"{results.date}, {first}", *textwrap.wrap("; ".join(others), 160)])
     shown = [row for row in rows if row.ratio("torch") or row.ratio("numpy")]
     heights = [1.1 + 0.3 * len(shown)] * bool(shown) + [3.6] * bool(scaling)
+    if not heights:
+        return
     with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = plt.figure(figsize=(11, sum(heights) + 0.4), layout="constrained")
         parts = iter(figure.subfigures(len(heights), height_ratios=heights, squeeze=False).flat)

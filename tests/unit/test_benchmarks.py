@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,19 @@ def test_the_loop_keeps_to_the_last_core_and_ends():
     assert loop.poll() is not None
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
+def test_the_loop_ends_with_its_parent_even_when_that_is_killed():
+    parent = "import os, signal\nfrom benchmarks.busy import Loop\nprint(Loop().__enter__().pid, flush=True)\n"
+    root = Path(__file__).parents[2]
+    killed = subprocess.run(
+        [sys.executable, "-c", parent + "os.kill(os.getpid(), signal.SIGKILL)"], cwd=root, stdout=subprocess.PIPE
+    )
+    state, give_up = Path(f"/proc/{int(killed.stdout)}/stat"), time.monotonic() + 10
+    while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
 def test_the_loop_is_none_of_the_others_that_disturb_a_turn(monkeypatch):
     class Alone(Bench):
         def start(self):
@@ -245,8 +259,11 @@ def test_pictures_come_from_the_written_results_again(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--redraw"])
     monkeypatch.setattr(Bench, "start", lambda self: pytest.fail("it measured"))
     assert command.main() == 0
-    for name in ("results.png", "speed.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    pictures = [tmp_path / name for name in ("results.png", "speed.png")]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    before = [path.read_bytes() for path in pictures]
+    command.draw(results([], [row_of("lstm-small", **BESIDE)]))
+    assert [path.read_bytes() for path in pictures] == before
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells")
