@@ -2,20 +2,21 @@
 
 import argparse
 import datetime
-import fnmatch
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import busy, fresh, lenet_to_99, report
 from .machine import describe
 from .results import Results
 from .rounds import Bench, Row
-from .workloads import FLOORS, SCALING, TABLE, WORKLOADS
+from .workloads import FLOORS, SCALING, TABLE, WORKLOADS, matching, unknown
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE.parent / "docs" / "images"
+ROWS = [workload.name for workload in TABLE]
 EXTRAS = ("busy", "cold-start", "memory", "scaling", "lenet-to-99")
 
 
@@ -25,11 +26,11 @@ def arguments() -> argparse.Namespace:
         "--only",
         metavar="PATTERN",
         action="append",
-        help=f"names of workloads (shell pattern, repeatable), also of {', '.join(EXTRAS)}",
+        help=f"names of rows (shell pattern, repeatable), or of {', '.join(EXTRAS)}",
     )
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="turns of each library (default 9)")
     parser.add_argument("--retries", type=int, default=3, metavar="N", help="repeats of a disturbed turn (default 3)")
-    parser.add_argument("--quick", action="store_true", help="3 short rounds and no extras")
+    parser.add_argument("--quick", action="store_true", help="3 short rounds, and no extras but those of --only")
     parser.add_argument(
         "--data",
         default=os.environ.get("MTORCH_DATA"),
@@ -52,13 +53,12 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     wanted = options.only or ["*"]
-    names = [w.name for w in TABLE if any(fnmatch.fnmatch(w.name, pattern) for pattern in wanted)]
-    extras = [e for e in EXTRAS if any(fnmatch.fnmatch(e, pattern) for pattern in wanted)]
+    names, extras = matching(wanted, ROWS), matching(wanted, EXTRAS)
     if options.list:
-        print("\n".join([*(w.name for w in TABLE), *EXTRAS]))
+        print("\n".join([*ROWS, *EXTRAS]))
         return 0
-    if not names and not extras:
-        print(f"nothing is called {', '.join(wanted)}; --list shows the names", file=sys.stderr)
+    if reason := obstacle(options):
+        print(reason, file=sys.stderr)
         return 2
     if options.redraw:
         draw(Results.from_dict(json.loads((HERE / "results.json").read_text())))
@@ -67,8 +67,10 @@ def main() -> int:
         return check(names)
     if options.quick:
         options.rounds, options.retries = 3, 0
-    if not options.only and (options.quick or not (options.figure or options.write or options.json)):
-        extras = [] if options.quick else ["cold-start", "memory"]
+    if options.quick and not options.only:
+        extras = []
+    elif not options.only and not (options.figure or options.write or options.json):
+        extras = ["cold-start", "memory"]
 
     with Bench(options.rounds, 0.05 if options.quick else 0.2, options.retries) as bench:
         machine = {"machine": describe(), "versions": bench.versions()}
@@ -82,8 +84,8 @@ def main() -> int:
         )
     results = Results(datetime.date.today().isoformat(), machine, rows, scaling)
     if "busy" in extras:
-        with busy.Busy(options.rounds, bench.seconds, options.retries) as both:
-            results.busy = [progress(both, name) for name in busy.NAMES if not names or name in names]
+        with busy.Busy(options.rounds, bench.seconds, options.retries) as beside:
+            results.busy = [progress(beside, name) for name in busy.NAMES if not names or name in names]
     if "cold-start" in extras:
         results.more["cold_start"] = fresh.cold_start()
     if "memory" in extras:
@@ -102,6 +104,22 @@ def main() -> int:
         draw(results)
         (HERE / "RESULTS.md").write_text(report.markdown(results))
     return 0
+
+
+def obstacle(options: argparse.Namespace) -> str | None:
+    """Why the options cannot be followed: it is said before anything is measured."""
+    if found := unknown(options.only or [], [*ROWS, *EXTRAS]):
+        return f"nothing is called {', '.join(found)}; --list shows the names"
+    if options.rounds < 1:
+        return "--rounds must be at least 1"
+    for path in filter(None, (options.json, options.figure)):
+        if Path(path).is_dir() or not Path(path).resolve().parent.is_dir():
+            return f"{path} cannot be written: it is a folder, or its folder does not exist"
+    if options.redraw and not (HERE / "results.json").exists():
+        return f"{HERE / 'results.json'} does not exist; --write makes it"
+    if (options.figure or options.write or options.redraw) and not find_spec("matplotlib"):
+        return "pictures need matplotlib, which is not installed: pip install matplotlib"
+    return None
 
 
 def draw(results: Results) -> None:
@@ -161,4 +179,7 @@ def check(names: list[str], tolerance: float = 2e-4) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped")

@@ -1,8 +1,8 @@
 """Step times beside a busy process: ours and PyTorch's, with the default number of threads and with one, alone and
 beside a loop that keeps one core busy.
 
-Each library has two processes, and all four take turns, first alone and then beside the loop. What a net of threads
-loses to its company is the time with the default number over the better of the two there.
+Each library has two processes, and all four take turns, in some rounds alone and then in as many beside the loop. The
+ratio to the better number of threads says what a library loses because it does not know that a core is busy.
 """
 
 import subprocess
@@ -11,7 +11,7 @@ import sys
 from .rounds import Bench, Row, Worker
 from .workloads import TABLE
 
-GOAL = 1.15
+GOAL = 1.15  # of our ratio to the better number of threads
 SIDES = ("ours", "torch")
 PLACES = ("alone", "beside")
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -30,13 +30,13 @@ while os.getppid() == parent:
 
 
 class Loop:
-    """A process that computes all the time, on the last of our cores where the system lets one choose.
+    """A process that computes all the time, on the last of our cores where the system allows the choice.
 
     It ends with its parent, however that ends.
     """
 
     def __enter__(self) -> subprocess.Popen:
-        self.process = subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.process.stdout.readline()
         return self.process
 
@@ -60,21 +60,21 @@ class Busy(Bench):
         keys = [f"{key} {place}" for place in PLACES for key in steps]
         row.times, row.disturbed = {key: [] for key in keys}, {key: [] for key in keys}
 
-        def turns(place: str) -> None:
-            for key in steps:
-                if key not in row.notes:
-                    self.add_turn(row, key, steps[key], f"{key} {place}")
+        def rounds(place: str) -> None:
+            for _ in range(self.rounds):
+                for key in steps:
+                    if key not in row.notes:
+                        self.add_turn(row, key, steps[key], f"{key} {place}")
 
-        for _ in range(self.rounds):
-            turns("alone")
-            with Loop() as loop:
-                self.company = [loop.pid]
-                turns("beside")
-            self.company = []
+        rounds("alone")
+        with Loop() as loop:
+            self.company = [loop.pid]
+            rounds("beside")
+        self.company = []
         return row
 
 
-def loss(row: Row, side: str, place: str) -> float | None:
-    """The time with the default number of threads over the better of the two in that place."""
+def ratio_to_better(row: Row, side: str, place: str) -> float | None:
+    """The time with the default number of threads over the shorter of that and the time with one, in that place."""
     times = [row.median(f"{key} {place}") for key in (side, f"{side} one thread")]
     return None if None in times else times[0] / min(times)

@@ -89,8 +89,8 @@ def panel(axes, row: Row, places: int) -> None:
             for cut in (0.9, 0.94):
                 axes.plot([cut * end, (cut + 0.02) * end], [y + 0.45, y - 0.45], color="white", linewidth=2)
         ratio = seconds / times[0]
-        times_ours = "" if side == "ours" else f"  × {ratio:.2f}" if ratio < 9.95 else f"  × {ratio:.0f}"
-        text = f" {time_text(seconds)}{times_ours}" + " *" * (side in WORKLOADS[row.name].differs)
+        multiple = "" if side == "ours" else f"  × {ratio:.2f}" if ratio < 9.95 else f"  × {ratio:.0f}"
+        text = f" {time_text(seconds)}{multiple}" + " *" * (side in WORKLOADS[row.name].differs)
         axes.text(min(seconds, end), y, text, va="center", fontsize=8.5, weight="bold" if side == "ours" else "normal")
     axes.set_xlim(0, 1.45 * end)
     axes.set_ylim(places - 0.4, -0.6)

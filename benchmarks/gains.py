@@ -7,15 +7,15 @@ threads below them each trick is named by itself.
 """
 
 import argparse
-import fnmatch
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 
 from . import worker
 from .rounds import Bench, Worker
-from .workloads import TABLE
+from .workloads import TABLE, matching, unknown
 
 BODIES = "mtorch.fast.numpy."
 
@@ -33,8 +33,31 @@ def without_threads() -> None:
 
 
 def without_divided_products() -> None:
-    """Dense layers beside a convolution leave their products to BLAS, which is held to one thread there."""
-    everywhere(threads().product, lambda a, b, out=None: a.dot(b) if out is None else a.dot(b, out))
+    """Products are left to BLAS, which is held to one thread where threads share other work."""
+    from mtorch.fast.product import product
+
+    def whole(a, b, out=None, bias=None):
+        y = a.dot(b) if out is None else a.dot(b, out)
+        return y if bias is None else y + bias
+
+    everywhere(product, whole)
+
+
+def without_threads_of_blas() -> None:
+    """The parts of products are made by our threads alone, never by those of OpenBLAS."""
+    from mtorch.fast import product
+
+    product._by_blas = lambda a, b, y: False
+
+
+def without_both_at_once() -> None:
+    """The two gradients of a convolution are made one after the other."""
+    share = threads().share
+
+    def one_by_one(*tasks):
+        return [share(task, least=threads().WORTH_IN_A_ROW)[0] for task in tasks]
+
+    everywhere(threads().together, one_by_one)
 
 
 def without_unpacked_products() -> None:
@@ -62,6 +85,7 @@ def threads() -> ModuleType:
 
 TRICKS: dict[str, Callable[[], None]] = {
     "hold": without_blas_held, "threads": without_threads, "product": without_divided_products,
+    "blas": without_threads_of_blas, "at_once": without_both_at_once,
     "unpacked": without_unpacked_products, "keep_off": without_keeping_off, "spin": without_spinning,
 }  # fmt: skip
 ENVIRONMENT = {"none": {"MTORCH_FAST": "0"}, "memory": {"GLIBC_TUNABLES": ""}}  # mallopt is left alone where it is set
@@ -135,9 +159,9 @@ class Variants(Bench):
         }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gains", description=__doc__)
-    parser.add_argument("--only", metavar="PATTERN", action="append", help="rows of the benchmark table")
+    parser.add_argument("--only", metavar="PATTERN", action="append", help=f"of {', '.join(row.name for row in TABLE)}")
     parser.add_argument("--without", metavar="NAME", action="append", help=f"of {', '.join(names())}")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.2)
@@ -146,19 +170,30 @@ def main() -> None:
     if options.worker:
         leave_out(options.worker)
         sys.argv[1:] = ["ours"]
-        worker.main()
-        return
-    left_out = options.without or names()
-    for row in TABLE:
-        if any(fnmatch.fnmatch(row.name, pattern) for pattern in options.only or ["*"]):
-            with Variants(["all", *left_out], options.rounds, options.seconds) as bench:
-                found = bench.gains(row.name)
-            print(
-                f"{row.name}: {1e3 * found.pop('all')[0]:.3f} ms; without "
-                + ", ".join(f"{name} {gain:+.1%}" for name, (_, gain) in found.items()),
-                flush=True,
-            )
+        with suppress(KeyboardInterrupt):
+            worker.main()
+        return 0
+    left_out, rows = options.without or names(), [row.name for row in TABLE]
+    wrong = [*unknown(options.only or [], rows), *(name for name in left_out if name not in names())]
+    if wrong:
+        print(f"nothing is called {', '.join(wrong)}; --help has the names", file=sys.stderr)
+        return 2
+    if options.rounds < 1:
+        print("--rounds must be at least 1", file=sys.stderr)
+        return 2
+    for row in matching(options.only or ["*"], rows):
+        with Variants(["all", *left_out], options.rounds, options.seconds) as bench:
+            found = bench.gains(row)
+        print(
+            f"{row}: {1e3 * found.pop('all')[0]:.3f} ms; without "
+            + ", ".join(f"{name} {gain:+.1%}" for name, (_, gain) in found.items()),
+            flush=True,
+        )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped")

@@ -4,6 +4,12 @@ import os
 import platform
 from pathlib import Path
 
+PACKAGES = {  # side -> name, module, distribution
+    "ours": ("mtorch", "mtorch", "mtorch-layers"),
+    "sklearn": ("scikit-learn", "sklearn", "scikit-learn"),
+    "pydynet": ("pydynet", "pydynet", "pydynet"),
+}
+
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -32,7 +38,7 @@ def describe() -> dict[str, str]:
 def measuring_environment(**changes: str) -> dict[str, str]:
     """The caller's environment for a process that is measured, with these changes.
 
-    Where OPENBLAS_CORETYPE or OPENBLAS_L2_SIZE is set, OpenBLAS runs a kernel for another processor than this one.
+    It lacks OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, with which OpenBLAS computes as on another processor.
     """
     return {key: v for key, v in os.environ.items() if key not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")} | changes
 
@@ -50,22 +56,19 @@ def versions(side: str) -> dict[str, str]:
         return {"jax": jax.__version__, "on": jax.default_backend()}
     import numpy
 
-    package = {"ours": "mtorch", "sklearn": "sklearn", "pydynet": "pydynet"}.get(side)
-    if package:
-        __import__(package)  # it may bring an OpenBLAS of its own
-    found = {"numpy": numpy.__version__, "OpenBLAS": openblas()}
-    if package:
-        name = {"ours": "mtorch-layers", "sklearn": "scikit-learn"}.get(side, package)
-        found = {package.replace("sklearn", "scikit-learn"): version_of(package, name)} | found
-    return found
+    found = {}
+    if side != "numpy":
+        name, module, distribution = PACKAGES[side]
+        found[name] = version_of(module, distribution)  # it may load an OpenBLAS of its own
+    return found | {"numpy": numpy.__version__, "OpenBLAS": openblas()}
 
 
-def version_of(package: str, distribution: str) -> str:
-    """The version that the package tells, or that of its installation."""
+def version_of(module: str, distribution: str) -> str:
+    """The version that the module tells, or that of its installation."""
     from importlib import import_module, metadata
 
     try:
-        return getattr(import_module(package), "__version__", None) or metadata.version(distribution)
+        return getattr(import_module(module), "__version__", None) or metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "from the clone"
 

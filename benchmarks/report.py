@@ -85,10 +85,10 @@ class RowPrinter:
 
 def notes(rows: Iterable[Row]) -> list[str]:
     """One line for everything that has no number, and one for the company that the numbers had."""
-    rows, reasons = list(rows), {}
+    rows, reasons = list(rows), {}  # reason -> the rows, each once
     for row in rows:
         for side, reason in row.notes.items():
-            reasons.setdefault(f"{side}: {reason}", []).append(row.name)
+            reasons.setdefault(f"{side}: {reason}", {})[row.name] = None
     lines = [f"{reason} ({', '.join(names)})" for reason, names in reasons.items()]
     shares = [share for row in rows for turns in row.disturbed.values() for share in turns]
     loud = sum(share >= QUIET for share in shares)
@@ -143,7 +143,7 @@ def beside(rows: list[Row]) -> Table:
         return [time_text(row.median(key)) for key in keys]
 
     def ratio(row: Row, place: str) -> str:
-        found = busy.loss(row, "ours", place)
+        found = busy.ratio_to_better(row, "ours", place)
         return "" if found is None else f"{found:.2f}" + " !" * (found > busy.GOAL)
 
     head = [
@@ -201,7 +201,7 @@ def other_tables(results: Results) -> list[Table]:
             ]
             for what, key in (("five CNN steps, beyond the imports", "growth"), ("the whole process", "peak"))
         ]
-        tables.append(("Peak memory", ["of", "ours", "PyTorch", "by hand", "ours / PyTorch"], lines))
+        tables.append(Table("Peak memory", ["of", "ours", "PyTorch", "by hand", "ours / PyTorch"], lines))
     if found := results.more.get("lenet_to_99"):
         lines = []
         for what, key in (("process start to 99 % tested", "seconds"), ("one epoch", "seconds_an_epoch")):
@@ -247,10 +247,11 @@ def remainder(results: Results) -> str:
 
 
 def markdown(results: Results) -> str:
+    rounds = max((len(times) for row in results.rows for times in row.times.values()), default="some")
     parts = [
         "# Step times",
-        f"Made on {results.date} by `python -m benchmarks --write`: medians over rounds in which the libraries take "
-        "turns, each in its own process, ± half the range between the quartiles. A step is forward, loss value, "
+        f"Made on {results.date} by `python -m benchmarks --write`: medians over {rounds} rounds in which the libraries "
+        "take turns, each in its own process, ± half the range between the quartiles. A step is forward, loss value, "
         "backward and update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy is the time "
         "of its matrix products alone, written into arrays that exist already (one image, digit net: of the bare NumPy "
         "calls on vectors), and of the passes over memory that the rest cannot do without, at the speed of a copy. "

@@ -10,9 +10,9 @@ from .workloads import FLOORS, SIDES, WORKLOADS
 
 @dataclass
 class Results:
-    """`rows` are those of the table; `scaling` has a line of sizes for each axis; `busy` those beside a busy process.
+    """`rows`: those of the table; `scaling`: for each axis, sizes and their rows; `busy`: rows beside a busy process.
 
-    `more`: what fresh processes told, and the races of lenet-to-99, as dictionaries.
+    `more`: cold starts, peak memory and the races of lenet-to-99, as dictionaries.
     """
 
     date: str
@@ -83,7 +83,7 @@ def busy_dict(row: Row) -> dict:
         "name": row.name,
         "title": WORKLOADS[row.name].title,
         **times_dict(row),
-        "loss": {f"{side} {place}": busy.loss(row, side, place) for side, place in keys},
+        "ratio_to_better": {f"{side} {place}": busy.ratio_to_better(row, side, place) for side, place in keys},
     }
 
 

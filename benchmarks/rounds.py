@@ -57,7 +57,7 @@ class Worker:
 
 @dataclass
 class Row:
-    """The times of one workload, seconds a step, round by round and side by side."""
+    """The seconds of a step of one workload, for each side a list of rounds."""
 
     name: str
     times: dict[str, list[float]] = field(default_factory=dict)
@@ -90,10 +90,12 @@ class Row:
 
 
 class Bench:
+    """The processes of all sides, and the turns that they take."""
+
     def __init__(self, rounds: int = 9, seconds: float = 0.2, retries: int = 3) -> None:
         self.rounds, self.seconds, self.retries = rounds, seconds, retries
         self.loud = 0  # turns in a row that others disturbed
-        self.company: list[int] = []  # processes of ours that compute beside a turn
+        self.company: list[int] = []  # processes of ours that are to compute beside a turn, and do not disturb it
         self.workers = self.start()
 
     def start(self) -> dict[str, Worker]:
@@ -144,7 +146,7 @@ class Bench:
 
     def request(self, side: str, name: str, steps: int | None) -> dict:
         worker = self.worker(side)
-        asked = side if side in FLOORS else worker.side
+        asked = side if side in FLOORS else worker.side  # several workers may be of one side
         return worker.ask(do="time", side=asked, workload=name, steps=steps, seconds=self.seconds)
 
     def add_turn(self, row: Row, side: str, steps: int, key: str = "") -> None:
@@ -160,7 +162,7 @@ class Bench:
         row.disturbed[key].append(others)
 
     def turn(self, side: str, name: str, steps: int) -> tuple[float, float]:
-        """One turn; repeated when others used the machine, and then the least disturbed one counts.
+        """Seconds of a step, and the share that others had. A disturbed turn is repeated; the least disturbed counts.
 
         After ten turns for which no repeat helped the machine is taken as it is, until it is quiet again.
         """
@@ -175,6 +177,7 @@ class Bench:
         return each, others
 
     def watched(self, side: str, name: str, steps: int) -> tuple[float, float]:
+        """The share of the machine that others had during a turn, and the seconds of a step."""
         pids, start = [self.worker(side).process.pid, *self.company], time.perf_counter()
         mine, busy = sum(map(process_seconds, pids)), busy_seconds()
         reply = self.request(side, name, steps)

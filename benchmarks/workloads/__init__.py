@@ -1,5 +1,8 @@
 """All workloads in the order of the table."""
 
+import fnmatch
+from collections.abc import Iterable
+
 from . import digit_net, images, inference, mlp, recurrent, transformer
 from .common import FLOORS, OTHERS, SIDES, Workload
 
@@ -9,4 +12,17 @@ TABLE: list[Workload] = [
 SCALING: dict[str, list[tuple[int, Workload]]] = mlp.SCALING
 WORKLOADS: dict[str, Workload] = {w.name: w for w in TABLE} | {w.name: w for a in SCALING.values() for _, w in a}
 
-__all__ = ["FLOORS", "OTHERS", "SCALING", "SIDES", "TABLE", "WORKLOADS", "Workload"]
+
+def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The names that one of the shell patterns matches."""
+    patterns = list(patterns)
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def unknown(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The patterns that match none of the names."""
+    names = list(names)
+    return [pattern for pattern in patterns if not matching([pattern], names)]
+
+
+__all__ = ["FLOORS", "OTHERS", "SCALING", "SIDES", "TABLE", "WORKLOADS", "Workload", "matching", "unknown"]

@@ -11,7 +11,7 @@ from .common import fill, labels, normal
 
 
 def training(loss_of, values, data, lr, optimizer="SGD"):
-    """`step()` for a loss of (values, *data); the memory of the old values is given away for the new ones."""
+    """`step()` for a loss of (values, *data). JAX may reuse the memory of the old values for the new ones."""
     import jax
 
     init, update = {"SGD": sgd, "Adam": adam}[optimizer](lr)
@@ -70,7 +70,7 @@ def cross_entropy(scores, y):
 
 
 def dense_values(widths, first=0):
-    """(W, b) of each layer; `first`: the place of the first one in the other sides' net, where each ReLU counts."""
+    """(W, b) of each layer; `first`: the number of the first one in the other sides' net, which counts ReLUs too."""
     found = []
     for i, (a, b) in enumerate(pairwise(widths)):
         name = f"{first + 2 * i}"
@@ -127,7 +127,7 @@ def conv_values(name, out, channels, size):
 
 
 def after_images(values, channels, side):
-    """The first of these dense layers reads images as (N, C, H, W); here they come as (N, H, W, C)."""
+    """Dense values whose first layer has read images as (N, C, H, W), for images as (N, H, W, C)."""
     (w, b), *others = values
     return [(w.reshape(channels, side, side, -1).transpose(1, 2, 0, 3).reshape(w.shape), b), *others]
 

@@ -8,7 +8,7 @@ from .common import fill, labels, normal
 
 
 def empty_graph():
-    """Drops the parameters of an earlier net from the graph, which keeps them all and walks over them in each step."""
+    """Drops the parameters of earlier nets from the graph, which keeps them and walks over all of them in each step."""
     from pydynet.core.tensor import Graph
 
     Graph.node_list.clear()
@@ -59,7 +59,7 @@ def conv(name, a, b, size, padding=0):
 
 
 def dense(widths, first=0):
-    """Linear layers with ReLU between; `first`: the place of the first one in the other sides' net."""
+    """Linear layers with ReLU between; `first`: the number of the first one in the other sides' net."""
     from pydynet import nn
 
     layers = []
@@ -143,7 +143,7 @@ def recurrent(kind, size, lr):
     updates = [plain_sgd(others, lr), plain_sgd(biases, 2 * lr)]
     x, target = Tensor(normal(t, n, d)), Tensor(normal(t, n, d, seed=1).reshape(t * n, d))
 
-    def forward(x):  # of (T, N, H) it gets the gradient of a weight (H, 1) wrong, so its Linear takes (T N, H)
+    def forward(x):  # its Linear gets the gradient of a weight (H, 1) wrong for an input (T, N, H)
         return last(layer(x)[0].reshape(t * n, h))
 
     return stepping(forward, nn.functional.mse_loss, x, target, updates)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -162,7 +164,7 @@ def test_beside_a_busy_process_the_default_threads_are_held_against_the_better_o
     row = row_of("lstm-small", **BESIDE)
     line = report.beside([row]).lines[0]
     assert line[1:7] == ["4 ms", "9 ms", "3.8 ms", "4.5 ms", "1.05", "2.00 !"]
-    assert line[7:] == ["5 ms", "5 ms", "6 ms", "6 ms"] and busy.loss(row, "torch", "alone") == 1
+    assert line[7:] == ["5 ms", "5 ms", "6 ms", "6 ms"] and busy.ratio_to_better(row, "torch", "alone") == 1
     del row.times["ours one thread beside"]
     assert report.beside([row]).lines[0][4:7] == ["", "1.05", ""]
 
@@ -266,6 +268,80 @@ def test_pictures_come_from_the_written_results_again(tmp_path, monkeypatch):
     assert [path.read_bytes() for path in pictures] == before
 
 
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        (["--only", "digit", "--only", "digot"], "nothing is called digot; --list shows the names"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--json", "no-such-folder/x.json"], "no-such-folder/x.json cannot be written: .*"),
+        (["--figure", "."], ". cannot be written: it is a folder, .*"),
+        (["--figure", "x.png"], "pictures need matplotlib, .*: pip install matplotlib"),
+        (["--write"], "pictures need matplotlib, .*"),
+        (["--redraw"], "pictures need matplotlib, .*"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line_before_anything_is_measured(options, reason, monkeypatch, capsys):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr(Bench, "start", lambda self: pytest.fail("it measured"))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *options])
+    assert command.main() == 2
+    assert re.fullmatch(reason + "\n", capsys.readouterr().err)
+
+
+def test_without_written_results_there_is_nothing_to_draw_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--redraw"])
+    assert command.main() == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'results.json'} does not exist; --write makes it\n"
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        (["--only", "digot"], "nothing is called digot; --help has the names"),
+        (["--only", "digit", "--without", "relo"], "nothing is called relo; --help has the names"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+    ],
+)
+def test_gains_of_unknown_names_are_not_measured(options, reason, monkeypatch, capsys):
+    monkeypatch.setattr(gains.Variants, "start", lambda self: pytest.fail("it measured"))
+    monkeypatch.setattr(sys, "argv", ["gains", *options])
+    assert gains.main() == 2
+    assert capsys.readouterr().err == reason + "\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="only Unix has groups of processes")
+@pytest.mark.parametrize("module", [["benchmarks"], ["benchmarks.gains", "--without", "relu"]])
+def test_ctrl_c_ends_all_processes_and_is_one_line(module):
+    started = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *module, "--only", "digit", "--rounds", "100000"],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert started.stdout.readline() == "first turn\n"
+    os.killpg(started.pid, signal.SIGINT)
+    _, errors = started.communicate(timeout=30)
+    assert errors == "stopped\n" and started.returncode == 1
+
+
+def test_what_fresh_processes_told_is_tables_too():
+    found = results([], [])
+    found.more = {
+        "cold_start": {"import": {"ours": 0.1, "torch": None, "numpy": 0.05, "python": 0.01}},
+        "memory": {"ours": {"growth": 10.0, "peak": 60.0}, "numpy": {"growth": 8.0, "peak": 50.0}},
+    }
+    for text in (report.remainder(found), report.markdown(found)):
+        assert "Cold start" in text and "Peak memory" in text and "10 MiB" in text
+
+
+def test_a_reason_names_each_row_once():
+    row = Row("digit", notes={"torch": "torch is not installed"})
+    assert report.notes(results([row], [row])) == ["torch: torch is not installed (digit)"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells")
 def test_the_time_of_a_process_is_also_that_of_those_it_starts():
     """A DataParallel's processes are not others that disturb it."""
@@ -278,6 +354,21 @@ def test_the_time_of_a_process_is_also_that_of_those_it_starts():
     assert during - before > 0.15 and machine.process_seconds(os.getpid()) - before > 0.15
 
 
+INTERRUPTED = """
+import runpy, signal, sys
+from benchmarks.rounds import Bench
+signal.signal(signal.SIGINT, signal.default_int_handler)
+turn = Bench.turn
+def first_turn(*args):
+    sys.__stdout__.write("first turn\\n")
+    sys.__stdout__.flush()
+    Bench.turn = turn
+    return turn(*args)
+Bench.turn = first_turn
+sys.stdout = open("/dev/null", "w")
+sys.argv[:2] = [sys.argv[1]]
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
 LEAVE_OUT = """
 from benchmarks import gains
 from mtorch import accelerate
