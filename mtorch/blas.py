@@ -1,11 +1,14 @@
 """The BLAS that NumPy has loaded: its name, the processor that it has chosen its kernels for, its threads."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import numpy
+
+ENDS = ("64_", "")  # of the names in libraries with integers of 64 bits, and of others
 
 
 def openblas(name: str) -> Any:
@@ -13,15 +16,20 @@ def openblas(name: str) -> Any:
 
     It is called through ctypes and not through threadpoolctl: that would cost a dependency for three functions.
     """
+    return _function("PyDLL", (f"{prefix}_{name}{end}" for prefix in ("scipy_openblas", "openblas") for end in ENDS))
+
+
+def cblas(name: str) -> Any:
+    """The same for a function that computes; other threads of Python go on meanwhile."""
+    return _function("CDLL", (f"{prefix}_{name}{end}" for prefix in ("scipy_cblas", "cblas") for end in ENDS))
+
+
+def _function(library: str, names: Iterable[str]) -> Any:
     with suppress(ImportError, AttributeError, OSError):  # a browser loads no library
         import ctypes
 
-        library = ctypes.PyDLL(sys.modules["numpy._core._multiarray_umath"].__file__)
-        for prefix in ("scipy_openblas", "openblas"):
-            for suffix in ("64_", ""):
-                function = getattr(library, f"{prefix}_{name}{suffix}", None)
-                if function is not None:
-                    return function
+        loaded = getattr(ctypes, library)(sys.modules["numpy._core._multiarray_umath"].__file__)
+        return next(filter(None, (getattr(loaded, name, None) for name in names)), None)
     return None
 
 

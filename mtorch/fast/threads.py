@@ -1,61 +1,105 @@
-"""Several threads for one kernel call, while BLAS has one.
+"""Several threads for one call, while BLAS has one.
 
 NumPy lets go of the interpreter while it computes, so the ranges of one call can run in several threads: copies and
-elementwise passes as well as products. BLAS must keep to one thread meanwhile. Its own threads go on spinning for some
-20 ms after each product that they shared, on the cores that the ranges need, which then take more than twice as long.
-So a net with layers that work in several threads holds BLAS to one thread during a whole pass
-(`single_threaded_blas`), and its large products are divided here as well (`product`).
+elementwise passes as well as products. BLAS keeps to one thread meanwhile (`single_threaded_blas`): its own threads
+take a share of products for which one thread is faster, wait for each other awake, and go on spinning for some 20 ms
+afterwards, on the cores that the ranges and other programs need.
+
+**On a busy machine** a thread gets its core late, or for part of the time. So a range belongs to nobody: whichever
+thread is free takes the next one, and a thread that comes late finds nothing left. What sharing gains and costs is
+added up (`Payoff`): while it does not pay, the caller does all ranges by itself. How a call is divided depends on its
+size and on the number of threads alone, so results have the same bits however busy the machine is.
 
 There are as many threads as the OpenBLAS that NumPy has loaded would use (`OPENBLAS_NUM_THREADS`, threadpoolctl, or
 else the number of cores). Where it cannot be asked (another BLAS, a browser), there is one.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import cache
+from math import inf
 from queue import SimpleQueue
-from threading import Lock, Thread
-from typing import Any
+from threading import Lock, Thread, get_ident
+from time import perf_counter
+from typing import Any, NamedTuple
 
-import numpy
-
-from mtorch.arrays import Array
 from mtorch.blas import kernel as _kernels
 from mtorch.blas import openblas
 
-UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS has kernels that take matrices as they lie
-WORTH = 1 << 25  # operations below which waking a thread costs more than it saves
+UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS can take matrices as they lie
+WORTH = 1 << 24  # multiplications of a product below which waking a thread costs more than it saves
+WORTH_IN_A_ROW = 1 << 25  # the same for `together`, whose calls follow each other, as those of convolutions do
 
-_busy = Lock()  # held while the threads work
+last_together = -inf  # when `together` last had enough to do for several threads
+_busy: dict[str, object] = {}  # "by": whom the threads work for; no lock, as Ctrl-C may come just after acquire()
 _lock = Lock()  # guards the next two
-_holders, _threads = 0, 1  # the contexts that hold BLAS to one thread, and what it had before
+_holders: dict[int, int] = {}  # how often each thread of Python holds BLAS to one thread
+_threads = 1  # what BLAS had before
+_undivided: ContextVar[bool] = ContextVar("undivided", default=False)  # whether calls in this context stay undivided
+
+
+class Payoff:
+    """Whether something has paid lately: seconds gained and lost are added up, and below zero there is a pause.
+
+    No more than `most` seconds of gain are kept to outweigh later losses. The first pause takes `pause` seconds, and
+    each further one twice as long, up to `longest`, until `most` seconds have been gained again.
+    """
+
+    def __init__(self, most: float, pause: float, longest: float):
+        self.most, self.first, self.longest = most, pause, longest
+        self.balance, self.pause, self.again = most, pause, -inf
+
+    def pays(self) -> bool:
+        return perf_counter() >= self.again
+
+    def add(self, seconds: float) -> None:
+        self.balance += seconds
+        if self.balance >= self.most:
+            self.balance, self.pause = self.most, self.first
+        elif self.balance < 0:
+            self.balance, self.again = 0.0, perf_counter() + self.pause
+            self.pause = min(2 * self.pause, self.longest)
+
+
+sharing = Payoff(most=0.005, pause=0.1, longest=1.0)
+
+
+# ---------------------------------------------------------------------- one thread for BLAS
 
 
 @contextmanager
-def single_threaded_blas() -> Iterator[int]:
-    """Holds BLAS to one thread inside; gives the number of threads that `in_threads` has instead."""
-    global _holders, _threads
-    with _lock:
-        blas = _blas_threads()
-        if not _holders:
-            _threads = blas[0]() if blas else 1
-            if blas and _threads > 1:
-                blas[1](1)
-        _holders += 1
+def single_threaded_blas() -> Iterator[None]:
+    """Holds BLAS to one thread inside. Ctrl-C may come after any call here, and nothing may then stay held."""
+    global _threads
+    blas, ours, holds = _blas_threads(), get_ident(), False
     try:
-        yield _threads
-    finally:
         with _lock:
-            _holders -= 1
-            if blas and not _holders and _threads > 1:
-                blas[1](_threads)
+            first, depth = not _holders, _holders.get(ours, 0)
+            if first:
+                _threads = blas[0]() if blas else 1
+            _holders[ours], holds = depth + 1, True
+            if blas and first and _threads > 1:
+                blas[1](1)
+        yield
+    finally:
+        if holds:
+            with _lock:
+                if ours in _holders:  # else after_fork() came in between
+                    _holders[ours] -= 1
+                    try:
+                        if blas and _threads > 1 and _holders == {ours: 0}:
+                            blas[1](_threads)
+                    finally:
+                        if not _holders[ours]:
+                            del _holders[ours]
 
 
 def blas_is_held() -> bool:
-    """Whether some thread is inside `single_threaded_blas`, so that the other cores are free."""
-    return _holders > 0
+    """Whether this thread is inside `single_threaded_blas`, so that the other cores are free."""
+    return get_ident() in _holders
 
 
 def takes_unpacked() -> bool:
@@ -64,91 +108,192 @@ def takes_unpacked() -> bool:
     return blas is not None and blas[0]() == 1 and _kernels() in ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 
-def several_threads() -> bool:
-    """Whether `in_threads` has several threads now."""
+@contextmanager
+def _turn() -> Iterator[bool]:
+    """Whether the threads were free; then they are the caller's inside."""
+    ours = object()
+    try:
+        yield _busy.setdefault("by", ours) is ours
+    finally:
+        if "by" in _busy and _busy["by"] is ours:
+            del _busy["by"]
+
+
+def with_all_threads_of_blas(function: Callable[..., Any], *args: Any) -> bool:
+    """Calls function(*args) while BLAS has its threads back; False where ours or another thread of Python are at work.
+
+    Whoever wants to hold BLAS, or asks for the number of threads, waits meanwhile.
+    """
     blas = _blas_threads()
-    return blas is not None and not _busy.locked() and (_threads if _holders else blas[0]()) > 1
+    with _turn() as free, _lock:
+        if blas is None or not free or list(_holders) != [get_ident()]:
+            return False
+        try:
+            blas[1](_threads)
+            function(*args)
+        finally:
+            blas[1](1)
+    return True
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Everything inside happens in this thread: the other cores are at something else."""
-    with single_threaded_blas():
-        free = _busy.acquire(blocking=False)
+    """Everything inside happens in this thread, undivided: the other cores are at something else."""
+    before = _undivided.get()
+    with _turn(), single_threaded_blas():
         try:
+            _undivided.set(True)
             yield
         finally:
-            if free:
-                _busy.release()
+            _undivided.set(before)
 
 
 def after_fork() -> None:
     """For a worker process, forked in the middle of whatever its parent did: no locks, and one thread for good."""
     global _busy, _lock, _holders, _threads
-    _busy, _lock, _holders, _threads = Lock(), Lock(), 0, 1
+    _busy, _lock, _holders, _threads = {}, Lock(), {}, 1
     blas = _blas_threads()
     if blas and blas[0]() > 1:  # setting it starts BLAS's threads anew, and they spin
         blas[1](1)
 
 
-def in_threads(function: Callable[[range], Any], count: int, operations: float) -> list[Any]:
-    """[function(range) ...] for ranges that divide range(count), in order, each in a thread of its own.
+def _forked() -> None:
+    """In any process that was forked: the other threads of Python, that may have held what is here, are not there."""
+    global _busy, _lock, _holders
+    _busy, _lock, before = {}, Lock(), _holders
+    _holders = {thread: depth for thread, depth in before.items() if thread == get_ident()}
+    blas = _blas_threads()
+    if blas and before and not _holders and _threads > 1:
+        blas[1](_threads)
 
-    There is one range where there is too little to do, or where the threads are at work already. `function` must not
-    write where another range reads or writes.
+
+if hasattr(os, "register_at_fork"):
+    # In the middle of a call of OpenBLAS's own threads a fork would stop them, and the call would never end.
+    os.register_at_fork(before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=_forked)
+
+
+# ---------------------------------------------------------------------- several threads for tasks
+
+
+class Task(NamedTuple):
+    """function(range) for ranges that divide range(length), of so many operations in all; `finish` joins the results.
+
+    `function` must not write where another range reads or writes.
     """
-    if operations < WORTH or count < 2:
-        return [function(range(count))]
-    with single_threaded_blas() as threads:
-        if threads < 2 or not _busy.acquire(blocking=False):
-            return [function(range(count))]
-        try:
-            return _divided(function, count, min(threads, count))
-        finally:
-            _busy.release()
+
+    function: Callable[[range], Any]
+    length: int
+    operations: float
+    finish: Callable[[list[Any]], Any] = list
 
 
-def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a.dot(b) of two matrices; while BLAS is held to one thread, a large one is divided among the threads."""
-    if a.dtype != b.dtype:
-        return a.dot(b) if out is None else numpy.matmul(a, b, out=out, casting="same_kind")
-    rows, columns = len(a), b.shape[1]
-    y = numpy.empty((rows, columns), a.dtype) if out is None else out
-    if not _holders or a.size * columns < WORTH:
-        return a.dot(b, y)
-
-    def by_rows(part: range) -> None:
-        numpy.matmul(a[part.start : part.stop], b, out=y[part.start : part.stop])
-
-    def by_columns(part: range) -> None:
-        numpy.matmul(a, b[:, part.start : part.stop], out=y[:, part.start : part.stop])
-
-    in_threads(by_rows if rows >= columns else by_columns, max(rows, columns), a.size * columns)
-    return y
+def count() -> int:
+    """The number of threads that share a large task here; 1 inside of a range."""
+    blas = None if _undivided.get() else _blas_threads()
+    if blas is None:
+        return 1
+    with _lock:  # between a holder's two steps BLAS has one thread already, or still
+        return _threads if _holders else blas[0]()
 
 
-def _divided(function: Callable[[range], Any], count: int, threads: int) -> list[Any]:
-    """[function(range) ...], the first range in this thread. Raises the first error once all have ended."""
+def in_threads(function: Callable[[range], Any], length: int, operations: float) -> list[Any]:
+    """[function(range) ...] for ranges that divide range(length), in order."""
+    return together(Task(function, length, operations))[0]
+
+
+def together(*tasks: Task) -> list[Any]:
+    """`share` for calls that follow each other closely: products in between must leave the threads of BLAS asleep."""
+    global last_together
+    if sum(task.operations for task in tasks) >= WORTH_IN_A_ROW:
+        last_together = perf_counter()
+    return share(*tasks, least=WORTH_IN_A_ROW)
+
+
+def share(*tasks: Task, least: float = WORTH) -> list[Any]:
+    """What each task finishes with. There is one range a task where there is too little to do, and inside of a range.
+
+    The first error is raised once all ranges are done.
+    """
+    threads = count() if sum(task.operations for task in tasks) >= least else 1
+    if threads == 1:
+        return [task.finish([task.function(range(task.length))]) for task in tasks]
+    work = _Work(tasks, threads)
+    with single_threaded_blas():
+        if len(work.ranges) > 1 and sharing.pays():
+            with _turn() as free:
+                if free:
+                    _with_others(work, threads)
+        work.take()  # what is left: all, or nothing
+    return work.results()
+
+
+def _with_others(work: "_Work", threads: int) -> None:
+    """All ranges of the work, by this thread and others."""
+    start, ranges = perf_counter(), len(work.ranges)
     try:
-        workers = [_worker(i, os.getpid()) for i in range(1, threads)]
-    except RuntimeError:  # the system starts no more threads
-        return [function(range(count))]
-    bounds = [count * i // threads for i in range(threads + 1)]
-    own, *others = (range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False))
-    done: SimpleQueue = SimpleQueue()
-    outcomes: list[Any] = [None] * threads
-    core = _core_of_caller()()
-    for i, (worker, part) in enumerate(zip(workers, others, strict=True), 1):
-        worker.keep_off(core)
-        worker.inbox.put((copy_context(), function, part, i, done))
-    outcomes[0] = _outcome(function, own)
-    for _ in workers:
-        i, outcome = done.get()
-        outcomes[i] = outcome
-    for error, _ in outcomes:
-        if error is not None:
-            raise error
-    return [result for _, result in outcomes]
+        with suppress(RuntimeError):  # the system starts no more threads
+            core = _core_of_caller()()
+            for i in range(1, min(threads, ranges)):
+                _worker(i, os.getpid()).call(work, core)
+        own, part = work.take()
+        own_seconds = perf_counter() - start
+        for _ in range(ranges - own):
+            work.done.get()
+    except BaseException:  # Ctrl-C: a thread that comes late must not write any more
+        work.left.clear()
+        raise
+    if part:  # what this thread alone would take, minus what all took
+        sharing.add(own_seconds / part - (perf_counter() - start))
+
+
+class _Work:
+    """The ranges of some tasks, and (error, result) of each."""
+
+    def __init__(self, tasks: tuple[Task, ...], threads: int):
+        self.tasks = tasks
+        self.ranges = [(task, part) for task in tasks for part in _ranges(task.length, threads)]
+        self.left = deque(range(len(self.ranges)))
+        self.outcomes: list[Any] = [None] * len(self.ranges)
+        self.done: SimpleQueue = SimpleQueue()  # one entry for each range that another thread has done
+
+    def take(self, report: Callable[[int], Any] = int) -> tuple[int, float]:
+        """Does one range after the other until none is left; how many it did, and their part of the operations.
+
+        It reports each range that is done; nobody waits for the caller's own, for which `int` does nothing.
+        """
+        before, own, operations = _undivided.get(), 0, 0.0
+        try:
+            _undivided.set(True)
+            while self.left:
+                with suppress(IndexError):  # another thread was faster
+                    i = self.left.popleft()
+                    operations += self._do(i)
+                    own += 1
+                    report(i)
+        finally:
+            _undivided.set(before)
+        return own, operations / max(1, sum(task.operations for task in self.tasks))
+
+    def _do(self, i: int) -> float:
+        task, part = self.ranges[i]
+        try:
+            self.outcomes[i] = None, task.function(part)
+        except BaseException as error:
+            self.outcomes[i] = error, None
+        return task.operations * len(part) / max(1, task.length)
+
+    def results(self) -> list[Any]:
+        for error, _ in self.outcomes:
+            if error is not None:
+                raise error
+        found = list(zip(self.ranges, self.outcomes, strict=True))
+        return [task.finish([result for (of, _), (_, result) in found if of is task]) for task in self.tasks]
+
+
+def _ranges(length: int, threads: int) -> list[range]:
+    """At most one for each thread, of nearly equal lengths. The caller begins with the first, a longest one."""
+    n = max(1, min(length, threads))
+    return [range(-(-length * i // n), -(-length * (i + 1) // n)) for i in range(n)]
 
 
 class _Worker:
@@ -156,18 +301,22 @@ class _Worker:
 
     def __init__(self, number: int):
         self.inbox: SimpleQueue = SimpleQueue()
-        self.core = -1  # the one that it keeps off
+        self.core = -1  # the core that it keeps off
         self.thread = Thread(target=self._serve, name=f"mtorch-{number}", daemon=True)
         self.thread.start()
 
+    def call(self, work: _Work, core: int) -> None:
+        self.keep_off(core)
+        self.inbox.put((copy_context(), work))
+
     def _serve(self) -> None:
         while True:
-            context, function, part, i, done = self.inbox.get()
-            done.put((i, context.run(_outcome, function, part)))
-            del context, function, done  # while it waits it keeps nothing alive
+            context, work = self.inbox.get()
+            context.run(work.take, work.done.put)
+            del context, work  # while it waits it keeps nothing alive
 
     def keep_off(self, core: int) -> None:
-        """Lets the thread run on every core but that of its caller, where Linux may wake it and let it wait."""
+        """Lets the thread run on every core but that of its caller: Linux may wake it there, and then it waits."""
         if core != self.core:
             self.core = core
             with suppress(OSError):  # there is no other core, or this process may not choose
@@ -188,14 +337,6 @@ def _core_of_caller() -> Callable[[], int]:
         if hasattr(os, "sched_setaffinity"):
             return getattr(ctypes.PyDLL(None), "sched_getcpu", lambda: -1)
     return lambda: -1
-
-
-def _outcome(function: Callable[[range], Any], part: range) -> tuple[BaseException | None, Any]:
-    """(None, the result) or (the error, None)."""
-    try:
-        return None, function(part)
-    except BaseException as error:
-        return error, None
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy
 from mtorch.accelerate import replace
 from mtorch.arrays import Array, Value, flat_rows, ones, widened
 from mtorch.container import Tape
-from mtorch.fast.threads import product
+from mtorch.fast.product import product
 from mtorch.layers.attention import MultiHeadAttention, forbidden
 
 
@@ -129,4 +129,11 @@ def stacked(multiply: Callable[..., Array], factors: list[tuple[Array, Array]], 
     return numpy.concatenate([multiply(*pair) for pair in factors], out=out)
 
 
-replace(MultiHeadAttention, numpy, forward=forward, backward=backward, backward_parameters=backward_parameters)
+replace(
+    MultiHeadAttention,
+    numpy,
+    forward=forward,
+    backward=backward,
+    backward_parameters=backward_parameters,
+    multithreaded=lambda layer: True,
+)

@@ -7,7 +7,7 @@ import numpy
 from mtorch.arrays import Array
 from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
-from mtorch.fast.threads import product
+from mtorch.fast.product import product
 from mtorch.layers.gru import GRU
 from mtorch.layers.recurrent import State, Wanted, Weights, rows
 
@@ -44,10 +44,10 @@ def over_time(
     a_blocks, (r, z), (_, less_z), (q, d), one = _as_blocks(a, 2), rz, less, q_d, numpy.ones((), dtype)
     add, subtract, multiply, tanh = numpy.add, numpy.subtract, numpy.multiply, numpy.tanh
     pads = recurrence.pads_by_step(padding, steps)
-    h_1, h = before[:, :, : hidden + bias], before[:, :, :hidden]
+    h_1, h = before[:, :, : hidden + bias], numpy.ascontiguousarray(state[0])
     factors = into_da[:, 0], into_da[:, 1:3], into_da[:, 1], into_da[:, 3], z_kept
-    run = zip(before, h_1, h, after, y, p, *factors, pads, strict=True)
-    for h_x, h_1, h, h_new, y_t, p_n, a_n, a_rz, a_r, a_q, z_t, pad in in_order(run, reverse):
+    run = zip(before, h_1, after, y, p, *factors, pads, strict=True)
+    for h_x, h_1, h_new, y_t, p_n, a_n, a_rz, a_r, a_q, z_t, pad in in_order(run, reverse):
         times(h_x, w_rz, a)
         tanh(a_blocks, rz)
         multiply(rz, half, rz)
@@ -61,7 +61,7 @@ def over_time(
         add(n, d, y_t)  # (1 - z) n + z h = n + z (h - n)
         if pad is not None:
             numpy.copyto(y_t, h, where=pad)
-        h_new[...] = y_t
+        h_new[...] = h = y_t  # the next step reads y_t: rows of h_new have gaps between them
         subtract(one, rz, less)
         multiply(q_d, less, a_rz)
         multiply(n, n, n)

@@ -4,20 +4,20 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array, ones
-from mtorch.fast.threads import product
+from mtorch.fast.product import product
 from mtorch.layers.linear import Linear
 
 LARGE = 1 << 14  # entries of the input
 
 
 def linear(layer: Linear, x: Array) -> tuple[Array, Array]:
-    rows, w = layer.rows(x), layer.weight.value
+    rows, w, bias = layer.rows(x), layer.weight.value, None if layer.bias is None else layer.bias.value
     if rows.flags.fnc:  # as pooled images lie: BLAS is faster with columns
         y = numpy.ascontiguousarray(product(w, rows.T).T)
+        if bias is not None:
+            y += bias
     else:
-        y = product(rows, w.T)
-    if layer.bias is not None:
-        y += layer.bias.value
+        y = product(rows, w.T, bias=bias)
     return y.reshape(*x.shape[:-1], layer.out_dim), rows
 
 
@@ -41,5 +41,11 @@ def _accumulate(layer: Linear, x: Array, g: Array) -> None:
 
 
 replace(
-    Linear, numpy, forward=linear, backward=linear_grad, backward_parameters=linear_parameter_grads, least=LARGE
-)  # fmt: skip
+    Linear,
+    numpy,
+    forward=linear,
+    backward=linear_grad,
+    backward_parameters=linear_parameter_grads,
+    multithreaded=lambda layer: layer.weight.value.size > LARGE,
+    least=LARGE,
+)

@@ -7,7 +7,7 @@ import numpy
 from mtorch.arrays import Array
 from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
-from mtorch.fast.threads import product
+from mtorch.fast.product import product
 from mtorch.layers.lstm import LSTM
 from mtorch.layers.recurrent import State, Wanted, Weights, rows
 

@@ -21,6 +21,7 @@ import numpy
 from mtorch.accelerate import replace
 from mtorch.arrays import BLOCK, Array, Value
 from mtorch.fast import threads
+from mtorch.fast.product import product
 from mtorch.layers.recurrent import RecurrentLayer, State, Wanted, Weights, rows
 
 WIDE = 256  # hidden entries from which on a step is so long that several threads can share the sequences
@@ -46,7 +47,7 @@ def replace_layer(kind: type[RecurrentLayer], over_time: Callable, back_over_tim
         forward=forward,
         backward=backward,
         backward_parameters=backward_parameters,
-        multithreaded=lambda layer: layer.out_dim >= WIDE,
+        multithreaded=lambda layer: True,
     )
 
 
@@ -62,7 +63,7 @@ def _in_shares(
     """`over_time`; where its steps are long, each thread takes some of the sequences through all of them."""
     (steps, batch, _), hidden = x.shape, weights[1].shape[1]
     shares = batch // SHARE
-    if hidden < WIDE or shares < 2 or not threads.several_threads():
+    if hidden < WIDE or shares < 2 or threads.count() < 2:
         y, last, kept = over_time(x, state, weights, padding, reverse)
         return y, last, [(slice(None), kept)]
     y = numpy.empty((steps, batch, hidden), x.dtype)
@@ -154,7 +155,7 @@ def project(x: Array, weight: Array, bias: Array | None) -> Array:
         flat = numpy.concatenate((flat, numpy.ones((steps * batch, 1), x.dtype)), axis=1)
         weight = numpy.concatenate((weight, bias[:, None]), axis=1)
     out = numpy.empty((steps, batch, len(weight)), x.dtype)
-    threads.product(flat, weight.T, rows(out))
+    product(flat, weight.T, rows(out))
     return out
 
 
@@ -190,18 +191,14 @@ def joined_grads(
     """What `weight_grads` gives, from the joined rows: in one product where into_x is into_h."""
     w_ih, w_hh, b_ih, b_hh = wanted
 
-    def product(g: Array, x: Array) -> Array:
-        out = numpy.empty((g.shape[1], x.shape[1]), x.dtype)
-        return threads.product(g.T, x, out) if threads.blas_is_held() else numpy.matmul(g.T, x, out)  # dot copies gaps
-
     before = rows(before)
     if into_x is into_h and w_ih and w_hh:
-        dw = product(into_h, before)
+        dw = product(into_h.T, before)
         dw_h, dw_x = dw[:, : hidden + bias], dw[:, hidden:]
     else:
         of_h, of_x = slice(0 if w_hh else hidden, hidden + bias), slice(hidden, None if w_ih else hidden + bias)
-        dw_h = product(into_h, before[:, of_h]) if w_hh or b_hh else None
-        dw_x = product(into_x, before[:, of_x]) if w_ih or b_ih else None
+        dw_h = product(into_h.T, before[:, of_h]) if w_hh or b_hh else None
+        dw_x = product(into_x.T, before[:, of_x]) if w_ih or b_ih else None
     return (
         dw_x[:, bias:] if w_ih else None,
         dw_h[:, :hidden] if w_hh else None,

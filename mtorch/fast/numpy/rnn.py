@@ -8,7 +8,7 @@ import numpy
 from mtorch.arrays import Array, ones
 from mtorch.fast.numpy import recurrence
 from mtorch.fast.numpy.recurrence import in_order, without_padding
-from mtorch.fast.threads import product
+from mtorch.fast.product import product
 from mtorch.layers.recurrent import State, Wanted, Weights, rows
 from mtorch.layers.rnn import RNN
 

@@ -1,0 +1,143 @@
+"""Large products of two matrices in parts, each made by one thread.
+
+OpenBLAS can divide a product by itself. But then all its threads wait when another program takes one core, and the
+bits depend on how many there are. So the product is divided here, into parts of one size, which either of two groups of
+threads makes, with the same bits:
+
+- ours (`threads.share`), which sleep until they are called;
+- those of OpenBLAS, in one call for all parts (`cblas_?gemm_batch_strided`). They wait awake and so begin sooner, which
+  is 8 % of a step of a dense net of 512 entries, but spin for some 20 ms afterwards, in the way of other threads. So
+  they are called only where `threads.together` has had nothing to do for longer than that, and while it pays.
+"""
+
+from functools import cache, lru_cache
+from math import inf
+from time import perf_counter
+from typing import Any
+
+import numpy
+
+from mtorch.arrays import Array
+from mtorch.blas import cblas
+from mtorch.fast import threads
+from mtorch.fast.threads import Payoff, Task, single_threaded_blas, with_all_threads_of_blas
+
+BLAS_UNDIVIDED = 1 << 18  # multiplications up to which OpenBLAS takes one thread by itself
+ASLEEP_AFTER = 0.05  # seconds without work after which threads of OpenBLAS are surely asleep: they spin for some 20 ms
+C_ORDER, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's numbers
+
+spinning = Payoff(most=0.01, pause=2.0, longest=30.0)
+
+
+def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = None) -> Array:
+    """a b of two matrices, or a b + bias."""
+    rows, columns = len(a), b.shape[1]
+    if a.dtype != b.dtype:
+        y = a.dot(b) if out is None else numpy.matmul(a, b, out=out, casting="same_kind")
+        return y if bias is None else y + bias
+    if out is not None and (out.shape != (rows, columns) or _overlap(out, a, b)):
+        y = numpy.matmul(a, b, out=out)  # it refuses, or makes a copy
+        return y if bias is None else numpy.add(y, bias, out=y)
+    operations = a.size * columns
+    y = numpy.empty((rows, columns), a.dtype) if out is None else out
+    if operations < threads.WORTH:
+        if threads.blas_is_held() or operations <= BLAS_UNDIVIDED:
+            _whole(a, b, y)
+        else:
+            with single_threaded_blas():
+                _whole(a, b, y)
+    elif not _by_blas(a, b, y):
+
+        def by_rows(part: range) -> None:
+            numpy.matmul(a[part.start : part.stop], b, out=y[part.start : part.stop])
+
+        def by_columns(part: range) -> None:
+            numpy.matmul(a, b[:, part.start : part.stop], out=y[:, part.start : part.stop])
+
+        threads.share(Task(by_rows if rows >= columns else by_columns, max(rows, columns), operations))
+    if bias is not None:
+        y += bias
+    return y
+
+
+def _whole(a: Array, b: Array, y: Array) -> None:
+    """dot copies factors that lie with gaps; matmul takes six times as long where a row and a column have one entry."""
+    if a.shape[1] == 1 and y.flags.c_contiguous:
+        a.dot(b, y)
+    else:
+        numpy.matmul(a, b, out=y)
+
+
+def _overlap(out: Array, *factors: Array) -> bool:
+    return any(numpy.may_share_memory(out, each) for each in factors)
+
+
+def _by_blas(a: Array, b: Array, y: Array) -> bool:
+    """y = a b by the threads of OpenBLAS; False where they would be in the way, or one call cannot make all parts."""
+    start, (rows, columns), inner, item = perf_counter(), y.shape, len(b), y.itemsize
+    if start - threads.last_together < ASLEEP_AFTER or not spinning.pays():
+        return False
+    if not {"ignore", "warn"}.issuperset(numpy.geterr().values()):  # BLAS says nothing of an overflow
+        return False
+    multiply = _batched(y.dtype.char) if y.dtype.isnative else None
+    layouts, count = [_layout(x) for x in (a, b, y)], threads.count()
+    if multiply is None or None in layouts or count < 2 or max(rows, columns) % count:
+        return False
+    if y.dtype != a.dtype or a.shape != (rows, inner) or b.shape[1] != columns or not y.flags.writeable:
+        return False
+    (of_a, lda), (of_b, ldb), (of_y, ldy) = layouts  # type: ignore[misc]  # none is None
+    if of_y != AS_IT_IS:
+        return False
+    if rows >= columns:
+        m, n = rows // count, columns
+        steps = m * a.strides[0] // item, 0, m * ldy
+    else:
+        m, n = rows, columns // count
+        steps = 0, n * b.strides[1] // item, n
+    if min(m, n, inner) < 2 or m * n * inner <= threads.UNPACKED:  # matmul makes such parts by other kernels
+        return False
+    at_a, at_b, at_y = (x.ctypes.data for x in (a, b, y))
+    if at_a == at_b:  # the same: of a matrix and its transpose it makes one half
+        return False
+    if not with_all_threads_of_blas(
+        multiply, C_ORDER, of_a, of_b, m, n, inner,
+        1, at_a, lda, steps[0], at_b, ldb, steps[1], 0, at_y, ldy, steps[2], count,
+    ):  # fmt: skip
+        return False
+    seconds, best = perf_counter() - start, _best(rows, columns, inner, y.dtype.char)
+    best[0] = min(best[0], seconds)
+    spinning.add(count * best[0] - seconds)  # what one thread alone would take at most, and what they took
+    return True
+
+
+@lru_cache(maxsize=1000)
+def _best(rows: int, columns: int, inner: int, dtype: str) -> list[float]:
+    """The shortest time that such a product took."""
+    return [inf]
+
+
+def _layout(x: Array) -> tuple[int, int] | None:
+    """How a matrix lies in memory, and the entries from one line of it to the next; None where BLAS cannot take it."""
+    (rows, columns), (down, right), item = x.shape, x.strides, x.itemsize
+    if right == item and down >= columns * item and not down % item:
+        return AS_IT_IS, down // item
+    if down == item and right >= rows * item and not right % item:
+        return TRANSPOSED, right // item
+    return None
+
+
+@cache
+def _batched(dtype: str) -> Any:
+    """`cblas_?gemm_batch_strided`: in one call, products of matrices of one size that lie at equal distances."""
+    letter = {"f": "s", "d": "d"}.get(dtype)
+    function, plain = (cblas(f"{letter}gemm{end}") if letter else None for end in ("_batch_strided", ""))
+    if plain is None or not plain.__name__.endswith("64_"):  # its integers may have 32 bits; the other's name tells not
+        return None
+    if function is not None:
+        import ctypes
+
+        number, size = {"f": ctypes.c_float, "d": ctypes.c_double}[dtype], ctypes.c_int64
+        matrix = [ctypes.c_void_p, size, size]
+        function.restype = None
+        function.argtypes = [*[ctypes.c_int] * 3, *[size] * 3, number, *matrix, *matrix, number, *matrix, size]
+    return function
