@@ -9,6 +9,8 @@ memory as (H, C, W, N) and is handed on as an (N, C, H, W) view, which is what t
 Where a row has few columns, and with a dilation along H, the products of `mtorch.layers.convolution` are better.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -16,7 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array, widened
-from mtorch.fast.threads import in_threads
+from mtorch.fast.threads import Task, in_threads, together
 from mtorch.layers import convolution as reference
 from mtorch.layers.conv import Conv
 from mtorch.layers.conv_transpose import ConvTranspose
@@ -39,9 +41,17 @@ def conv(layer: Conv, x: Array) -> tuple[Array, Any]:
 
 
 def conv_grad(layer: Conv, image: Array, output_grad: Array) -> Array:
+    """Both gradients at once: a thread that is done with one, of an odd number of rows, goes on with the other."""
     g = as_image(output_grad)
-    _parameter_grads(layer, image, g, g)
-    return layer.input_grad(convolve_input_grad(g, layer.kernels(), image.shape[2:], layer.window, layer.groups))
+    dx = input_grad(g, layer.kernels(), image.shape[2:], layer.window, layer.groups)
+    if layer.weight.trainable:
+        dw, dx = together(weight_grad(image, g, layer.window, layer.groups), dx)
+        layer.weight.accumulate(like_input(dw, layer.rank))
+    else:
+        (dx,) = together(dx)
+    if layer.bias is not None:
+        layer.bias.accumulate(lambda: channel_sum(g))
+    return layer.input_grad(dx)
 
 
 def conv_parameter_grads(layer: Conv, image: Array, output_grad: Array) -> None:
@@ -51,7 +61,7 @@ def conv_parameter_grads(layer: Conv, image: Array, output_grad: Array) -> None:
 
 def conv_transpose(layer: ConvTranspose, x: Array) -> tuple[Array, Any]:
     image, size = layer.check_input(x)
-    y = convolve_input_grad(image, layer.kernels(), size, layer.window, layer.groups)
+    (y,) = together(input_grad(image, layer.kernels(), size, layer.window, layer.groups))
     if layer.bias is not None:
         y += layer.bias.value[:, None, None]
     return like_input(y, layer.rank), image
@@ -70,7 +80,9 @@ def conv_transpose_parameter_grads(layer: ConvTranspose, image: Array, output_gr
 
 def _parameter_grads(layer: Convolution, image: Array, dy: Array, output_grad: Array) -> None:
     """image: what the windows slide over; dy: what stands at their positions. One of the two is the output gradient."""
-    layer.weight.accumulate(lambda: like_input(convolve_weight_grad(image, dy, layer.window, layer.groups), layer.rank))
+    if layer.weight.trainable:
+        (dw,) = together(weight_grad(image, dy, layer.window, layer.groups))
+        layer.weight.accumulate(like_input(dw, layer.rank))
     if layer.bias is not None:
         layer.bias.accumulate(lambda: channel_sum(output_grad))
 
@@ -88,19 +100,22 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     return y
 
 
-def convolve_weight_grad(x: Array, dy: Array, window: Window, groups: int) -> Array:
+def weight_grad(x: Array, dy: Array, window: Window, groups: int) -> Task:
     """x (N, C, H, W), dy (N, O, OH, OW) -> dweight (O, C / G, KH, KW)."""
     if _rows_pay(window, dy.shape[0] * dy.shape[3]):
         return _rows_weight_grad(widened(x), widened(dy), window, groups)
-    return reference.convolve_weight_grad(numpy, x, dy, window, groups)
+    return _undivided(lambda _: reference.convolve_weight_grad(numpy, x, dy, window, groups))
 
 
-def convolve_input_grad(dy: Array, weight: Array, size: Pair, window: Window, groups: int) -> Array:
+def input_grad(dy: Array, weight: Array, size: Pair, window: Window, groups: int) -> Task:
     """dy (N, O, OH, OW), weight (O, C / G, KH, KW), size (H, W) -> dx (N, C, H, W)."""
     if _rows_pay(window, dy.shape[0] * dy.shape[3]):
-        dx = _rows_input_grad(widened(dy), widened(weight), size, window, groups)
-        return dx.astype(dy.dtype, copy=False)
-    return reference.convolve_input_grad(numpy, dy, weight, size, window, groups)
+        return _rows_input_grad(dy, widened(weight), size, window, groups)
+    return _undivided(lambda _: reference.convolve_input_grad(numpy, dy, weight, size, window, groups))
+
+
+def _undivided(function: Callable[[range], Array]) -> Task:
+    return Task(function, 1, 0.0, finish=lambda parts: parts[0])
 
 
 def channel_sum(dy: Array) -> Array:
@@ -204,18 +219,21 @@ def _rows_weight_grad(x, dy, window, groups):
             total += product.sum(axis=1)
         return total
 
-    dw = sum(in_threads(add_up, out_h, dy.size * kernel_h * kernel_w * c))
-    return dw.reshape(groups, kernel_h, kernel_w, c, og).transpose(0, 4, 3, 1, 2).reshape(o, c, kernel_h, kernel_w)
+    def joined(parts: list[Array]) -> Array:
+        dw = functools.reduce(numpy.add, parts).reshape(groups, kernel_h, kernel_w, c, og)
+        return dw.transpose(0, 4, 3, 1, 2).reshape(o, c, kernel_h, kernel_w)
+
+    return Task(add_up, out_h, dy.size * kernel_h * kernel_w * c, joined)
 
 
-def _rows_input_grad(dy, weight, size, window, groups):
+def _rows_input_grad(output_grad, weight, size, window, groups):
     """A row of dx sums over the rows of dy whose windows saw it: one product for them all, then KW shifted adds.
 
     With stride s the rows i of dx with the same (i + p) % s were seen with the same kernel rows.
     """
-    (n, o, _, out_w), (_, c, kernel_h, kernel_w), (height, width) = dy.shape, weight.shape, size
+    (n, o, _, out_w), (_, c, kernel_h, kernel_w), (height, width) = output_grad.shape, weight.shape, size
     stride, padding = window.stride[0], window.padding[0]
-    dy, og, columns = _rows(dy, groups), o // groups, spans(window, width, 1)
+    dy, og, columns = _rows(widened(output_grad), groups), o // groups, spans(window, width, 1)
     w = weight.reshape(groups, og, c, kernel_h, kernel_w).transpose(0, 4, 2, 3, 1)
     dx = numpy.empty((height, groups, c, width, n), dy.dtype)
     step = max(1, PRODUCT_BYTES // (groups * kernel_w * c * out_w * n * dy.itemsize)) * stride
@@ -231,8 +249,11 @@ def _rows_input_grad(dy, weight, size, window, groups):
                 shifted = product.reshape(groups, len(rows), kernel_w, c, out_w, n).transpose(2, 1, 0, 3, 4, 5)
                 _add_shifted(dx[i : rows.stop : stride], shifted, columns)
 
-    in_threads(make, height, dy.size * kernel_h * kernel_w * c)
-    return dx.transpose(4, 1, 2, 0, 3).reshape(n, groups * c, height, width)
+    def joined(_: list[None]) -> Array:
+        image = dx.transpose(4, 1, 2, 0, 3).reshape(n, groups * c, height, width)
+        return image.astype(output_grad.dtype, copy=False)
+
+    return Task(make, height, dy.size * kernel_h * kernel_w * c, joined)
 
 
 def _multiply_rows(matrix, dy, low, product):
