@@ -16,6 +16,7 @@ from mtorch.arrays import BLOCK, Array, ones, quiet, widened
 from mtorch.fast.numpy.rows import row_sums
 from mtorch.layers.batchnorm import BatchNorm
 
+LONG = 4096  # entries of a loop beside which its start costs nothing
 PIECE = 4 * BLOCK  # elements: with many short passes the calls cost more than a cache that overflows a little
 
 
@@ -155,9 +156,9 @@ def channel_products(x: Array, y: Array) -> Array:
 
 
 def spread(v: Array, x: Array) -> Array:
-    """v (C,) so that it broadcasts over x (A, C, B): (C, 1), or (C, B) where B is too short for a loop of its own."""
+    """v (C,) so that it broadcasts over x (A, C, B): (C, 1), or repeated, (C, B), so that one loop takes all."""
     a, _, b = x.shape
-    return numpy.repeat(v, b).reshape(-1, b) if a > 1 and 1 < b < 64 else v[:, None]
+    return numpy.repeat(v, b).reshape(-1, b) if a > 1 and 1 < b < LONG else v[:, None]
 
 
 def _channel_groups(x: Array) -> Iterator[slice]:
