@@ -830,3 +830,18 @@ def test_a_value_mapped_from_a_file_is_not_common_memory(tmp_path):
     parallel.backward(parallel(x)[:, :2])
     parallel.step(0.1)
     numpy.testing.assert_allclose(parallel(x), parallel.predict(x), rtol=1e-12)
+
+
+def test_a_pool_stops_waiting_awake_while_its_workers_are_late():
+    def answer(rank, seconds):
+        time.sleep(seconds)
+        return rank
+
+    pool = worker_pool.WorkerPool(1, answer)
+    (channel,) = pool.channels
+    channel.spin = worker_pool.SPIN  # also where there is one core
+    for seconds in (0.0, 0.05, 0.05, 0.05, 0.0):
+        assert pool.run(lambda: 0, [(seconds,)]) == [0, 1]
+    assert not channel.spinning.pays()
+    channel.spinning.again = 0.0  # the pause is over
+    assert pool.run(lambda: time.sleep(0.01), [(0.0,)]) == [None, 1] and channel.spinning.pays()
