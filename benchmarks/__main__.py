@@ -90,10 +90,16 @@ def main() -> int:
         results.more["cold_start"] = fresh.cold_start()
     if "memory" in extras:
         results.more["memory"] = fresh.peak_memory()
+    keep(results, options)
     if "lenet-to-99" in extras:
         results.more |= race(options.data)
-
+        keep(results, options)
     print("\n" + report.remainder(results))
+    return 0
+
+
+def keep(results: Results, options: argparse.Namespace) -> None:
+    """Writes what there is so far."""
     for path in filter(None, (options.json, HERE / "results.json" if options.write else None)):
         Path(path).write_text(json.dumps(results.as_dict(), indent=1) + "\n")
     if options.figure:
@@ -103,7 +109,6 @@ def main() -> int:
     if options.write:
         draw(results)
         (HERE / "RESULTS.md").write_text(report.markdown(results))
-    return 0
 
 
 def obstacle(options: argparse.Namespace) -> str | None:

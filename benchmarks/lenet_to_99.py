@@ -30,12 +30,14 @@ def start_of(seed: int, data: str, epochs: int, path: Path) -> None:
     from apps.mnist.__main__ import parser
     from apps.mnist.recipes import RECIPES
     from apps.mnist.train import Run
+    from mtorch.training import RunFolder
 
     if "lenet" not in RECIPES:
         raise NotImplementedError("apps.mnist has no model lenet yet")
-    run = Run.of(parser().parse_args(["train", "--model", "lenet", "--seed", str(seed), "--data", data]))
-    values = list(run.module.state_dict().values())
-    size, rng = len(run.train_batches.dataset), run.train_batches.rng
+    arguments = ["train", "--model", "lenet", "--seed", str(seed), "--data", data]
+    run = Run.of(parser().parse_args(arguments), RunFolder(path.parent))
+    values, batches = list(run.trainer.module.state_dict().values()), run.trainer.batches.loader
+    size, rng = len(batches.dataset), batches.rng
     orders = [np.random.default_rng(int(rng.integers(2**63))).permutation(size) for _ in range(epochs)]
     settings = {key: run.settings[key] for key in ("optimizer", "lr", "batch_size", "loss")}
     np.savez(

@@ -250,13 +250,14 @@ def markdown(results: Results) -> str:
     rounds = max((len(times) for row in results.rows for times in row.times.values()), default="some")
     parts = [
         "# Step times",
-        f"Made on {results.date} by `python -m benchmarks --write`: medians over {rounds} rounds in which the libraries "
-        "take turns, each in its own process, ± half the range between the quartiles. A step is forward, loss value, "
-        "backward and update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy is the time "
-        "of its matrix products alone, written into arrays that exist already (one image, digit net: of the bare NumPy "
-        "calls on vectors), and of the passes over memory that the rest cannot do without, at the speed of a copy. "
-        "Where a goal is below that floor, and so out of reach for NumPy on this machine, the mark is a `†`. A net as "
-        "`DataParallel` divides each batch among as many processes as there are cores; PyTorch uses all cores anyway.",
+        f"Made on {results.date} by `python -m benchmarks --write`: medians over {rounds} rounds in which the "
+        "libraries take turns, each in its own process, ± half the range between the quartiles. A step is forward, "
+        "loss value, backward and update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy "
+        "is the time of its matrix products alone, written into arrays that exist already (one image, digit net: of "
+        "the bare NumPy calls on vectors), and of the passes over memory that the rest cannot do without, at the speed "
+        "of a copy. Where a goal is below that floor, and so out of reach for NumPy on this machine, the mark is a "
+        "`†`. A net as `DataParallel` divides each batch among as many processes as there are cores; PyTorch uses all "
+        "cores anyway.",
         "\n".join(f"- {line}" for line in machine_lines(results.machine)),
     ]
     if results.rows:

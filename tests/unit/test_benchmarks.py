@@ -384,3 +384,14 @@ def test_every_fast_body_can_be_left_out_to_measure_its_gain():
     root, environment = Path(__file__).parents[2], os.environ | {"MTORCH_FAST": "1"}
     done = subprocess.run([sys.executable, "-c", LEAVE_OUT], capture_output=True, text=True, cwd=root, env=environment)
     assert not done.returncode, done.stderr
+
+
+@pytest.mark.slow
+def test_the_race_to_99_percent_begins_with_the_values_and_batches_of_the_app(tmp_path):
+    from benchmarks import lenet_to_99
+
+    lenet_to_99.start_of(0, "digits", 2, tmp_path / "start.npz")
+    with np.load(tmp_path / "start.npz") as start:
+        assert json.loads(str(start["settings"]))["batch_size"] > 0
+        assert len(start["orders"]) == 2 and sorted(start["orders"][0]) == list(range(len(start["orders"][1])))
+        assert start["value000"].shape == (6, 1, 5, 5)
