@@ -766,6 +766,7 @@ def test_a_call_that_was_broken_off_leaves_no_answers_for_the_next(monkeypatch):
     def interrupted(*_, **options):
         raise KeyboardInterrupt
 
+    gc.collect()  # nets of other tests end their workers now, not while that is broken
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(worker_pool._Channel, "receive", interrupted)
         patch.setattr(worker_pool.weakref.finalize, "__call__", interrupted)  # before the workers could be ended
