@@ -310,6 +310,7 @@ def test_gains_of_unknown_names_are_not_measured(options, reason, monkeypatch, c
     assert capsys.readouterr().err == reason + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="only Unix has groups of processes")
 @pytest.mark.parametrize("module", [["benchmarks"], ["benchmarks.gains", "--without", "relu"]])
 def test_ctrl_c_ends_all_processes_and_is_one_line(module):
