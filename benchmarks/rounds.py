@@ -168,16 +168,15 @@ class Bench:
         """
         tries = []
         for _ in range(1 + (self.retries if self.loud < 10 else 0)):
-            others, each = self.watched(side, name, steps)
-            tries.append((others, each))
-            if others < QUIET:
+            tries.append(self.watched(side, name, steps))
+            if tries[-1][1] < QUIET:
                 break
-        others, each = min(tries)
+        each, others = min(tries, key=lambda seconds_and_others: seconds_and_others[1])
         self.loud = 0 if others < QUIET else self.loud + 1
         return each, others
 
     def watched(self, side: str, name: str, steps: int) -> tuple[float, float]:
-        """The share of the machine that others had during a turn, and the seconds of a step."""
+        """Seconds of a step, and the share of the machine that others had during the turn."""
         pids, start = [self.worker(side).process.pid, *self.company], time.perf_counter()
         mine, busy = sum(map(process_seconds, pids)), busy_seconds()
         reply = self.request(side, name, steps)
@@ -186,4 +185,4 @@ class Bench:
         self.worker(side).settle()
         if "seconds" not in reply:
             raise RuntimeError(reply.get("missing") or reply.get("error") or str(reply))
-        return max(0.0, busy - mine) / (wall * cores()), reply["seconds"]
+        return reply["seconds"], max(0.0, busy - mine) / (wall * cores())

@@ -10,6 +10,7 @@ import numpy as np
 FLOORS = ("floor", "passes")  # the matrix products alone, the passes over memory alone
 OTHERS = ("torch", "jax", "sklearn", "pydynet")  # what a user would pick instead
 SIDES = ("ours", "torch", "numpy", *OTHERS[1:], *FLOORS)
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 Step = Callable[[], object]
 
 
@@ -55,6 +56,24 @@ def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
             draw = 0.1 * draw + (1.0 if name.rpartition(".")[2] == "weight" else 0.0)
         values[name] = on_cache_line(draw.astype(np.float32))
     return values
+
+
+def fill_recurrent(kind: str, size: tuple[int, int, int, int]) -> list[np.ndarray]:
+    """The values of a recurrent layer and the Linear after it: for x, for h, their two biases; weight and bias."""
+    _, _, d, h = size
+    gates = GATES[kind] * h
+    return list(
+        fill(
+            {
+                "0.weight_ih_l0": (gates, d),
+                "0.weight_hh_l0": (gates, h),
+                "0.bias_ih_l0": (gates,),
+                "0.bias_hh_l0": (gates,),
+                "1.weight": (d, h),
+                "1.bias": (d,),
+            }
+        ).values()
+    )
 
 
 def on_cache_line(x: np.ndarray) -> np.ndarray:

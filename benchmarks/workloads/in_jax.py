@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .common import fill, labels, normal
+from .common import fill, fill_recurrent, labels, normal
 
 
 def training(loss_of, values, data, lr, optimizer="SGD"):
@@ -212,18 +212,7 @@ def recurrent(kind, size, lr):
     import jax.numpy as jnp
 
     t, n, d, h = size
-    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * h
-    values = fill(
-        {
-            "0.weight_ih_l0": (gates, d),
-            "0.weight_hh_l0": (gates, h),
-            "0.bias_ih_l0": (gates,),
-            "0.bias_hh_l0": (gates,),
-            "1.weight": (d, h),
-            "1.bias": (d,),
-        }
-    )
-    values = [value.T for value in values.values()]
+    values = [value.T for value in fill_recurrent(kind, size)]
     sigmoid, tanh = jax.nn.sigmoid, jnp.tanh
 
     def rnn(state, a, product):

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .common import fill, labels, normal
+from .common import fill, fill_recurrent, labels, normal
 
 
 def empty_graph():
@@ -124,15 +124,7 @@ def recurrent(kind, size, lr):
     empty_graph()
     t, n, d, h = size
     layer, last = getattr(nn, kind)(d, h, dtype=np.float32), linear("1", h, d)
-    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[kind] * h
-    w, u, b, b_h = fill(
-        {
-            "0.weight_ih_l0": (gates, d),
-            "0.weight_hh_l0": (gates, h),
-            "0.bias_ih_l0": (gates,),
-            "0.bias_hh_l0": (gates,),
-        }
-    ).values()
+    w, u, b, b_h, *_ = fill_recurrent(kind, size)
     cell = getattr(layer, f"{kind}Cells")[0]
     for (wx, wh, bias), rows in places(kind, cell, h):
         for parameter, value in ((wx, w.T), (wh, u.T), (bias, b + b_h)):

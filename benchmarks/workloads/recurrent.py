@@ -5,11 +5,10 @@ from functools import partial
 import numpy as np
 
 from . import in_jax, in_pydynet, products
-from .common import Workload, divided, fill, fill_ours, fill_torch, in_processes, normal
+from .common import GATES, Workload, divided, fill_ours, fill_recurrent, fill_torch, in_processes, normal
 
 LR = 0.01
 SMALL, LARGE = (50, 32, 1, 32), (64, 64, 64, 256)  # T, N, D, H
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 def ours(kind, size, wrap=lambda net: net):
@@ -50,18 +49,7 @@ def pytorch(kind, size):
 
 def rnn_by_hand(size):
     t, n, d, h = size
-    values = list(
-        fill(
-            {
-                "0.weight_ih_l0": (h, d),
-                "0.weight_hh_l0": (h, h),
-                "0.bias_ih_l0": (h,),
-                "0.bias_hh_l0": (h,),
-                "1.weight": (d, h),
-                "1.bias": (d,),
-            }
-        ).values()
-    )
+    values = fill_recurrent("RNN", size)
     w, u, b, b2, v, c = values
     x, target = normal(t, n, d), normal(t, n, d, seed=1)
     states = np.zeros((t + 1, n, h), np.float32)  # states[0] is h0

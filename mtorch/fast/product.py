@@ -5,9 +5,9 @@ bits depend on how many there are. So the product is divided here, into parts of
 threads makes, with the same bits:
 
 - ours (`threads.share`), which sleep until they are called;
-- those of OpenBLAS, in one call for all parts (`cblas_?gemm_batch_strided`). They wait awake and so begin sooner, which
-  is 8 % of a step of a dense net of 512 entries, but spin for some 20 ms afterwards, in the way of other threads. So
-  they are called only where `threads.together` has had nothing to do for longer than that, and while it pays.
+- those of OpenBLAS, in one call for all parts (`cblas_?gemm_batch_strided`). They wait awake and so begin sooner, but
+  spin for some 20 ms afterwards, in the way of other threads. So they are called only where `threads.together` has had
+  nothing to do for longer than that, and while it pays.
 """
 
 from functools import cache, lru_cache
@@ -32,12 +32,13 @@ spinning = Payoff(most=0.01, pause=2.0, longest=30.0)
 def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = None) -> Array:
     """a b of two matrices, or a b + bias."""
     rows, columns = len(a), b.shape[1]
-    if a.dtype != b.dtype:
-        y = a.dot(b) if out is None else numpy.matmul(a, b, out=out, casting="same_kind")
-        return y if bias is None else y + bias
-    if out is not None and (out.shape != (rows, columns) or _overlap(out, a, b)):
-        y = numpy.matmul(a, b, out=out)  # it refuses, or makes a copy
-        return y if bias is None else numpy.add(y, bias, out=y)
+    plain = a.dtype == b.dtype and a.shape[1] == len(b)
+    if out is not None:
+        like_y = out.dtype == a.dtype and out.shape == (rows, columns) and out.flags.writeable
+        plain = plain and like_y and not _overlap(out, a, b)
+    if not plain:  # NumPy converts, makes copies, or refuses
+        y = a.dot(b) if out is None else numpy.matmul(a, b, out=out)
+        return y if bias is None else numpy.add(y, bias, out=out)
     operations = a.size * columns
     y = numpy.empty((rows, columns), a.dtype) if out is None else out
     if operations < threads.WORTH:
@@ -61,7 +62,7 @@ def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = N
 
 
 def _whole(a: Array, b: Array, y: Array) -> None:
-    """dot copies factors that lie with gaps; matmul takes six times as long where a row and a column have one entry."""
+    """dot copies factors that lie with gaps; matmul is slow where a row and a column have one entry."""
     if a.shape[1] == 1 and y.flags.c_contiguous:
         a.dot(b, y)
     else:
@@ -74,40 +75,41 @@ def _overlap(out: Array, *factors: Array) -> bool:
 
 def _by_blas(a: Array, b: Array, y: Array) -> bool:
     """y = a b by the threads of OpenBLAS; False where they would be in the way, or one call cannot make all parts."""
-    start, (rows, columns), inner, item = perf_counter(), y.shape, len(b), y.itemsize
-    if start - threads.last_together < ASLEEP_AFTER or not spinning.pays():
+    start = perf_counter()
+    asleep = start - threads.last_together >= ASLEEP_AFTER
+    silent = {"ignore", "warn"}.issuperset(numpy.geterr().values())  # BLAS says nothing of an overflow
+    if not asleep or not silent or not spinning.pays():
         return False
-    if not {"ignore", "warn"}.issuperset(numpy.geterr().values()):  # BLAS says nothing of an overflow
+    count = threads.count()
+    call = _one_call(a, b, y, count)
+    if call is None or not with_all_threads_of_blas(*call):
         return False
+    seconds, best = perf_counter() - start, _best(*y.shape, len(b), y.dtype.char)
+    best[0] = min(best[0], seconds)
+    spinning.add(count * best[0] - seconds)  # what one thread alone would take at most, and what they took
+    return True
+
+
+def _one_call(a: Array, b: Array, y: Array, count: int) -> tuple | None:
+    """The function of OpenBLAS that makes y = a b in `count` equal parts, and its arguments; None if it cannot."""
+    (rows, columns), inner, item = y.shape, len(b), y.itemsize
     multiply = _batched(y.dtype.char) if y.dtype.isnative else None
-    layouts, count = [_layout(x) for x in (a, b, y)], threads.count()
+    layouts = [_layout(x) for x in (a, b, y)]
     if multiply is None or None in layouts or count < 2 or max(rows, columns) % count:
-        return False
-    if y.dtype != a.dtype or a.shape != (rows, inner) or b.shape[1] != columns or not y.flags.writeable:
-        return False
+        return None
     (of_a, lda), (of_b, ldb), (of_y, ldy) = layouts  # type: ignore[misc]  # none is None
-    if of_y != AS_IT_IS:
-        return False
     if rows >= columns:
         m, n = rows // count, columns
         steps = m * a.strides[0] // item, 0, m * ldy
     else:
         m, n = rows, columns // count
         steps = 0, n * b.strides[1] // item, n
-    if min(m, n, inner) < 2 or m * n * inner <= threads.UNPACKED:  # matmul makes such parts by other kernels
-        return False
     at_a, at_b, at_y = (x.ctypes.data for x in (a, b, y))
-    if at_a == at_b:  # the same: of a matrix and its transpose it makes one half
-        return False
-    if not with_all_threads_of_blas(
-        multiply, C_ORDER, of_a, of_b, m, n, inner,
-        1, at_a, lda, steps[0], at_b, ldb, steps[1], 0, at_y, ldy, steps[2], count,
-    ):  # fmt: skip
-        return False
-    seconds, best = perf_counter() - start, _best(rows, columns, inner, y.dtype.char)
-    best[0] = min(best[0], seconds)
-    spinning.add(count * best[0] - seconds)  # what one thread alone would take at most, and what they took
-    return True
+    # Matmul makes a small part by other kernels, and of a matrix and its transpose one half.
+    if of_y != AS_IT_IS or min(m, n, inner) < 2 or m * n * inner <= threads.UNPACKED or at_a == at_b:
+        return None
+    first, second, third = (at_a, lda, steps[0]), (at_b, ldb, steps[1]), (at_y, ldy, steps[2])
+    return multiply, C_ORDER, of_a, of_b, m, n, inner, 1, *first, *second, 0, *third, count
 
 
 @lru_cache(maxsize=1000)

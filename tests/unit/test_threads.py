@@ -403,7 +403,17 @@ def test_what_matmul_makes_in_another_way_is_left_to_it(monkeypatch, a, b, y):
     monkeypatch.setattr(threads, "last_together", -math.inf)
     monkeypatch.setattr(threads, "count", lambda: 2)
     monkeypatch.setattr(products, "with_all_threads_of_blas", lambda *args: pytest.fail("BLAS was called"))
-    assert not products._by_blas(a, b, numpy.empty((len(a), b.shape[1]), y))
+    monkeypatch.setattr(threads, "WORTH", 0)
+    with contextlib.suppress(ValueError):  # the last two do not fit each other
+        products.product(a, b, numpy.empty((len(a), b.shape[1]), y))
+
+
+def test_a_product_into_an_array_of_another_type_or_layout_has_its_bias():
+    a, b, bias = numpy.ones((3, 4), "f"), numpy.ones((4, 5), "f"), numpy.full(5, 0.5, "f")
+    for out, second in itertools.product((numpy.empty((3, 5), "d"), numpy.empty((5, 3), "f").T), (b, b.astype("d"))):
+        assert products.product(a, second, out, bias) is out
+        assert (out == 4.5).all()
+    assert (products.product(a, b.astype("d"), bias=bias) == 4.5).all()
 
 
 @pytest.mark.parametrize("pays", [True, False])
