@@ -51,7 +51,7 @@ def cells(row: Row) -> list[str]:
 def ratio_and_goal(row: Row, side: str) -> list[str]:
     ratio, goal = row.ratio(side), WORKLOADS[row.name].goals.get(side)
     mark = "" if ratio is None or goal is None or ratio <= goal else " !"
-    if mark and side == "torch" and row.out_of_reach(goal):
+    if mark and side in OTHERS and row.out_of_reach(side, goal):
         mark = " †"
     return ["" if ratio is None else f"{ratio:.2f}{mark}", "" if goal is None else f"≤ {goal:.2f}"]
 
@@ -253,11 +253,11 @@ def markdown(results: Results) -> str:
         f"Made on {results.date} by `python -m benchmarks --write`: medians over {rounds} rounds in which the "
         "libraries take turns, each in its own process, ± half the range between the quartiles. A step is forward, "
         "loss value, backward and update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy "
-        "is the time of its matrix products alone, written into arrays that exist already (one image, digit net: of "
-        "the bare NumPy calls on vectors), and of the passes over memory that the rest cannot do without, at the speed "
-        "of a copy. Where a goal is below that floor, and so out of reach for NumPy on this machine, the mark is a "
-        "`†`. A net as `DataParallel` divides each batch among as many processes as there are cores; PyTorch uses all "
-        "cores anyway.",
+        "is the time of its matrix products alone, written into arrays that exist already, and of the passes over "
+        "memory that the rest cannot do without, at the speed of a copy; for one image of the digit net, and for the "
+        "small GRU and LSTM, it is that of the bare NumPy calls that we make. Where a goal is below that floor, and so "
+        "out of reach for NumPy on this machine, the mark is a `†`. A net as `DataParallel` divides each batch among "
+        "as many processes as there are cores; PyTorch uses all cores anyway.",
         "\n".join(f"- {line}" for line in machine_lines(results.machine)),
     ]
     if results.rows:

@@ -74,10 +74,10 @@ class Row:
         low, middle, high = statistics.quantiles(self.times[side], n=4, method="inclusive")
         return (high - low) / 2 / middle
 
-    def out_of_reach(self, goal: float) -> bool:
-        """Whether NumPy's products and passes alone take longer than PyTorch's time times the goal."""
-        floor = sum(self.median(side) or 0.0 for side in FLOORS)
-        return floor > goal * (self.median("torch") or math.inf)
+    def out_of_reach(self, side: str, goal: float) -> bool:
+        """Whether NumPy's products and passes alone take longer than that side's time times the goal."""
+        floor = sum(self.median(each) or 0.0 for each in FLOORS)
+        return floor > goal * (self.median(side) or math.inf)
 
     def ratio(self, side: str) -> float | None:
         mine, other = self.median("ours"), self.median(side)

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from . import in_jax, in_pydynet, products
+from . import calls, in_jax, in_pydynet, products
 from .common import GATES, Workload, divided, fill_ours, fill_recurrent, fill_torch, in_processes, normal
 
 LR = 0.01
@@ -99,9 +99,12 @@ def rows(kind, small, large, by_hand=None):
             "ours": partial(ours, kind, size),
             "torch": partial(pytorch, kind, size),
             "jax": partial(in_jax.recurrent, kind, size, LR),
-            "floor": partial(products.alone, products.recurrent(GATES[kind], *size)),
-            "passes": partial(products.copies, products.recurrent_passes(GATES[kind], *size)),
         }
+        if kind in calls.KINDS and name == "small":
+            sides["floor"] = partial(calls.recurrent, kind, size)
+        else:
+            sides["floor"] = partial(products.alone, products.recurrent(GATES[kind], *size))
+            sides["passes"] = partial(products.copies, products.recurrent_passes(GATES[kind], *size))
         if by_hand:
             sides["numpy"] = partial(by_hand, size)
         if name == "small":

@@ -17,7 +17,7 @@ from benchmarks import busy, fresh, gains, lenet_to_99, machine, report, rounds
 from benchmarks.results import Results
 from benchmarks.rounds import Bench, Row, Worker
 from benchmarks.worker import Missing, build
-from benchmarks.workloads import SCALING, SIDES, TABLE, WORKLOADS
+from benchmarks.workloads import SCALING, SIDES, TABLE, WORKLOADS, calls
 
 HEAVY = ("cnn", "cnn-parallel", "resnet", "rnn-large", "gru-large", "lstm-large", "lstm-large-parallel")
 
@@ -132,6 +132,21 @@ def test_a_missed_goal_is_marked_and_the_result_is_json():
     ratio = result["rows"][0]["ratio"]
     assert ratio == {"torch": pytest.approx(0.5), "numpy": pytest.approx(3.0), "jax": None, "pydynet": None}
     assert "0.50" in report.markdown(found)
+
+
+@pytest.mark.parametrize(("floor", "mark"), [(0.9, "!"), (1.1, "†")])
+def test_a_goal_below_the_floor_is_marked_as_out_of_reach(floor, mark):
+    row = row_of("gru-small", ours=2, torch=5, jax=1, floor=floor)
+    assert report.ratio_and_goal(row, "jax") == [f"2.00 {mark}", "≤ 1.00"]
+    assert report.ratio_and_goal(row, "torch") == ["0.40 !", "≤ 0.35"]
+
+
+@pytest.mark.parametrize("kind", calls.KINDS)
+def test_the_bare_calls_of_a_step_can_be_repeated_without_growth(kind):
+    with np.errstate(all="raise"):
+        step = calls.recurrent(kind, (7, 4, 3, 5))
+        for _ in range(50):
+            step()
 
 
 def results(rows, beside=()):

@@ -1,0 +1,146 @@
+"""The bare NumPy calls of a small net with a GRU or an LSTM: those that our bodies make, in their order.
+
+Their arrays have the same shapes and gaps, and exist already. A step takes longer by what stands between the calls.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from mtorch.fast.threads import single_threaded_blas
+
+
+def recurrent(kind: str, size: tuple[int, int, int, int]):
+    t, n, d, h = size
+    forward, backward, after = KINDS[kind](t * n, n, d, h)
+    calls = [*forward * t, *backward * t, *after, *last_layer(t * n, d, h)]
+    calls = [partial(*call) for call in calls]
+
+    def step():
+        with single_threaded_blas():
+            for call in calls:
+                call()
+        return 0.0
+
+    return step
+
+
+def entries(*shape: int, value: float = 0.5) -> np.ndarray:
+    """Numbers with which no step grows beyond all bounds or shrinks to nothing, where processors are slower."""
+    return np.full(shape, value, np.float32)
+
+
+def weights(*shape: int) -> np.ndarray:
+    return entries(*shape, value=0.005)
+
+
+def by_gates(a: np.ndarray, gates: int) -> np.ndarray:
+    """(N, gates H) seen as (gates, N, H)."""
+    return a.reshape(len(a), gates, -1).swapaxes(0, 1)
+
+
+def in_pairs(a: np.ndarray) -> np.ndarray:
+    """(N, 4 H), gates i, f, g, o, seen as (2, 2, N, H): f, i and o, g."""
+    return a.reshape(len(a), 2, 2, -1)[:, :, ::-1].transpose(1, 2, 0, 3)
+
+
+def copy(target: np.ndarray, source: np.ndarray) -> None:
+    target[...] = source
+
+
+def gru(rows: int, n: int, d: int, h: int):
+    """Calls of a step forward, of a step backward, and for all steps together."""
+    dot, matmul, add, subtract, multiply, tanh = np.ndarray.dot, np.matmul, np.add, np.subtract, np.multiply, np.tanh
+    half, one = np.full((), 0.5, np.float32), np.ones((), np.float32)
+    joined, a, da = entries(n, h + 1 + d), entries(n, 2 * h), entries(n, 4 * h)
+    state, slopes, bias_and_x = joined[:, :h], entries(2, n, h), entries(rows, 1 + d)
+    (r, z), (_, less_z), (q, d_), (p, new) = rz, less, q_d, _ = entries(4, 2, n, h)
+    y, before, d_new, d_q, kept, dh, through = entries(7, n, h)
+    factors, blocks = entries(4, n, h), entries(4, n, h)
+    forward = [
+        (dot, joined, weights(h + 1 + d, 2 * h), a),
+        (tanh, by_gates(a, 2), rz),
+        (multiply, rz, half, rz),
+        (add, rz, half, rz),
+        (matmul, joined[:, : h + 1], weights(h + 1, h), q),
+        (multiply, r, q, new),
+        (add, new, p, new),
+        (tanh, new, new),
+        (subtract, before, new, d_),
+        (multiply, d_, z, d_),
+        (add, new, d_, y),
+        (copy, state, y),
+        (subtract, one, rz, less),
+        (multiply, q_d, less, slopes),
+        (multiply, new, new, new),
+        (subtract, one, new, new),
+        (multiply, new, less_z, d_new),
+        (multiply, d_new, r, d_q),
+        (multiply, slopes[0], d_q, slopes[0]),
+        (copy, kept, z),
+    ]
+    backward = [
+        (add, dh, y, dh),
+        (multiply, dh, factors, blocks),
+        (multiply, dh, z, through),
+        (copy, by_gates(da, 4), blocks),
+        (matmul, da[:, h:], weights(3 * h, h), dh),
+        (add, dh, through, dh),
+    ]
+    all_da, all_joined = entries(rows, 4 * h), entries(rows, h + 1 + d)
+    after = [
+        (matmul, bias_and_x, weights(1 + d, h), entries(rows, h)),
+        (matmul, all_da[:, h:].T, all_joined[:, : h + 1], entries(3 * h, h + 1)),
+        (matmul, all_da[:, : 3 * h].T, all_joined[:, h:], entries(3 * h, 1 + d)),
+    ]
+    return forward, backward, after
+
+
+def lstm(rows: int, n: int, d: int, h: int):
+    dot, add, subtract, multiply, tanh = np.ndarray.dot, np.add, np.subtract, np.multiply, np.tanh
+    half, one = np.full((), 0.5, np.float32), np.ones((), np.float32)
+    joined, a, da = entries(n, h + 1 + d), entries(n, 4 * h), entries(n, 4 * h)
+    gates, cells, made, kept, slopes, blocks = (entries(k, n, h) for k in (4, 3, 3, 3, 3, 4))
+    (c, g, tanh_c), (fc, ig, y), (f, i, o) = cells, made, kept
+    dy, dh, dc, through = entries(4, n, h)
+    forward = [
+        (dot, joined, weights(h + 1 + d, 4 * h), a),
+        (tanh, in_pairs(a), gates.reshape(2, 2, n, h)),
+        (multiply, gates[:3], half, gates[:3]),
+        (add, gates[:3], half, kept),
+        (copy, g, gates[3]),
+        (multiply, kept[:2], cells[:2], made[:2]),
+        (add, fc, ig, c),
+        (tanh, c, tanh_c),
+        (multiply, o, tanh_c, y),
+        (copy, joined[:, :h], y),
+        (subtract, one, kept, slopes),
+        (multiply, slopes, made, slopes),
+        (multiply, made[1:], cells[1:], made[1:]),
+        (subtract, kept[1:], made[1:], kept[1:]),
+    ]
+    backward = [
+        (add, dh, dy, dh),
+        (multiply, dh, o, through),
+        (add, dc, through, dc),
+        *((multiply, each, slope, block) for each, slope, block in zip((dc, dc, dh), slopes, blocks, strict=False)),
+        (multiply, dc, i, blocks[3]),
+        (copy, in_pairs(da), blocks.reshape(2, 2, n, h)),
+        (multiply, dc, f, dc),
+        (dot, da, weights(4 * h, h), dh),
+    ]
+    after = [(np.matmul, entries(rows, 4 * h).T, entries(rows, h + 1 + d), entries(4 * h, h + 1 + d))]
+    return forward, backward, after
+
+
+def last_layer(rows: int, d: int, h: int):
+    """The three products of a Linear from H to D entries."""
+    y, g, weight = entries(rows, h), entries(rows, d), weights(d, h)
+    return [
+        (np.matmul, y, weight.T, entries(rows, d)),
+        (np.matmul, g.T, y, entries(d, h)),
+        (np.ndarray.dot, g, weight, entries(rows, h)),
+    ]
+
+
+KINDS = {"GRU": gru, "LSTM": lstm}
