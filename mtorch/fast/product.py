@@ -24,9 +24,10 @@ from mtorch.fast.threads import Payoff, Task, single_threaded_blas, with_all_thr
 
 BLAS_UNDIVIDED = 1 << 18  # multiplications up to which OpenBLAS takes one thread by itself
 ASLEEP_AFTER = 0.05  # seconds without work after which threads of OpenBLAS are surely asleep: they spin for some 20 ms
+SLOWER = 1.01  # by which the best time of a product is forgotten at each call: the machine may have become slower
 C_ORDER, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's numbers
 
-spinning = Payoff(most=0.01, pause=2.0, longest=30.0)
+spinning = Payoff(most=0.01, pause=1.0, longest=8.0)
 
 
 def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = None) -> Array:
@@ -85,7 +86,7 @@ def _by_blas(a: Array, b: Array, y: Array) -> bool:
     if call is None or not with_all_threads_of_blas(*call):
         return False
     seconds, best = perf_counter() - start, _best(*y.shape, len(b), y.dtype.char)
-    best[0] = min(best[0], seconds)
+    best[0] = min(SLOWER * best[0], seconds)
     spinning.add(count * best[0] - seconds)  # what one thread alone would take at most, and what they took
     return True
 
@@ -114,7 +115,7 @@ def _one_call(a: Array, b: Array, y: Array, count: int) -> tuple | None:
 
 @lru_cache(maxsize=1000)
 def _best(rows: int, columns: int, inner: int, dtype: str) -> list[float]:
-    """The shortest time that such a product took."""
+    """The shortest time that such a product took lately."""
     return [inf]
 
 

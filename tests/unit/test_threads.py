@@ -416,6 +416,34 @@ def test_a_product_into_an_array_of_another_type_or_layout_has_its_bias():
     assert (products.product(a, b.astype("d"), bias=bias) == 4.5).all()
 
 
+@pytest.mark.skipif(products._batched("f") is None, reason="this BLAS cannot make several products in one call")
+@numpy.errstate(over="warn", divide="warn")  # where an accident is to raise, BLAS is not called
+def test_threads_of_blas_are_called_again_once_the_whole_machine_has_become_slower(monkeypatch):
+    now, seconds, made = 0.0, 1.0, 0
+
+    def makes(*args):
+        nonlocal now, made
+        now, made = now + seconds, made + 1
+        return True
+
+    monkeypatch.setattr(products, "perf_counter", lambda: now)
+    monkeypatch.setattr(threads, "perf_counter", lambda: now)
+    monkeypatch.setattr(products, "spinning", threads.Payoff(most=5, pause=10, longest=80))
+    monkeypatch.setattr(threads, "last_together", -math.inf)
+    monkeypatch.setattr(threads, "count", lambda: 2)
+    monkeypatch.setattr(products, "with_all_threads_of_blas", makes)
+    products._best.cache_clear()
+    a, y = numpy.ones((512, 512), "f"), numpy.empty((512, 512), "f")
+    calls = [products._by_blas(a, a.copy(), y) for _ in range(100)]
+    seconds = 3.0  # longer than one thread alone took before
+    slower = []
+    while now < 10_000 and slower[-100:] != [True] * 100:
+        slower.append(products._by_blas(a, a.copy(), y))
+        now += 1
+    products._best.cache_clear()
+    assert all(calls) and False in slower[:50] and slower[-100:] == [True] * 100
+
+
 @pytest.mark.parametrize("pays", [True, False])
 def test_an_overflow_in_a_product_raises_whoever_makes_it(monkeypatch, pays):
     monkeypatch.setattr(products, "spinning", threads.Payoff(most=1e9, pause=0, longest=0))
