@@ -12,7 +12,7 @@ from . import busy, fresh, lenet_to_99, report
 from .machine import describe
 from .results import Results
 from .rounds import Bench, Row
-from .workloads import FLOORS, SCALING, TABLE, WORKLOADS, matching, unknown
+from .workloads import PARTS, SCALING, TABLE, WORKLOADS, matching, unknown
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE.parent / "docs" / "images"
@@ -171,7 +171,7 @@ def check(names: list[str], tolerance: float = 2e-4) -> int:
             differs = WORKLOADS[name].differs
             bad = [s for s, error in errors.items() if equal and s not in differs and not error <= tolerance]
             verdict = f"differs: {', '.join(bad)}" if bad else "equal" if equal else "may differ"
-            absent = [side for side in WORKLOADS[name].sides if side not in (*found, *FLOORS)]
+            absent = [side for side in WORKLOADS[name].sides if side not in (*found, *PARTS)]
             broken = [f"{side}: {reply['error']}" for side, reply in replies.items() if "error" in reply]
             wrong += bool(bad or broken)
             print(

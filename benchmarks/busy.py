@@ -2,7 +2,8 @@
 beside a loop that keeps one core busy.
 
 Each library has two processes, and all four take turns, in some rounds alone and then in as many beside the loop. The
-ratio to the better number of threads says what a library loses because it does not know that a core is busy.
+ratio to the better number of threads says what a library loses because it does not know that a core is busy. Rows of
+`DataParallel` are left out: it starts as many processes however many threads each of them has.
 """
 
 import subprocess
@@ -16,7 +17,9 @@ SIDES = ("ours", "torch")
 PLACES = ("alone", "beside")
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 NAMES = [
-    w.name for w in TABLE if w.name != "mlp-adam-fused" and not w.name.startswith("predict-") and "torch" in w.sides
+    w.name
+    for w in TABLE
+    if w.name != "mlp-adam-fused" and not w.name.startswith("predict-") and not w.name.endswith("-parallel")
 ]
 LOOP = """
 import os
@@ -61,10 +64,9 @@ class Busy(Bench):
         row.times, row.disturbed = {key: [] for key in keys}, {key: [] for key in keys}
 
         def rounds(place: str) -> None:
-            for _ in range(self.rounds):
-                for key in steps:
-                    if key not in row.notes:
-                        self.add_turn(row, key, steps[key], f"{key} {place}")
+            for key in self.turns(steps):
+                if key not in row.notes:
+                    self.add_turn(row, key, steps[key], f"{key} {place}")
 
         rounds("alone")
         with Loop() as loop:

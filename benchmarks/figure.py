@@ -7,7 +7,7 @@
 import math
 import textwrap
 
-from .report import machine_lines, time_text
+from .report import NAMES, machine_lines, time_text
 from .results import Results
 from .rounds import Row
 from .workloads import OTHERS, WORKLOADS
@@ -20,14 +20,7 @@ COLORS = {
     "sklearn": "#c9a227",
     "pydynet": "#8c6bb1",
 }
-LABELS = {
-    "ours": "mtorch",
-    "torch": "PyTorch",
-    "numpy": "hand-written NumPy",
-    "jax": "jax.jit",
-    "sklearn": "scikit-learn",
-    "pydynet": "PyDyNet",
-}
+LABELS = {"ours": "mtorch", "numpy": "hand-written NumPy", **NAMES}
 WELL_KNOWN = {
     "digit": "digit net 784-16-16-10, batch 20",
     "mlp": "dense net 784-512-512-10, batch 128",
@@ -90,7 +83,7 @@ def panel(axes, row: Row, places: int) -> None:
                 axes.plot([cut * end, (cut + 0.02) * end], [y + 0.45, y - 0.45], color="white", linewidth=2)
         ratio = seconds / times[0]
         multiple = "" if side == "ours" else f"  × {ratio:.2f}" if ratio < 9.95 else f"  × {ratio:.0f}"
-        text = f" {time_text(seconds)}{multiple}" + " *" * (side in WORKLOADS[row.name].differs)
+        text = f" {time_text(seconds)}{multiple}" + " *" * (side in row.differences())
         axes.text(min(seconds, end), y, text, va="center", fontsize=8.5, weight="bold" if side == "ours" else "normal")
     axes.set_xlim(0, 1.45 * end)
     axes.set_ylim(places - 0.4, -0.6)
@@ -109,11 +102,7 @@ def side_caption(results: Results) -> str:
     names = {"ours": "mtorch", "torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "pydynet": "pydynet"}
     found = [f"{LABELS[side]} {versions[side][key]}" for side, key in names.items() if key in versions.get(side, {})]
     differs = dict.fromkeys(
-        text
-        for row in results.rows
-        if row.name in WELL_KNOWN
-        for side, text in WORKLOADS[row.name].differs.items()
-        if row.median(side)
+        text for row in results.rows if row.name in WELL_KNOWN for text in row.differences().values()
     )
     lines = [
         "Forward, loss, backward and update in float32, medians; × is the multiple of mtorch's time; cut bars go on.",

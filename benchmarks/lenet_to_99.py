@@ -39,7 +39,7 @@ def start_of(seed: int, data: str, epochs: int, path: Path) -> None:
     values, batches = list(run.trainer.module.state_dict().values()), run.trainer.batches.loader
     size, rng = len(batches.dataset), batches.rng
     orders = [np.random.default_rng(int(rng.integers(2**63))).permutation(size) for _ in range(epochs)]
-    settings = {key: run.settings[key] for key in ("optimizer", "lr", "batch_size", "loss")}
+    settings = {key: run.settings[key] for key in ("optimizer", "lr", "gamma", "batch_size", "loss")}
     np.savez(
         path,
         settings=json.dumps(settings),
@@ -105,6 +105,7 @@ def torch_side(start: str, data: str) -> None:
             parameter.copy_(torch.from_numpy(given[key]))
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings["optimizer"]]
     optimizer, size = kind(net.parameters(), lr=settings["lr"]), settings["batch_size"]
+    falling = torch.optim.lr_scheduler.StepLR(optimizer, 1, settings["gamma"])
     if settings["loss"] != "cross_entropy":
         raise ValueError(f"expected the loss cross_entropy, got {settings['loss']}")
     x, y, test_x, test_y = images("train"), classes("train"), images("t10k"), classes("t10k")
@@ -121,6 +122,7 @@ def torch_side(start: str, data: str) -> None:
             optimizer.step()
             total += loss.item() * len(rows)
             right += (scores.argmax(dim=1) == labels).sum().item()
+        falling.step()
         net.eval()
         with torch.inference_mode():
             scores = torch.cat([net(part) for part in test_x.split(500)])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from . import busy
 from .results import Results
 from .rounds import QUIET, Row
-from .workloads import FLOORS, OTHERS, WORKLOADS
+from .workloads import OTHERS, PARTS, WORKLOADS
 
 HEAD = [
     "workload",
@@ -19,6 +19,7 @@ HEAD = [
     "goal",
     "products",
     "passes",
+    "our calls",
 ]
 NAMES = {"torch": "PyTorch", "jax": "jax.jit", "sklearn": "scikit-learn", "pydynet": "PyDyNet"}
 
@@ -45,7 +46,7 @@ def cells(row: Row) -> list[str]:
     line = [workload.title, *(cell(row, side) for side in ("ours", "torch", "numpy"))]
     for side in ("torch", "numpy"):
         line += ratio_and_goal(row, side)
-    return [*line, *(time_text(row.median(side)) for side in FLOORS)]
+    return [*line, *(time_text(row.median(side)) for side in PARTS)]
 
 
 def ratio_and_goal(row: Row, side: str) -> list[str]:
@@ -74,7 +75,7 @@ class RowPrinter:
         self.widths = [max(map(len, [HEAD[0], *(WORKLOADS[name].title for name in names)])), *map(len, HEAD[1:])]
         self.widths[1:4] = [14, 14, 14]
         self.widths[5] = self.widths[7] = 6
-        self.widths[8] = self.widths[9] = 8
+        self.widths[8:] = [8, 8, 9]
         if names:
             print(joined(HEAD, self.widths), joined(["-" * w for w in self.widths], self.widths), sep="\n", flush=True)
 
@@ -117,22 +118,22 @@ class Table(NamedTuple):
 
 def alternatives(rows: list[Row]) -> Table:
     """The other libraries that a user would pick, where a row has more of them than PyTorch."""
-    lines, differences = [], []
+    lines, differences = [], {}
     for row in rows:
         workload, fastest = WORKLOADS[row.name], row.fastest_other()
         if not any(side in workload.sides for side in OTHERS[1:]):
             continue
         line = [workload.title, time_text(row.median("ours"))]
         for side in OTHERS:
-            differs = workload.differs.get(side)
-            line.append(time_text(row.median(side)) + " *" * bool(differs) if side in workload.sides else "–")
-            differences += [differs] if differs and differs not in differences else []
+            mark = " *" if side in row.differences() else ""
+            line.append(time_text(row.median(side)) + mark if side in workload.sides else "–")
+        differences |= dict.fromkeys(row.differences().values())
         line += ratio_and_goal(row, "torch") + ratio_and_goal(row, "jax")
         line.append(f"{row.ratio(fastest):.2f} ({NAMES[fastest]})" if fastest and row.ratio(fastest) else "")
         lines.append(line)
     head = ["workload", "ours", *NAMES.values()]
     head += ["ours / PyTorch", "goal", "ours / jax.jit", "goal", "ours / the fastest of the others"]
-    return Table("What a user would pick instead", head, lines, "".join(f"* {text}." for text in differences))
+    return Table("What a user would pick instead", head, lines, " ".join(f"* {text}." for text in differences))
 
 
 def beside(rows: list[Row]) -> Table:
@@ -253,11 +254,13 @@ def markdown(results: Results) -> str:
         f"Made on {results.date} by `python -m benchmarks --write`: medians over {rounds} rounds in which the "
         "libraries take turns, each in its own process, ± half the range between the quartiles. A step is forward, "
         "loss value, backward and update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy "
-        "is the time of its matrix products alone, written into arrays that exist already, and of the passes over "
-        "memory that the rest cannot do without, at the speed of a copy; for one image of the digit net, and for the "
-        "small GRU and LSTM, it is that of the bare NumPy calls that we make. Where a goal is below that floor, and so "
-        "out of reach for NumPy on this machine, the mark is a `†`. A net as `DataParallel` divides each batch among "
-        "as many processes as there are cores; PyTorch uses all cores anyway.",
+        "is the time of its matrix products alone, written into arrays that exist already (one image, digit net: of "
+        "the bare NumPy calls on vectors), and of the passes over memory that the rest cannot do without, each at the "
+        "speed of a copy by one thread. Where a goal is below that floor, and so out of reach for NumPy in one process "
+        "on this machine, the mark is a `†`. `our calls` are the bare NumPy calls of all time steps of a small GRU or "
+        "LSTM, as we make them, on arrays that exist already; the rest of our time is Python, new arrays, loss and "
+        "update. A net as `DataParallel` divides each batch among as many processes as there are cores; PyTorch uses "
+        "all cores anyway.",
         "\n".join(f"- {line}" for line in machine_lines(results.machine)),
     ]
     if results.rows:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from . import busy
 from .rounds import Row
-from .workloads import FLOORS, SIDES, WORKLOADS
+from .workloads import PARTS, SIDES, WORKLOADS
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Results:
 
 def row_dict(row: Row) -> dict:
     workload = WORKLOADS[row.name]
-    others = [side for side in SIDES if side not in ("ours", *FLOORS)]
+    others = [side for side in SIDES if side not in ("ours", *PARTS)]
     return {
         "name": row.name,
         "title": workload.title,

@@ -1,17 +1,18 @@
-"""Long-lived workers, one for each library, that take turns: A B C, A B C, … until each has had its rounds."""
+"""Long-lived workers, one for each library, that take turns: A B C, B C A, … until each has had its rounds."""
 
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .machine import busy_seconds, cores, measuring_environment, process_seconds
-from .workloads import FLOORS, OTHERS, SIDES, WORKLOADS
+from .machine import busy_seconds, measuring_environment, process_seconds
+from .workloads import FLOORS, OTHERS, PARTS, SIDES, WORKLOADS
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = 0.05  # a turn counts as undisturbed when other processes had less than this share of the machine
@@ -83,6 +84,10 @@ class Row:
         mine, other = self.median("ours"), self.median(side)
         return mine / other if mine and other else None
 
+    def differences(self) -> dict[str, str]:
+        """What the sides that have a time compute instead, by side."""
+        return {side: text for side, text in WORKLOADS[self.name].differs.items() if self.median(side)}
+
     def fastest_other(self) -> str | None:
         """The quickest of the libraries that a user would pick instead."""
         found = [side for side in OTHERS if self.median(side)]
@@ -99,7 +104,7 @@ class Bench:
         self.workers = self.start()
 
     def start(self) -> dict[str, Worker]:
-        return {side: Worker(side) for side in SIDES if side not in FLOORS}
+        return {side: Worker(side) for side in SIDES if side not in PARTS}
 
     def __enter__(self) -> "Bench":
         return self
@@ -112,25 +117,31 @@ class Bench:
         return {side: worker.ask(do="versions").get("versions", {}) for side, worker in self.workers.items()}
 
     def worker(self, side: str) -> Worker:
-        """The process of that side; the floors are NumPy's."""
-        return self.workers["numpy" if side in FLOORS else side]
+        """The process of that side; the parts of a step are NumPy's."""
+        return self.workers["numpy" if side in PARTS else side]
 
     def losses(self, name: str, steps: int = 4) -> dict[str, dict]:
         return {
             side: self.worker(side).ask(do="losses", workload=name, steps=steps)
             for side in WORKLOADS[name].sides
-            if side not in FLOORS
+            if side not in PARTS
         }
 
     def row(self, name: str, sides: Iterable[str] = SIDES) -> Row:
         row = Row(name)
         steps = self.calibrate(row, (side for side in sides if side in WORKLOADS[name].sides))
         row.times, row.disturbed = {side: [] for side in steps}, {side: [] for side in steps}
-        for _ in range(self.rounds):
-            for side in steps:
-                if side not in row.notes:
-                    self.add_turn(row, side, steps[side])
+        for side in self.turns(steps):
+            if side not in row.notes:
+                self.add_turn(row, side, steps[side])
         return row
+
+    def turns(self, sides: Iterable[str]) -> Iterator[str]:
+        """All sides in each round, and another one first in the next."""
+        order = list(sides)
+        for _ in range(self.rounds):
+            yield from order
+            order = order[1:] + order[:1]
 
     def calibrate(self, row: Row, sides: Iterable[str]) -> dict[str, int]:
         """How many steps fill a turn of each side; a note for every side that cannot make one."""
@@ -146,7 +157,7 @@ class Bench:
 
     def request(self, side: str, name: str, steps: int | None) -> dict:
         worker = self.worker(side)
-        asked = side if side in FLOORS else worker.side  # several workers may be of one side
+        asked = side if side in PARTS else worker.side  # several workers may be of one side
         return worker.ask(do="time", side=asked, workload=name, steps=steps, seconds=self.seconds)
 
     def add_turn(self, row: Row, side: str, steps: int, key: str = "") -> None:
@@ -185,4 +196,4 @@ class Bench:
         self.worker(side).settle()
         if "seconds" not in reply:
             raise RuntimeError(reply.get("missing") or reply.get("error") or str(reply))
-        return reply["seconds"], max(0.0, busy - mine) / (wall * cores())
+        return reply["seconds"], max(0.0, busy - mine) / (wall * (os.cpu_count() or 1))

@@ -60,7 +60,7 @@ def answer(side: str, do: str, workload: str = "", steps: int | None = None, sec
     if do == "versions":
         return {"versions": versions(side)}
     if do == "memory":
-        build(workload, side)  # imports the library; the net is dropped at once
+        build("digit", side)()  # imports the library
         before = memory_kb("VmRSS")
         step = build(workload, side)
         for _ in range(steps or 5):

@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Iterable
 
 from . import digit_net, images, inference, mlp, recurrent, transformer
-from .common import FLOORS, OTHERS, SIDES, Workload
+from .common import FLOORS, OTHERS, PARTS, SIDES, Workload
 
 TABLE: list[Workload] = [
     workload for part in (digit_net, mlp, images, recurrent, transformer, inference) for workload in part.WORKLOADS
@@ -25,4 +25,4 @@ def unknown(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     return [pattern for pattern in patterns if not matching([pattern], names)]
 
 
-__all__ = ["FLOORS", "OTHERS", "SCALING", "SIDES", "TABLE", "WORKLOADS", "Workload", "matching", "unknown"]
+__all__ = ["FLOORS", "OTHERS", "PARTS", "SCALING", "SIDES", "TABLE", "WORKLOADS", "Workload", "matching", "unknown"]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 FLOORS = ("floor", "passes")  # the matrix products alone, the passes over memory alone
+PARTS = (*FLOORS, "calls")  # of a step: those, and the bare NumPy calls that we make
 OTHERS = ("torch", "jax", "sklearn", "pydynet")  # what a user would pick instead
-SIDES = ("ours", "torch", "numpy", *OTHERS[1:], *FLOORS)
+SIDES = ("ours", "torch", "numpy", *OTHERS[1:], *PARTS)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 Step = Callable[[], object]
 
@@ -37,7 +38,7 @@ class Workload:
 def in_processes(workload: Workload, ours: Callable[[], Step], equal: bool = True) -> Workload:
     """The row below that of a workload: the same step, with our net as a `DataParallel`.
 
-    A fork starts the threads of OpenBLAS anew, which spin for a tenth of a second on cores that the processes want.
+    A fork starts the threads of OpenBLAS anew, which spin at first, on cores that the processes want.
     """
     sides = {"ours": ours, "torch": workload.sides["torch"]}
     goals = {side: goal for side, goal in workload.goals.items() if side in sides}

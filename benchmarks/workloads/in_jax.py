@@ -272,7 +272,7 @@ def transformer_block(n, t, e, heads, lr):
         return x * jax.lax.rsqrt((x * x).mean(axis=-1, keepdims=True) + 1e-5) * scale + shift
 
     def attention(x, w, b, out, c):
-        q, k, v = ((x @ w + b).reshape(t, n, 3, heads, e // heads)[:, :, i] for i in range(3))
+        q, k, v = jnp.moveaxis((x @ w + b).reshape(t, n, 3, heads, e // heads), 2, 0)
         weights = jax.nn.softmax(jnp.einsum("inhd,jnhd->nhij", q, k) / (e // heads) ** 0.5)
         return jnp.einsum("nhij,jnhd->inhd", weights, v).reshape(t, n, e) @ out + c
 

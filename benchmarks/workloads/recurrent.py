@@ -99,17 +99,16 @@ def rows(kind, small, large, by_hand=None):
             "ours": partial(ours, kind, size),
             "torch": partial(pytorch, kind, size),
             "jax": partial(in_jax.recurrent, kind, size, LR),
+            "floor": partial(products.alone, products.recurrent(GATES[kind], *size)),
+            "passes": partial(products.copies, products.recurrent_passes(GATES[kind], *size)),
         }
-        if kind in calls.KINDS and name == "small":
-            sides["floor"] = partial(calls.recurrent, kind, size)
-        else:
-            sides["floor"] = partial(products.alone, products.recurrent(GATES[kind], *size))
-            sides["passes"] = partial(products.copies, products.recurrent_passes(GATES[kind], *size))
         if by_hand:
             sides["numpy"] = partial(by_hand, size)
         if name == "small":
             sides["pydynet"] = partial(in_pydynet.recurrent, kind, size, LR)
-        differs = {"pydynet": OTHER_GRU} if kind == "GRU" and "pydynet" in sides else {}
+            if kind in calls.KINDS:
+                sides["calls"] = partial(calls.recurrent, kind, size)
+        differs = {"pydynet": OTHER_GRU} if kind == "GRU" and name == "small" else {}
         t, n, d, h = size
         yield Workload(f"{kind.lower()}-{name}", f"{kind}, T={t} N={n} D={d} H={h}, SGD", sides, goals, differs=differs)
 

@@ -1,13 +1,12 @@
 """Large products of two matrices in parts, each made by one thread.
 
-OpenBLAS can divide a product by itself. But then all its threads wait when another program takes one core, and the
-bits depend on how many there are. So the product is divided here, into parts of one size, which either of two groups of
-threads makes, with the same bits:
+OpenBLAS can divide a product by itself. But then all its threads wait when another program takes one core. So the
+product is divided here, into parts of one size, which either of two groups of threads makes, with the same bits:
 
 - ours (`threads.share`), which sleep until they are called;
 - those of OpenBLAS, in one call for all parts (`cblas_?gemm_batch_strided`). They wait awake and so begin sooner, but
   spin for some 20 ms afterwards, in the way of other threads. So they are called only where `threads.together` has had
-  nothing to do for longer than that, and while it pays.
+  nothing to do for longer than that, and while they are faster than one thread was lately.
 """
 
 from functools import cache, lru_cache

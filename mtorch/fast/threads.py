@@ -33,7 +33,7 @@ UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS can ta
 WORTH = 1 << 24  # multiplications of a product below which waking a thread costs more than it saves
 WORTH_IN_A_ROW = 1 << 25  # the same for `together`, whose calls follow each other, as those of convolutions do
 
-last_together = -inf  # when `together` last had enough to do for several threads
+last_together = -inf  # when `together` was last done with work for several threads
 _busy: dict[str, object] = {}  # "by": whom the threads work for; no lock, as Ctrl-C may come just after acquire()
 _lock = Lock()  # guards the next two
 _holders: dict[int, int] = {}  # how often each thread of Python holds BLAS to one thread
@@ -120,7 +120,7 @@ def _turn() -> Iterator[bool]:
 
 
 def with_all_threads_of_blas(function: Callable[..., Any], *args: Any) -> bool:
-    """Calls function(*args) while BLAS has its threads back; False where ours or another thread of Python are at work.
+    """Calls function(*args) while BLAS has its threads back; False unless the caller, and nobody else, holds BLAS.
 
     Whoever wants to hold BLAS, or asks for the number of threads, waits meanwhile.
     """
@@ -204,9 +204,10 @@ def in_threads(function: Callable[[range], Any], length: int, operations: float)
 def together(*tasks: Task) -> list[Any]:
     """`share` for calls that follow each other closely: products in between must leave the threads of BLAS asleep."""
     global last_together
+    results = share(*tasks, least=WORTH_IN_A_ROW)
     if sum(task.operations for task in tasks) >= WORTH_IN_A_ROW:
         last_together = perf_counter()
-    return share(*tasks, least=WORTH_IN_A_ROW)
+    return results
 
 
 def share(*tasks: Task, least: float = WORTH) -> list[Any]:
@@ -239,7 +240,7 @@ def _with_others(work: "_Work", threads: int) -> None:
         own_seconds = perf_counter() - start
         for _ in range(ranges - own):
             work.done.get()
-    except BaseException:  # Ctrl-C: a thread that comes late must not write any more
+    except BaseException:  # Ctrl-C: what no thread has begun stays undone
         work.left.clear()
         raise
     if part:  # what this thread alone would take, minus what all took
@@ -291,7 +292,7 @@ class _Work:
 
 
 def _ranges(length: int, threads: int) -> list[range]:
-    """At most one for each thread, of nearly equal lengths. The caller begins with the first, a longest one."""
+    """At most one for each thread, of nearly equal lengths, a longest one first."""
     n = max(1, min(length, threads))
     return [range(-(-length * i // n), -(-length * (i + 1) // n)) for i in range(n)]
 
