@@ -115,6 +115,9 @@ def obstacle(options: argparse.Namespace) -> str | None:
     """Why the options cannot be followed: it is said before anything is measured."""
     if found := unknown(options.only or [], [*ROWS, *EXTRAS]):
         return f"nothing is called {', '.join(found)}; --list shows the names"
+    rows = matching(options.only or [], ROWS)
+    if "busy" in (options.only or []) and rows and not set(rows) & set(busy.NAMES):
+        return f"beside a busy process there is no row {', '.join(rows)}, but {', '.join(busy.NAMES)}"
     if options.rounds < 1:
         return "--rounds must be at least 1"
     for path in filter(None, (options.json, options.figure)):

@@ -21,6 +21,9 @@ HEAD = [
     "passes",
     "our calls",
 ]
+LEGEND = """Medians ± half the range between the quartiles; ratios are our time over theirs, "!" is above the goal.
+"products" and "passes": what the matrix products and the passes over memory take alone ("†": no room for the goal).
+"our calls": the bare NumPy calls of the time steps of a small GRU or LSTM."""
 NAMES = {"torch": "PyTorch", "jax": "jax.jit", "sklearn": "scikit-learn", "pydynet": "PyDyNet"}
 
 
@@ -77,6 +80,7 @@ class RowPrinter:
         self.widths[5] = self.widths[7] = 6
         self.widths[8:] = [8, 8, 9]
         if names:
+            print(LEGEND, end="\n\n")
             print(joined(HEAD, self.widths), joined(["-" * w for w in self.widths], self.widths), sep="\n", flush=True)
 
     def __call__(self, row: Row) -> Row:
@@ -257,10 +261,9 @@ def markdown(results: Results) -> str:
         "is the time of its matrix products alone, written into arrays that exist already (one image, digit net: of "
         "the bare NumPy calls on vectors), and of the passes over memory that the rest cannot do without, each at the "
         "speed of a copy by one thread. Where a goal is below that floor, and so out of reach for NumPy in one process "
-        "on this machine, the mark is a `†`. `our calls` are the bare NumPy calls of all time steps of a small GRU or "
-        "LSTM, as we make them, on arrays that exist already; the rest of our time is Python, new arrays, loss and "
-        "update. A net as `DataParallel` divides each batch among as many processes as there are cores; PyTorch uses "
-        "all cores anyway.",
+        "on this machine, the mark is a `†`. `our calls` are the bare NumPy calls of the time steps of a small GRU or "
+        "LSTM, as we make them, on arrays that exist already. A net as `DataParallel` divides each batch among as many "
+        "processes as there are cores; PyTorch uses all cores anyway.",
         "\n".join(f"- {line}" for line in machine_lines(results.machine)),
     ]
     if results.rows:

@@ -1,7 +1,5 @@
-"""The bare NumPy calls of all time steps of a small net with a GRU or an LSTM: those that our bodies make, in their
-order, on arrays of the same shapes and gaps that exist already.
-
-A step takes longer by the Python between the calls, by new arrays that are not in the cache yet, by loss and update.
+"""The bare NumPy calls of the time steps of a small GRU and LSTM: those that our bodies make, in their order, on arrays
+of the same shapes and gaps that exist already. The products of all steps together are not among them.
 """
 
 from functools import partial
@@ -12,9 +10,8 @@ import numpy as np
 
 def recurrent(kind: str, size: tuple[int, int, int, int]):
     t, n, d, h = size
-    forward, backward, after = KINDS[kind](t * n, n, d, h)
-    calls = [*forward * t, *backward * t, *after, *last_layer(t * n, d, h)]
-    calls = [partial(*call) for call in calls]
+    forward, backward = KINDS[kind](n, d, h)
+    calls = [partial(*call) for call in [*forward * t, *backward * t]]
 
     def step():
         for call in calls:
@@ -43,12 +40,12 @@ def in_pairs(a: np.ndarray) -> np.ndarray:
     return a.reshape(len(a), 2, 2, -1)[:, :, ::-1].transpose(1, 2, 0, 3)
 
 
-def gru(rows: int, n: int, d: int, h: int):
-    """Calls of a step forward, of a step backward, and for all steps together."""
+def gru(n: int, d: int, h: int):
+    """Calls of a step forward and of a step backward."""
     dot, matmul, add, subtract, multiply, tanh = np.ndarray.dot, np.matmul, np.add, np.subtract, np.multiply, np.tanh
     half, one = np.full((), 0.5, np.float32), np.ones((), np.float32)
     joined, a, da = entries(n, h + 1 + d), entries(n, 2 * h), entries(n, 4 * h)
-    state, slopes, bias_and_x = joined[:, :h], entries(2, n, h), entries(rows, 1 + d)
+    state, slopes = joined[:, :h], entries(2, n, h)
     (r, z), (_, less_z), (q, d_), (p, new) = rz, less, q_d, _ = entries(4, 2, n, h)
     y, before, d_new, d_q, kept, dh, through = entries(7, n, h)
     factors, blocks = entries(4, n, h), entries(4, n, h)
@@ -82,16 +79,10 @@ def gru(rows: int, n: int, d: int, h: int):
         (matmul, da[:, h:], weights(3 * h, h), dh),
         (add, dh, through, dh),
     ]
-    all_da, all_joined = entries(rows, 4 * h), entries(rows, h + 1 + d)
-    after = [
-        (matmul, bias_and_x, weights(1 + d, h), entries(rows, h)),
-        (matmul, all_da[:, h:].T, all_joined[:, : h + 1], entries(3 * h, h + 1)),
-        (matmul, all_da[:, : 3 * h].T, all_joined[:, h:], entries(3 * h, 1 + d)),
-    ]
-    return forward, backward, after
+    return forward, backward
 
 
-def lstm(rows: int, n: int, d: int, h: int):
+def lstm(n: int, d: int, h: int):
     dot, add, subtract, multiply, tanh = np.ndarray.dot, np.add, np.subtract, np.multiply, np.tanh
     half, one = np.full((), 0.5, np.float32), np.ones((), np.float32)
     joined, a, da = entries(n, h + 1 + d), entries(n, 4 * h), entries(n, 4 * h)
@@ -124,18 +115,7 @@ def lstm(rows: int, n: int, d: int, h: int):
         (multiply, dc, f, dc),
         (dot, da, weights(4 * h, h), dh),
     ]
-    after = [(np.matmul, entries(rows, 4 * h).T, entries(rows, h + 1 + d), entries(4 * h, h + 1 + d))]
-    return forward, backward, after
-
-
-def last_layer(rows: int, d: int, h: int):
-    """The three products of a Linear from H to D entries."""
-    y, g, weight = entries(rows, h), entries(rows, d), weights(d, h)
-    return [
-        (np.matmul, y, weight.T, entries(rows, d)),
-        (np.matmul, g.T, y, entries(d, h)),
-        (np.ndarray.dot, g, weight, entries(rows, h)),
-    ]
+    return forward, backward
 
 
 KINDS = {"GRU": gru, "LSTM": lstm}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 FLOORS = ("floor", "passes")  # the matrix products alone, the passes over memory alone
-PARTS = (*FLOORS, "calls")  # of a step: those, and the bare NumPy calls that we make
+PARTS = (*FLOORS, "calls")  # of a step: those, and the bare NumPy calls of its time steps as we make them
 OTHERS = ("torch", "jax", "sklearn", "pydynet")  # what a user would pick instead
 SIDES = ("ours", "torch", "numpy", *OTHERS[1:], *PARTS)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}

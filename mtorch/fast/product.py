@@ -6,7 +6,7 @@ product is divided here, into parts of one size, which either of two groups of t
 - ours (`threads.share`), which sleep until they are called;
 - those of OpenBLAS, in one call for all parts (`cblas_?gemm_batch_strided`). They wait awake and so begin sooner, but
   spin for some 20 ms afterwards, in the way of other threads. So they are called only where `threads.together` has had
-  nothing to do for longer than that, and while they are faster than one thread was lately.
+  nothing to do for longer than that, and while they are faster than one thread.
 """
 
 from functools import cache, lru_cache
@@ -23,7 +23,7 @@ from mtorch.fast.threads import Payoff, Task, single_threaded_blas, with_all_thr
 
 BLAS_UNDIVIDED = 1 << 18  # multiplications up to which OpenBLAS takes one thread by itself
 ASLEEP_AFTER = 0.05  # seconds without work after which threads of OpenBLAS are surely asleep: they spin for some 20 ms
-SLOWER = 1.01  # by which the best time of a product is forgotten at each call: the machine may have become slower
+LOOK_AGAIN = 1.0  # seconds after which one thread makes such a product again, to see how long it takes
 C_ORDER, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's numbers
 
 spinning = Payoff(most=0.01, pause=1.0, longest=8.0)
@@ -47,15 +47,8 @@ def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = N
         else:
             with single_threaded_blas():
                 _whole(a, b, y)
-    elif not _by_blas(a, b, y):
-
-        def by_rows(part: range) -> None:
-            numpy.matmul(a[part.start : part.stop], b, out=y[part.start : part.stop])
-
-        def by_columns(part: range) -> None:
-            numpy.matmul(a, b[:, part.start : part.stop], out=y[:, part.start : part.stop])
-
-        threads.share(Task(by_rows if rows >= columns else by_columns, max(rows, columns), operations))
+    else:
+        _in_parts(a, b, y, operations)
     if bias is not None:
         y += bias
     return y
@@ -73,21 +66,34 @@ def _overlap(out: Array, *factors: Array) -> bool:
     return any(numpy.may_share_memory(out, each) for each in factors)
 
 
-def _by_blas(a: Array, b: Array, y: Array) -> bool:
-    """y = a b by the threads of OpenBLAS; False where they would be in the way, or one call cannot make all parts."""
-    start = perf_counter()
-    asleep = start - threads.last_together >= ASLEEP_AFTER
-    silent = {"ignore", "warn"}.issuperset(numpy.geterr().values())  # BLAS says nothing of an overflow
-    if not asleep or not silent or not spinning.pays():
-        return False
-    count = threads.count()
-    call = _one_call(a, b, y, count)
-    if call is None or not with_all_threads_of_blas(*call):
-        return False
-    seconds, best = perf_counter() - start, _best(*y.shape, len(b), y.dtype.char)
-    best[0] = min(SLOWER * best[0], seconds)
-    spinning.add(count * best[0] - seconds)  # what one thread alone would take at most, and what they took
-    return True
+def _in_parts(a: Array, b: Array, y: Array, operations: int) -> None:
+    """y = a b by whichever threads are at hand; once in a second by this one alone, to be compared with them."""
+
+    def by_rows(part: range) -> None:
+        numpy.matmul(a[part.start : part.stop], b, out=y[part.start : part.stop])
+
+    def by_columns(part: range) -> None:
+        numpy.matmul(a, b[:, part.start : part.stop], out=y[:, part.start : part.stop])
+
+    task = Task(by_rows if len(y) >= len(y.T) else by_columns, max(y.shape), operations)
+    call = _one_call(a, b, y, threads.count()) if _may_spin() else None
+    if call is None:
+        threads.share(task)
+        return
+    start, alone = perf_counter(), _alone(*y.shape, len(b), y.dtype.char)
+    if start - alone["when"] > LOOK_AGAIN:
+        threads.share(task, alone=True)
+        alone["when"], alone["seconds"] = start, perf_counter() - start
+    elif with_all_threads_of_blas(*call):
+        spinning.add(alone["seconds"] - (perf_counter() - start))
+    else:
+        threads.share(task)
+
+
+def _may_spin() -> bool:
+    """Whether the threads of OpenBLAS are in nobody's way, and may keep quiet about an overflow."""
+    asleep = perf_counter() - threads.last_together >= ASLEEP_AFTER
+    return asleep and spinning.pays() and {"ignore", "warn"}.issuperset(numpy.geterr().values())
 
 
 def _one_call(a: Array, b: Array, y: Array, count: int) -> tuple | None:
@@ -113,9 +119,9 @@ def _one_call(a: Array, b: Array, y: Array, count: int) -> tuple | None:
 
 
 @lru_cache(maxsize=1000)
-def _best(rows: int, columns: int, inner: int, dtype: str) -> list[float]:
-    """The shortest time that such a product took lately."""
-    return [inf]
+def _alone(rows: int, columns: int, inner: int, dtype: str) -> dict[str, float]:
+    """How long one thread took for such a product, and when."""
+    return {"when": -inf, "seconds": inf}
 
 
 def _layout(x: Array) -> tuple[int, int] | None:

@@ -204,23 +204,24 @@ def in_threads(function: Callable[[range], Any], length: int, operations: float)
 def together(*tasks: Task) -> list[Any]:
     """`share` for calls that follow each other closely: products in between must leave the threads of BLAS asleep."""
     global last_together
-    results = share(*tasks, least=WORTH_IN_A_ROW)
-    if sum(task.operations for task in tasks) >= WORTH_IN_A_ROW:
-        last_together = perf_counter()
-    return results
+    try:
+        return share(*tasks, least=WORTH_IN_A_ROW)
+    finally:
+        if sum(task.operations for task in tasks) >= WORTH_IN_A_ROW:
+            last_together = perf_counter()
 
 
-def share(*tasks: Task, least: float = WORTH) -> list[Any]:
+def share(*tasks: Task, least: float = WORTH, alone: bool = False) -> list[Any]:
     """What each task finishes with. There is one range a task where there is too little to do, and inside of a range.
 
-    The first error is raised once all ranges are done.
+    alone: this thread does all ranges. The first error is raised once all ranges are done.
     """
     threads = count() if sum(task.operations for task in tasks) >= least else 1
     if threads == 1:
         return [task.finish([task.function(range(task.length))]) for task in tasks]
     work = _Work(tasks, threads)
     with single_threaded_blas():
-        if len(work.ranges) > 1 and sharing.pays():
+        if len(work.ranges) > 1 and not alone and sharing.pays():
             with _turn() as free:
                 if free:
                     _with_others(work, threads)

@@ -298,6 +298,7 @@ def test_pictures_come_from_the_written_results_again(tmp_path, monkeypatch):
     "options, reason",
     [
         (["--only", "digit", "--only", "digot"], "nothing is called digot; --list shows the names"),
+        (["--only", "busy", "--only", "cnn-parallel"], "beside a busy process there is no row cnn-par.*"),
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--json", "no-such-folder/x.json"], "no-such-folder/x.json cannot be written: .*"),
         (["--figure", "."], ". cannot be written: it is a folder, .*"),

@@ -363,11 +363,11 @@ def test_whoever_makes_a_product_its_bits_are_the_same(monkeypatch, size, dtype)
     monkeypatch.setattr(threads, "WORTH", 0)
     monkeypatch.setattr(products, "spinning", threads.Payoff(most=1e9, pause=0, longest=0))
     monkeypatch.setattr(threads, "last_together", -math.inf)
-    by_blas = []
-    original = products._by_blas
-    monkeypatch.setattr(products, "_by_blas", lambda *args: by_blas.append(original(*args)) or by_blas[-1])
+    monkeypatch.setattr(products, "LOOK_AGAIN", math.inf)
+    by_blas, original = [], products.with_all_threads_of_blas
+    monkeypatch.setattr(products, "with_all_threads_of_blas", lambda *args: by_blas.append(1) or original(*args))
     for a, b, out in layouts(*size, dtype):
-        found = []
+        found, before = [], len(by_blas)
         for way in ("blas", "threads", "alone"):
             if way == "threads":
                 monkeypatch.setattr(products.spinning, "again", math.inf)
@@ -377,11 +377,13 @@ def test_whoever_makes_a_product_its_bits_are_the_same(monkeypatch, size, dtype)
                 out[...] = math.nan
                 products.product(a, b, out)
                 found.append(out.tobytes())
+            assert way == "blas" or len(by_blas) == before
+            before = len(by_blas)
         monkeypatch.setattr(products.spinning, "again", -math.inf)
         monkeypatch.setattr(threads.sharing, "again", -math.inf)
         assert found[0] == found[1] == found[2]
         numpy.testing.assert_allclose(out, a @ b, rtol=0, atol=1e-3 if dtype == "float32" else 1e-11)
-    assert any(by_blas[::3]) and not any(by_blas[1::3]) and not any(by_blas[2::3])
+    assert by_blas
     assert threads._blas_threads()[0]() == threads.count() > 1
 
 
@@ -402,6 +404,7 @@ def test_what_matmul_makes_in_another_way_is_left_to_it(monkeypatch, a, b, y):
     monkeypatch.setattr(products, "spinning", threads.Payoff(most=1e9, pause=0, longest=0))
     monkeypatch.setattr(threads, "last_together", -math.inf)
     monkeypatch.setattr(threads, "count", lambda: 2)
+    monkeypatch.setattr(products, "LOOK_AGAIN", math.inf)
     monkeypatch.setattr(products, "with_all_threads_of_blas", lambda *args: pytest.fail("BLAS was called"))
     monkeypatch.setattr(threads, "WORTH", 0)
     with contextlib.suppress(ValueError):  # the last two do not fit each other
@@ -418,30 +421,49 @@ def test_a_product_into_an_array_of_another_type_or_layout_has_its_bias():
 
 @pytest.mark.skipif(products._batched("f") is None, reason="this BLAS cannot make several products in one call")
 @numpy.errstate(over="warn", divide="warn")  # where an accident is to raise, BLAS is not called
-def test_threads_of_blas_are_called_again_once_the_whole_machine_has_become_slower(monkeypatch):
-    now, seconds, made = 0.0, 1.0, 0
+def test_threads_of_blas_are_called_while_they_are_faster_than_one_thread_is_now(monkeypatch):
+    now, one_thread, by_blas, calls = 0.0, 1e-3, 0.5e-3, []
 
-    def makes(*args):
-        nonlocal now, made
-        now, made = now + seconds, made + 1
+    def share(task, alone=False):
+        nonlocal now
+        now += one_thread if alone else 0.9 * one_thread
+
+    def with_all_threads(*args):
+        nonlocal now
+        now += by_blas
+        calls.append(now)
         return True
 
-    monkeypatch.setattr(products, "perf_counter", lambda: now)
-    monkeypatch.setattr(threads, "perf_counter", lambda: now)
-    monkeypatch.setattr(products, "spinning", threads.Payoff(most=5, pause=10, longest=80))
+    def part_by_blas(seconds):
+        """Of the products in the last ten of so many seconds."""
+        nonlocal now
+        end = now + seconds
+        while now < end:
+            if now < end - 10:
+                calls.clear()
+                made = 0
+            products.product(a, b, y)
+            made += 1
+            now += 1e-3
+        return len(calls) / made
+
+    for module in (products, threads):
+        monkeypatch.setattr(module, "perf_counter", lambda: now)
+    monkeypatch.setattr(products, "spinning", threads.Payoff(most=0.01, pause=1.0, longest=8.0))
     monkeypatch.setattr(threads, "last_together", -math.inf)
     monkeypatch.setattr(threads, "count", lambda: 2)
-    monkeypatch.setattr(products, "with_all_threads_of_blas", makes)
-    products._best.cache_clear()
-    a, y = numpy.ones((512, 512), "f"), numpy.empty((512, 512), "f")
-    calls = [products._by_blas(a, a.copy(), y) for _ in range(100)]
-    seconds = 3.0  # longer than one thread alone took before
-    slower = []
-    while now < 10_000 and slower[-100:] != [True] * 100:
-        slower.append(products._by_blas(a, a.copy(), y))
-        now += 1
-    products._best.cache_clear()
-    assert all(calls) and False in slower[:50] and slower[-100:] == [True] * 100
+    monkeypatch.setattr(threads, "share", share)
+    monkeypatch.setattr(products, "with_all_threads_of_blas", with_all_threads)
+    products._alone.cache_clear()
+    a, b, y = (numpy.ones((512, 512), "f") for _ in range(3))
+    assert part_by_blas(20) > 0.99
+    by_blas = 1.6e-3  # another program has taken a core
+    assert part_by_blas(1000) < 0.01
+    by_blas = 0.5e-3
+    assert part_by_blas(20) > 0.99
+    one_thread, by_blas = 3e-3, 1.5e-3  # the whole machine has become slower
+    assert part_by_blas(20) > 0.99
+    products._alone.cache_clear()
 
 
 @pytest.mark.parametrize("pays", [True, False])
