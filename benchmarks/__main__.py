@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="benchmarks/RESULTS.md, results.json and results.png, docs/images/speed.png",
     )
-    parser.add_argument("--redraw", action="store_true", help="both pictures from results.json, without measuring")
+    parser.add_argument("--redraw", action="store_true", help="the same from the times in results.json")
     return parser.parse_args()
 
 
@@ -61,7 +61,7 @@ def main() -> int:
         print(reason, file=sys.stderr)
         return 2
     if options.redraw:
-        draw(Results.from_dict(json.loads((HERE / "results.json").read_text())))
+        write(Results.from_dict(json.loads((HERE / "results.json").read_text())))
         return 0
     if options.check:
         return check(names)
@@ -100,15 +100,18 @@ def main() -> int:
 
 def keep(results: Results, options: argparse.Namespace) -> None:
     """Writes what there is so far."""
-    for path in filter(None, (options.json, HERE / "results.json" if options.write else None)):
-        Path(path).write_text(json.dumps(results.as_dict(), indent=1) + "\n")
+    if options.json:
+        Path(options.json).write_text(text_of(results))
     if options.figure:
         from .figure import overview
 
         overview(options.figure, results)
     if options.write:
-        draw(results)
-        (HERE / "RESULTS.md").write_text(report.markdown(results))
+        write(results)
+
+
+def text_of(results: Results) -> str:
+    return json.dumps(results.as_dict(), indent=1) + "\n"
 
 
 def obstacle(options: argparse.Namespace) -> str | None:
@@ -130,10 +133,12 @@ def obstacle(options: argparse.Namespace) -> str | None:
     return None
 
 
-def draw(results: Results) -> None:
-    """Both pictures, where --write leaves them."""
+def write(results: Results) -> None:
+    """RESULTS.md, results.json and both pictures."""
     from .figure import overview, side_by_side
 
+    (HERE / "results.json").write_text(text_of(results))
+    (HERE / "RESULTS.md").write_text(report.markdown(results))
     overview(str(HERE / "results.png"), results)
     side_by_side(str(IMAGES / "speed.png"), results)
 

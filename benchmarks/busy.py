@@ -78,5 +78,5 @@ class Busy(Bench):
 
 def ratio_to_better(row: Row, side: str, place: str) -> float | None:
     """The time with the default number of threads over the shorter of that and the time with one, in that place."""
-    times = [row.median(f"{key} {place}") for key in (side, f"{side} one thread")]
+    times = [row.time(f"{key} {place}") for key in (side, f"{side} one thread")]
     return None if None in times else times[0] / min(times)

@@ -45,7 +45,7 @@ def side_by_side(path: str, results: Results) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = [row for name in WELL_KNOWN for row in results.rows if row.name == name and row.median("ours")]
+    shown = [row for name in WELL_KNOWN for row in results.rows if row.name == name and row.time("ours")]
     if not shown:
         return
     rows = [shown[i : i + 2] for i in range(0, len(shown), 2)]
@@ -66,13 +66,13 @@ def side_by_side(path: str, results: Results) -> None:
 
 
 def sides_of(row: Row) -> list[str]:
-    return [side for side in ("ours", *OTHERS) if row.median(side)]
+    return [side for side in ("ours", *OTHERS) if row.time(side)]
 
 
 def panel(axes, row: Row, places: int) -> None:
     """The bars of one net; one that is far longer than the next is cut, so that the others can be told apart."""
     sides = sides_of(row)
-    times = [row.median(side) for side in sides]
+    times = [row.time(side) for side in sides]
     *_, second, end = sorted([0.0, *times])
     if len(times) > 2 and end > 4 * second:
         end = 1.6 * second
@@ -105,7 +105,7 @@ def side_caption(results: Results) -> str:
         text for row in results.rows if row.name in WELL_KNOWN for text in row.differences().values()
     )
     lines = [
-        "Forward, loss, backward and update in float32, medians; × is the multiple of mtorch's time; cut bars go on.",
+        "Forward, loss, backward and update in float32, first quartiles; × is a multiple of our time; cut bars go on.",
         f"{results.date}, {machine['cores']} cores of {machine['processor'].split(',')[0]}; {', '.join(found)}.",
         *(f"* {text}." for text in differs),
     ]
@@ -168,7 +168,7 @@ def ratios(axes, rows: list[Row]) -> None:
 
 def growth(axes, axis: str, line: list[tuple[int, Row]]) -> None:
     for side in ("numpy", "torch", "ours"):
-        points = [(size, 1e3 * row.median(side)) for size, row in line if row.times.get(side)]
+        points = [(size, 1e3 * row.time(side)) for size, row in line if row.times.get(side)]
         if points:
             axes.plot(
                 *zip(*points, strict=True),

@@ -21,7 +21,7 @@ HEAD = [
     "passes",
     "our calls",
 ]
-LEGEND = """Medians ± half the range between the quartiles; ratios are our time over theirs, "!" is above the goal.
+LEGEND = """First quartiles ± half the range between the quartiles; ratios are ours over theirs; "!" is above the goal.
 "products" and "passes": what the matrix products and the passes over memory take alone ("†": no room for the goal).
 "our calls": the bare NumPy calls of the time steps of a small GRU or LSTM."""
 NAMES = {"torch": "PyTorch", "jax": "jax.jit", "sklearn": "scikit-learn", "pydynet": "PyDyNet"}
@@ -41,7 +41,7 @@ def cell(row: Row, side: str) -> str:
         return "–"
     if side not in row.times:
         return "missing" if side == "ours" else ""
-    return f"{time_text(row.median(side))} ±{100 * row.spread(side):.0f} %"
+    return f"{time_text(row.time(side))} ±{100 * row.spread(side):.0f} %"
 
 
 def cells(row: Row) -> list[str]:
@@ -49,7 +49,7 @@ def cells(row: Row) -> list[str]:
     line = [workload.title, *(cell(row, side) for side in ("ours", "torch", "numpy"))]
     for side in ("torch", "numpy"):
         line += ratio_and_goal(row, side)
-    return [*line, *(time_text(row.median(side)) for side in PARTS)]
+    return [*line, *(time_text(row.time(side)) for side in PARTS)]
 
 
 def ratio_and_goal(row: Row, side: str) -> list[str]:
@@ -127,10 +127,10 @@ def alternatives(rows: list[Row]) -> Table:
         workload, fastest = WORKLOADS[row.name], row.fastest_other()
         if not any(side in workload.sides for side in OTHERS[1:]):
             continue
-        line = [workload.title, time_text(row.median("ours"))]
+        line = [workload.title, time_text(row.time("ours"))]
         for side in OTHERS:
             mark = " *" if side in row.differences() else ""
-            line.append(time_text(row.median(side)) + mark if side in workload.sides else "–")
+            line.append(time_text(row.time(side)) + mark if side in workload.sides else "–")
         differences |= dict.fromkeys(row.differences().values())
         line += ratio_and_goal(row, "torch") + ratio_and_goal(row, "jax")
         line.append(f"{row.ratio(fastest):.2f} ({NAMES[fastest]})" if fastest and row.ratio(fastest) else "")
@@ -145,7 +145,7 @@ def beside(rows: list[Row]) -> Table:
 
     def times(row: Row, side: str) -> list[str]:
         keys = [f"{key} {place}" for key in (side, f"{side} one thread") for place in busy.PLACES]
-        return [time_text(row.median(key)) for key in keys]
+        return [time_text(row.time(key)) for key in keys]
 
     def ratio(row: Row, place: str) -> str:
         found = busy.ratio_to_better(row, "ours", place)
@@ -229,7 +229,7 @@ def other_tables(results: Results) -> list[Table]:
         lines = [
             [
                 str(size),
-                *(time_text(row.median(side)) for side in sides),
+                *(time_text(row.time(side)) for side in sides),
                 *("" if row.ratio(side) is None else f"{row.ratio(side):.2f}" for side in ("torch", "numpy")),
             ]
             for size, row in line
@@ -255,9 +255,11 @@ def markdown(results: Results) -> str:
     rounds = max((len(times) for row in results.rows for times in row.times.values()), default="some")
     parts = [
         "# Step times",
-        f"Made on {results.date} by `python -m benchmarks --write`: medians over {rounds} rounds in which the "
-        "libraries take turns, each in its own process, ± half the range between the quartiles. A step is forward, "
-        "loss value, backward and update in float32; a `!` marks a ratio above its goal. The floor of a step in NumPy "
+        f"Made on {results.date} by `python -m benchmarks --write`: the first quartile of {rounds} rounds in "
+        "which the libraries take turns, each in its own process, ± half the range between the quartiles. Other "
+        "programs, here or on the same host, make a turn longer and not shorter, so the quicker turns tell more. A "
+        "step is forward, loss value, backward and update in float32; a `!` marks a ratio above its goal. The floor of "
+        "a step in NumPy "
         "is the time of its matrix products alone, written into arrays that exist already (one image, digit net: of "
         "the bare NumPy calls on vectors), and of the passes over memory that the rest cannot do without, each at the "
         "speed of a copy by one thread. Where a goal is below that floor, and so out of reach for NumPy in one process "

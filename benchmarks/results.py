@@ -90,7 +90,7 @@ def busy_dict(row: Row) -> dict:
 def times_dict(row: Row) -> dict:
     return {
         "notes": row.notes,
-        "seconds": {key: row.median(key) for key in row.times},
+        "seconds": {key: row.time(key) for key in row.times},
         "spread": {key: row.spread(key) for key in row.times},
         "rounds": row.times,
         "disturbed": row.disturbed,

@@ -65,33 +65,36 @@ class Row:
     disturbed: dict[str, list[float]] = field(default_factory=dict)  # share of the machine that others had
     notes: dict[str, str] = field(default_factory=dict)  # side -> why there is no time
 
-    def median(self, side: str) -> float | None:
-        return statistics.median(self.times[side]) if self.times.get(side) else None
+    def time(self, side: str) -> float | None:
+        """The first quartile of the rounds: other programs, also on the same host, make a turn longer, not shorter."""
+        return self.quartiles(side)[0] if self.times.get(side) else None
 
     def spread(self, side: str) -> float:
-        """Half the range between the quartiles as a share of the median."""
-        if len(self.times[side]) < 2:
-            return 0.0
-        low, middle, high = statistics.quantiles(self.times[side], n=4, method="inclusive")
-        return (high - low) / 2 / middle
+        """Half the range between the quartiles as a share of the first one."""
+        low, _, high = self.quartiles(side)
+        return (high - low) / 2 / low
+
+    def quartiles(self, side: str) -> list[float]:
+        times = self.times[side]
+        return statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else 3 * times
 
     def out_of_reach(self, side: str, goal: float) -> bool:
         """Whether NumPy's products and passes alone take longer than that side's time times the goal."""
-        floor = sum(self.median(each) or 0.0 for each in FLOORS)
-        return floor > goal * (self.median(side) or math.inf)
+        floor = sum(self.time(each) or 0.0 for each in FLOORS)
+        return floor > goal * (self.time(side) or math.inf)
 
     def ratio(self, side: str) -> float | None:
-        mine, other = self.median("ours"), self.median(side)
+        mine, other = self.time("ours"), self.time(side)
         return mine / other if mine and other else None
 
     def differences(self) -> dict[str, str]:
         """What the sides that have a time compute instead, by side."""
-        return {side: text for side, text in WORKLOADS[self.name].differs.items() if self.median(side)}
+        return {side: text for side, text in WORKLOADS[self.name].differs.items() if self.time(side)}
 
     def fastest_other(self) -> str | None:
         """The quickest of the libraries that a user would pick instead."""
-        found = [side for side in OTHERS if self.median(side)]
-        return min(found, key=self.median) if found else None
+        found = [side for side in OTHERS if self.time(side)]
+        return min(found, key=self.time) if found else None
 
 
 class Bench:

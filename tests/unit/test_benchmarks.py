@@ -127,7 +127,7 @@ def test_a_library_that_is_not_installed_is_one_line(monkeypatch, side, package)
 def test_a_side_without_times_is_an_empty_column():
     row = Row("digit", {"ours": [1e-4, 1.2e-4, 1.1e-4], "numpy": [1e-4] * 3}, {}, {"torch": "not installed"})
     line = report.cells(row)
-    assert line[1].startswith("110 µs") and line[2] == "" and line[6] == "1.10"
+    assert line[1].startswith("105 µs") and line[2] == "" and line[6] == "1.05"
     row.notes["jax"] = "not installed"
     found = report.remainder(results([row]))
     assert "torch: not installed (digit)" in found and "jax: not installed (digit)" in found
@@ -274,7 +274,7 @@ def test_versions_name_openblas_its_kernel_and_threads(monkeypatch):
     assert machine.versions("numpy")["OpenBLAS"].startswith("unknown")
 
 
-def test_pictures_come_from_the_written_results_again(tmp_path, monkeypatch):
+def test_tables_and_pictures_come_from_the_written_results_again(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     rows = [row_of("digit", ours=1, torch=6, jax=2, pydynet=40), row_of("gru-small", ours=1, torch=2, pydynet=9)]
     written = results([*rows, row_of("mlp", ours=1)], [row_of("lstm-small", **BESIDE)])
@@ -287,10 +287,12 @@ def test_pictures_come_from_the_written_results_again(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--redraw"])
     monkeypatch.setattr(Bench, "start", lambda self: pytest.fail("it measured"))
     assert command.main() == 0
+    assert (tmp_path / "RESULTS.md").read_text() == report.markdown(results(rows, written.busy))
+    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 2
     pictures = [tmp_path / name for name in ("results.png", "speed.png")]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     before = [path.read_bytes() for path in pictures]
-    command.draw(results([], [row_of("lstm-small", **BESIDE)]))
+    command.write(results([], [row_of("lstm-small", **BESIDE)]))
     assert [path.read_bytes() for path in pictures] == before
 
 
