@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-INSTALL = "pip install '.[cuda12]' (or cuda13, to match the driver) installs CuPy with CUDA's own parts"
+INSTALL = "pip install -e '.[cuda12]' (or cuda13, to match the driver) installs CuPy with CUDA's own parts"
 CACHE = "export CUPY_CACHE_DIR=$(mktemp -d)"
 
 

@@ -40,7 +40,7 @@ def mpiexec() -> str:
     beside = Path(sys.executable).with_name("mpiexec")
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
-        sys.exit("there is no mpiexec: pip install '.[mpi]'")
+        sys.exit("there is no mpiexec: pip install -e '.[mpi]'")
     return found
 
 

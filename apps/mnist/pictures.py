@@ -36,7 +36,7 @@ def open_picture(path: Path) -> Any:
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
-        raise RuntimeError("reading pictures needs Pillow: pip install '.[plot]'") from None
+        raise RuntimeError("reading pictures needs Pillow: pip install -e '.[plot]'") from None
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a picture")
     try:

@@ -198,7 +198,7 @@ def pictures(folder: RunFolder, run: Run, history: list[dict[str, Any]]) -> None
     try:
         from apps.mnist import figures
     except ImportError:
-        print("no pictures: they need matplotlib (pip install '.[plot]')")
+        print("no pictures: they need matplotlib (pip install -e '.[plot]')")
         return
     guesses = run.test_probabilities()
     figures.curves(folder.path / "curves.png", {run.settings["model"]: history})

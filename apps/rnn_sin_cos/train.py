@@ -124,7 +124,7 @@ def pictures(folder: RunFolder, run: Run, free_run: bool) -> None:
     try:
         from apps.rnn_sin_cos import figures
     except ImportError:
-        print("no pictures: they need matplotlib (pip install '.[plot]')")
+        print("no pictures: they need matplotlib (pip install -e '.[plot]')")
         return
     moments = run.trainer.notes["moments"]
     shown = {int(step): y for step, y in moments.items()} | {run.trainer.steps: run.prediction()}

@@ -120,7 +120,7 @@ def pip_is_of_this_python() -> bool:
 def install(extra: str = "") -> str:
     """The command, for a shell in a clone."""
     wanted = f"'.[{extra}]'" if extra else "."
-    return f"pip install {wanted}"
+    return f"pip install -e {wanted}"
 
 
 # ---------------------------------------------------------------------- versions

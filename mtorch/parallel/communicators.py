@@ -132,7 +132,7 @@ def communicator(comm: Any, xp: ModuleType) -> Communicator:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI library
-        raise ImportError(f"several ranks need MPI: pip install '.[mpi]' ({error})") from None
+        raise ImportError(f"several ranks need MPI: pip install -e '.[mpi]' ({error})") from None
     if isinstance(comm, str) and comm == "mpi":
         comm = MPI.COMM_WORLD
     if not isinstance(comm, MPI.Intracomm):

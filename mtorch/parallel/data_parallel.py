@@ -44,7 +44,7 @@ class DataParallel(Container):
     comm: instead of workers, the ranks of an MPI job, `"mpi"` for all or a communicator of mpi4py. Every rank runs the
     same script with the same seeds, and so has the same batches; each computes its share of them, on whatever machine
     it is, with NumPy or CuPy. Running statistics are then the means over the ranks, weighted by samples. An error on
-    one rank is an error on all. `mpiexec -n 4 python script.py` starts it; `pip install '.[mpi]'` brings both.
+    one rank is an error on all. `mpiexec -n 4 python script.py` starts it; `pip install -e '.[mpi]'` brings both.
 
     Errors: ShapeMismatchError where several processes find no batch along an axis; RuntimeError when one was ended, or
     was lost in that way. The net then has its gradients discarded, and the next forward starts other processes.

@@ -18,7 +18,10 @@ FAILED, PIPE_CLOSED = 2, 141  # exit codes; the second is what a shell gives for
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors take one line."""
+    """An ArgumentParser whose errors take one line, and whose options have no shorter names."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(FAILED, f"error: {message} (see {self.prog} --help)\n")

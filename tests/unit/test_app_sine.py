@@ -62,7 +62,7 @@ def test_the_second_task_tells_the_next_point_of_a_noisy_sine(tmp_path):
 
 def test_without_matplotlib_a_run_says_what_the_pictures_need(tmp_path, capsys, no_pictures):
     train(tmp_path, "--steps", 1, "--free-run")
-    assert "no pictures: they need matplotlib (pip install '.[plot]')" in capsys.readouterr().out
+    assert "no pictures: they need matplotlib (pip install -e '.[plot]')" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.png"))
 
 

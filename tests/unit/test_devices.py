@@ -27,7 +27,7 @@ LABELS = numpy.array([1, 0, 1])
 def xp(request):
     if request.param == "strict":
         return strict
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install '.[cuda12]'")
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install -e '.[cuda12]'")
     trouble = trouble_with(cupy)
     if trouble is not None:
         pytest.skip(trouble.reason)

@@ -65,37 +65,37 @@ NVRTC = '"Failure finding \\"libnvrtc.so.12\\": No such file: libnvrtc.so.12"'
 
 # What is appended to that cupy, the packages that are installed, what is said, and the command that is named.
 FAILURES = {
-    "no CuPy": (None, [], r"CuPy +not installed", r"pip install '\.\[cuda12\]'"),
+    "no CuPy": (None, [], r"CuPy +not installed", r"pip install -e '\.\[cuda12\]'"),
     "two CuPy packages": (
         "",
         ["cupy-cuda12x", "cupy-cuda13x"],
         r"packages that overwrite each other: cupy-cuda12x 14\.0\.0, cupy-cuda13x",
-        r"pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install '\.\[cuda12\]'",
+        r"pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install -e '\.\[cuda12\]'",
     ),
     "no driver": ("runtime.driverGetVersion = lambda: 0", ["cupy-cuda12x"], "no CUDA driver", "install NVIDIA's"),
     "no toolkit": (
         f"cuda.nvrtc.getVersion = fail(RuntimeError({NVRTC}))",
         ["cupy-cuda12x"],
         "cannot find NVRTC, CUDA's compiler",
-        r"pip install '\.\[cuda12\]'",
+        r"pip install -e '\.\[cuda12\]'",
     ),
     "no headers": (
         'ElementwiseKernel = fail(RuntimeError("catastrophic error: cannot open source file cuda_fp16.h"))',
         ["cupy-cuda12x"],
         "cannot compile a kernel .*cuda_fp16.h",
-        r"pip install '\.\[cuda12\]'",
+        r"pip install -e '\.\[cuda12\]'",
     ),
     "no cuBLAS": (
         'asarray = fail(ImportError("libcublas.so.12: cannot open shared object file"))',
         ["cupy-cuda12x"],
         "cannot multiply matrices .*libcublas",
-        r"pip install '\.\[cuda12\]'",
+        r"pip install -e '\.\[cuda12\]'",
     ),
     "wrong CUDA major": (
         'asarray = fail(CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient"))',
         ["cupy-cuda13x"],
         "driver is too old for this CuPy",
-        r"pip uninstall -y cupy-cuda13x && pip install '\.\[cuda12\]'",
+        r"pip uninstall -y cupy-cuda13x && pip install -e '\.\[cuda12\]'",
     ),
     "old driver": (
         'runtime.driverGetVersion = lambda: 11040\nasarray = fail(CUDARuntimeError("cudaErrorInsufficientDriver"))',
@@ -131,10 +131,10 @@ FAILURES = {
         'raise ImportError("cupy/_core/core.so: undefined symbol")',
         ["cupy-cuda12x"],
         "does not import .*undefined symbol",
-        r"pip uninstall -y cupy-cuda12x && pip install '\.\[cuda12\]'",
+        r"pip uninstall -y cupy-cuda12x && pip install -e '\.\[cuda12\]'",
     ),
     "a library that ends the process": (
-        "os.abort()", ["cupy-cuda12x"], r"CuPy ends its process \(signal 6\)", r"pip install '\.\[cuda12\]'"
+        "os.abort()", ["cupy-cuda12x"], r"CuPy ends its process \(signal 6\)", r"pip install -e '\.\[cuda12\]'"
     ),
     "wrong numbers": (
         "ElementwiseKernel = lambda *source: lambda x: x", ["cupy-cuda12x"], "computes wrong numbers", r"pip install"
@@ -307,7 +307,7 @@ REAL = {
     "a folder that cannot be written": (
         lambda tmp: {"CUPY_CACHE_DIR": "/proc"}, "cannot write its cache", "CUPY_CACHE_DIR="
     ),
-    "no NVRTC": (without_nvrtc, "cannot find NVRTC", r"pip install '\.\[cuda12\]'"),
+    "no NVRTC": (without_nvrtc, "cannot find NVRTC", r"pip install -e '\.\[cuda12\]'"),
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def cupy():
     """CuPy imports without a driver and fails only when it allocates, so it is asked whether it computes."""
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install '.[cuda12]'")
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install -e '.[cuda12]'")
     trouble = trouble_with(cupy)
     if trouble is not None:
         pytest.skip(trouble.reason)

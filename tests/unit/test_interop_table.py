@@ -37,7 +37,7 @@ def test_an_unknown_name_is_answered_with_those_there_are():
 )
 def test_without_torch_the_extra_is_named(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"mtorch.interop.\w+ needs PyTorch: pip install '.\[torch\]'"):
+    with pytest.raises(ImportError, match=r"mtorch.interop.\w+ needs PyTorch: pip install -e '.\[torch\]'"):
         call()
 
 

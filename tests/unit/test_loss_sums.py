@@ -480,7 +480,7 @@ def test_heads_of_a_net_that_is_divided_among_processes():
 
 @pytest.mark.gpu
 def test_heads_on_a_gpu():
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install '.[cuda12]'")
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install -e '.[cuda12]'")
     net = Fork(layers.Linear(4, 2, xp=cupy, rng=0), layers.Linear(4, 1, xp=cupy, rng=0))
     loss, x = MSELoss(net), cupy.asarray(data("float32")[0])
     first, second = net(x)

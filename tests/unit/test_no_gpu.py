@@ -132,7 +132,7 @@ def test_a_cupy_that_computes_is_taken(monkeypatch):
 
 def test_without_cupy_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(RuntimeError, match=r"CuPy is not installed: pip install '\.\[cuda12\]'"):
+    with pytest.raises(RuntimeError, match=r"CuPy is not installed: pip install -e '\.\[cuda12\]'"):
         module_for("gpu")
     assert describe_device(module_for("auto"), "auto") == "NumPy on the CPU, CuPy is not installed"
 

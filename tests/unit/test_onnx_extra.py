@@ -22,7 +22,7 @@ def test_importing_the_functions_imports_no_onnx():
 @pytest.mark.parametrize("call", ["import", "export"])
 def test_without_onnx_one_line_says_what_to_install(call, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"^ONNX files need the package onnx: pip install '\.\[interop\]'$"):
+    with pytest.raises(ImportError, match=r"^ONNX files need the package onnx: pip install -e '\.\[interop\]'$"):
         if call == "import":
             interop.import_onnx(tmp_path / "net.onnx")
         else:

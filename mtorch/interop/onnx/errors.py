@@ -12,7 +12,7 @@ def onnx_package() -> ModuleType:
     try:
         import onnx
     except ImportError:
-        raise ImportError("ONNX files need the package onnx: pip install '.[interop]'") from None
+        raise ImportError("ONNX files need the package onnx: pip install -e '.[interop]'") from None
     return onnx
 
 

@@ -15,7 +15,7 @@ def pytorch(function: str) -> Any:
     try:
         return import_module("torch")
     except ImportError:
-        raise ImportError(f"mtorch.interop.{function} needs PyTorch: pip install '.[torch]'") from None
+        raise ImportError(f"mtorch.interop.{function} needs PyTorch: pip install -e '.[torch]'") from None
 
 
 def to_torch_state_dict(module: Layer) -> dict[str, Any]:
