@@ -9,6 +9,7 @@ product is divided here, into parts of one size, which either of two groups of t
   nothing to do for longer than that, and while they are faster than one thread.
 """
 
+from collections.abc import Callable
 from functools import cache, lru_cache
 from math import inf
 from time import perf_counter
@@ -24,6 +25,7 @@ from mtorch.fast.threads import Payoff, Task, single_threaded_blas, with_all_thr
 BLAS_UNDIVIDED = 1 << 18  # multiplications up to which OpenBLAS takes one thread by itself
 ASLEEP_AFTER = 0.05  # seconds without work after which threads of OpenBLAS are surely asleep: they spin for some 20 ms
 LOOK_AGAIN = 1.0  # seconds after which one thread makes such a product again, to see how long it takes
+Shape = tuple[int, ...]
 C_ORDER, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's numbers
 
 spinning = Payoff(most=0.01, pause=1.0, longest=8.0)
@@ -68,26 +70,31 @@ def _overlap(out: Array, *factors: Array) -> bool:
 
 def _in_parts(a: Array, b: Array, y: Array, operations: int) -> None:
     """y = a b by whichever threads are at hand; once in a second by this one alone, to be compared with them."""
+    call = _one_call(a.shape, a.strides, b.shape, b.strides, y.strides, y.dtype, threads.count())
+    if call is None or not _may_spin():
+        threads.share(_task(a, b, y, operations))
+        return
+    start = perf_counter()
+    if start - call.when > LOOK_AGAIN:
+        threads.share(_task(a, b, y, operations), alone=True)
+        call.when, call.alone = start, perf_counter() - start
+        return
+    at = a.ctypes.data, b.ctypes.data, y.ctypes.data
+    if at[0] != at[1] and with_all_threads_of_blas(call.make, *at):  # of a matrix and its transpose matmul makes a half
+        spinning.add(call.alone - (perf_counter() - start))
+    else:
+        threads.share(_task(a, b, y, operations))
 
+
+def _task(a: Array, b: Array, y: Array, operations: int) -> Task:
     def by_rows(part: range) -> None:
         numpy.matmul(a[part.start : part.stop], b, out=y[part.start : part.stop])
 
     def by_columns(part: range) -> None:
         numpy.matmul(a, b[:, part.start : part.stop], out=y[:, part.start : part.stop])
 
-    task = Task(by_rows if len(y) >= len(y.T) else by_columns, max(y.shape), operations)
-    call = _one_call(a, b, y, threads.count()) if _may_spin() else None
-    if call is None:
-        threads.share(task)
-        return
-    start, alone = perf_counter(), _alone(*y.shape, len(b), y.dtype.char)
-    if start - alone["when"] > LOOK_AGAIN:
-        threads.share(task, alone=True)
-        alone["when"], alone["seconds"] = start, perf_counter() - start
-    elif with_all_threads_of_blas(*call):
-        spinning.add(alone["seconds"] - (perf_counter() - start))
-    else:
-        threads.share(task)
+    rows, columns = y.shape
+    return Task(by_rows if rows >= columns else by_columns, max(rows, columns), operations)
 
 
 def _may_spin() -> bool:
@@ -96,37 +103,39 @@ def _may_spin() -> bool:
     return asleep and spinning.pays() and {"ignore", "warn"}.issuperset(numpy.geterr().values())
 
 
-def _one_call(a: Array, b: Array, y: Array, count: int) -> tuple | None:
-    """The function of OpenBLAS that makes y = a b in `count` equal parts, and its arguments; None if it cannot."""
-    (rows, columns), inner, item = y.shape, len(b), y.itemsize
-    multiply = _batched(y.dtype.char) if y.dtype.isnative else None
-    layouts = [_layout(x) for x in (a, b, y)]
-    if multiply is None or None in layouts or count < 2 or max(rows, columns) % count:
-        return None
-    (of_a, lda), (of_b, ldb), (of_y, ldy) = layouts  # type: ignore[misc]  # none is None
-    if rows >= columns:
-        m, n = rows // count, columns
-        steps = m * a.strides[0] // item, 0, m * ldy
-    else:
-        m, n = rows, columns // count
-        steps = 0, n * b.strides[1] // item, n
-    at_a, at_b, at_y = (x.ctypes.data for x in (a, b, y))
-    # Matmul makes a small part by other kernels, and of a matrix and its transpose one half.
-    if of_y != AS_IT_IS or min(m, n, inner) < 2 or m * n * inner <= threads.UNPACKED or at_a == at_b:
-        return None
-    first, second, third = (at_a, lda, steps[0]), (at_b, ldb, steps[1]), (at_y, ldy, steps[2])
-    return multiply, C_ORDER, of_a, of_b, m, n, inner, 1, *first, *second, 0, *third, count
+class _Call:
+    """How OpenBLAS makes such a product in parts of one size. `alone`: seconds of one thread, measured at `when`."""
+
+    def __init__(self, make: Callable[[int, int, int], Any]):
+        self.make, self.when, self.alone = make, -inf, inf
 
 
 @lru_cache(maxsize=1000)
-def _alone(rows: int, columns: int, inner: int, dtype: str) -> dict[str, float]:
-    """How long one thread took for such a product, and when."""
-    return {"when": -inf, "seconds": inf}
+def _one_call(
+    of_a: Shape, strides_a: Shape, of_b: Shape, strides_b: Shape, strides_y: Shape, dtype: numpy.dtype, count: int
+) -> _Call | None:
+    """For y = a b in `count` parts; None where one call cannot make them."""
+    (rows, inner), columns, item = of_a, of_b[1], dtype.itemsize
+    multiply = _batched(dtype.char) if dtype.isnative else None
+    layouts = _layout(of_a, strides_a, item), _layout(of_b, strides_b, item), _layout((rows, columns), strides_y, item)
+    if multiply is None or None in layouts or count < 2 or max(rows, columns) % count:
+        return None
+    (order_a, lda), (order_b, ldb), (order_y, ldy) = layouts  # type: ignore[misc]  # none is None
+    if rows >= columns:
+        m, n = rows // count, columns
+        steps = m * strides_a[0] // item, 0, m * ldy
+    else:
+        m, n = rows, columns // count
+        steps = 0, n * strides_b[1] // item, n
+    if order_y != AS_IT_IS or min(m, n, inner) < 2 or m * n * inner <= threads.UNPACKED:  # matmul has other kernels
+        return None
+    size, a, b, y = (C_ORDER, order_a, order_b, m, n, inner, 1), (lda, steps[0]), (ldb, steps[1]), (ldy, steps[2])
+    return _Call(lambda at_a, at_b, at_y: multiply(*size, at_a, *a, at_b, *b, 0, at_y, *y, count))
 
 
-def _layout(x: Array) -> tuple[int, int] | None:
+def _layout(shape: Shape, strides: Shape, item: int) -> tuple[int, int] | None:
     """How a matrix lies in memory, and the entries from one line of it to the next; None where BLAS cannot take it."""
-    (rows, columns), (down, right), item = x.shape, x.strides, x.itemsize
+    (rows, columns), (down, right) = shape, strides
     if right == item and down >= columns * item and not down % item:
         return AS_IT_IS, down // item
     if down == item and right >= rows * item and not right % item:

@@ -454,7 +454,7 @@ def test_threads_of_blas_are_called_while_they_are_faster_than_one_thread_is_now
     monkeypatch.setattr(threads, "count", lambda: 2)
     monkeypatch.setattr(threads, "share", share)
     monkeypatch.setattr(products, "with_all_threads_of_blas", with_all_threads)
-    products._alone.cache_clear()
+    products._one_call.cache_clear()
     a, b, y = (numpy.ones((512, 512), "f") for _ in range(3))
     assert part_by_blas(20) > 0.99
     by_blas = 1.6e-3  # another program has taken a core
@@ -463,7 +463,7 @@ def test_threads_of_blas_are_called_while_they_are_faster_than_one_thread_is_now
     assert part_by_blas(20) > 0.99
     one_thread, by_blas = 3e-3, 1.5e-3  # the whole machine has become slower
     assert part_by_blas(20) > 0.99
-    products._alone.cache_clear()
+    products._one_call.cache_clear()
 
 
 @pytest.mark.parametrize("pays", [True, False])
