@@ -444,7 +444,7 @@ def test_threads_of_blas_are_called_while_they_are_faster_than_one_thread_is_now
                 made = 0
             products.product(a, b, y)
             made += 1
-            now += 1e-3
+            now += 0.01
         return len(calls) / made
 
     for module in (products, threads):
@@ -456,13 +456,13 @@ def test_threads_of_blas_are_called_while_they_are_faster_than_one_thread_is_now
     monkeypatch.setattr(products, "with_all_threads_of_blas", with_all_threads)
     products._one_call.cache_clear()
     a, b, y = (numpy.ones((512, 512), "f") for _ in range(3))
-    assert part_by_blas(20) > 0.99
+    assert part_by_blas(20) > 0.98
     by_blas = 1.6e-3  # another program has taken a core
-    assert part_by_blas(1000) < 0.01
+    assert part_by_blas(400) < 0.02
     by_blas = 0.5e-3
-    assert part_by_blas(20) > 0.99
+    assert part_by_blas(20) > 0.98
     one_thread, by_blas = 3e-3, 1.5e-3  # the whole machine has become slower
-    assert part_by_blas(20) > 0.99
+    assert part_by_blas(20) > 0.98
     products._one_call.cache_clear()
 
 
