@@ -10,7 +10,7 @@ product is divided here, into parts of one size, which either of two groups of t
 """
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import inf
 from time import perf_counter
 from typing import Any
@@ -18,15 +18,17 @@ from typing import Any
 import numpy
 
 from mtorch.arrays import Array
-from mtorch.blas import cblas
+from mtorch.blas import address, cblas
 from mtorch.fast import threads
 from mtorch.fast.threads import Payoff, Task, single_threaded_blas, with_all_threads_of_blas
 
 BLAS_UNDIVIDED = 1 << 18  # multiplications up to which OpenBLAS takes one thread by itself
 ASLEEP_AFTER = 0.05  # seconds without work after which threads of OpenBLAS are surely asleep: they spin for some 20 ms
+QUIET = frozenset(("ignore", "warn"))  # what NumPy may do about an overflow where threads of BLAS keep quiet
 LOOK_AGAIN = 1.0  # seconds after which one thread makes such a product again, to see how long it takes
 Shape = tuple[int, ...]
 C_ORDER, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's numbers
+BATCHED = "eeeiiinpiipiinpiii"  # order and layouts, sizes, factor, matrix, matrix, factor, result, count
 
 spinning = Payoff(most=0.01, pause=1.0, longest=8.0)
 
@@ -70,20 +72,18 @@ def _overlap(out: Array, *factors: Array) -> bool:
 
 def _in_parts(a: Array, b: Array, y: Array, operations: int) -> None:
     """y = a b by whichever threads are at hand; once in a second by this one alone, to be compared with them."""
+    start, alone = perf_counter(), False
     call = _one_call(a.shape, a.strides, b.shape, b.strides, y.strides, y.dtype, threads.count())
-    if call is None or not _may_spin():
-        threads.share(_task(a, b, y, operations))
-        return
-    start = perf_counter()
-    if start - call.when > LOOK_AGAIN:
-        threads.share(_task(a, b, y, operations), alone=True)
-        call.when, call.alone = start, perf_counter() - start
-        return
-    at = a.ctypes.data, b.ctypes.data, y.ctypes.data
-    if at[0] != at[1] and with_all_threads_of_blas(call.make, *at):  # of a matrix and its transpose matmul makes a half
-        spinning.add(call.alone - (perf_counter() - start))
-    else:
-        threads.share(_task(a, b, y, operations))
+    if call is not None and _may_spin(start):
+        at = address(a), address(b), address(y)
+        if at[0] != at[1]:  # of a matrix and its transpose matmul makes a half
+            alone = start - call.when > LOOK_AGAIN
+            if not alone and with_all_threads_of_blas(call.make, *at):
+                spinning.add(call.alone - (perf_counter() - start))
+                return
+    threads.share(_task(a, b, y, operations), alone=alone)
+    if alone:
+        call.when, call.alone = start, perf_counter() - start  # type: ignore[union-attr]  # there is one
 
 
 def _task(a: Array, b: Array, y: Array, operations: int) -> Task:
@@ -97,16 +97,16 @@ def _task(a: Array, b: Array, y: Array, operations: int) -> Task:
     return Task(by_rows if rows >= columns else by_columns, max(rows, columns), operations)
 
 
-def _may_spin() -> bool:
+def _may_spin(now: float) -> bool:
     """Whether the threads of OpenBLAS are in nobody's way, and may keep quiet about an overflow."""
-    asleep = perf_counter() - threads.last_together >= ASLEEP_AFTER
-    return asleep and spinning.pays() and {"ignore", "warn"}.issuperset(numpy.geterr().values())
+    asleep = now - threads.last_together >= ASLEEP_AFTER
+    return asleep and now >= spinning.again and QUIET.issuperset(numpy.geterr().values())
 
 
 class _Call:
     """How OpenBLAS makes such a product in parts of one size. `alone`: seconds of one thread, measured at `when`."""
 
-    def __init__(self, make: Callable[[int, int, int], Any]):
+    def __init__(self, make: Callable[[Any, Any, Any], Any]):
         self.make, self.when, self.alone = make, -inf, inf
 
 
@@ -116,7 +116,7 @@ def _one_call(
 ) -> _Call | None:
     """For y = a b in `count` parts; None where one call cannot make them."""
     (rows, inner), columns, item = of_a, of_b[1], dtype.itemsize
-    multiply = _batched(dtype.char) if dtype.isnative else None
+    multiply = cblas("?gemm_batch_strided", dtype.char, BATCHED) if dtype.isnative else None
     layouts = _layout(of_a, strides_a, item), _layout(of_b, strides_b, item), _layout((rows, columns), strides_y, item)
     if multiply is None or None in layouts or count < 2 or max(rows, columns) % count:
         return None
@@ -141,20 +141,3 @@ def _layout(shape: Shape, strides: Shape, item: int) -> tuple[int, int] | None:
     if down == item and right >= rows * item and not right % item:
         return TRANSPOSED, right // item
     return None
-
-
-@cache
-def _batched(dtype: str) -> Any:
-    """`cblas_?gemm_batch_strided`: in one call, products of matrices of one size that lie at equal distances."""
-    letter = {"f": "s", "d": "d"}.get(dtype)
-    function, plain = (cblas(f"{letter}gemm{end}") if letter else None for end in ("_batch_strided", ""))
-    if plain is None or not plain.__name__.endswith("64_"):  # its integers may have 32 bits; the other's name tells not
-        return None
-    if function is not None:
-        import ctypes
-
-        number, size = {"f": ctypes.c_float, "d": ctypes.c_double}[dtype], ctypes.c_int64
-        matrix = [ctypes.c_void_p, size, size]
-        function.restype = None
-        function.argtypes = [*[ctypes.c_int] * 3, *[size] * 3, number, *matrix, *matrix, number, *matrix, size]
-    return function

@@ -125,8 +125,8 @@ def with_all_threads_of_blas(function: Callable[..., Any], *args: Any) -> bool:
     Whoever wants to hold BLAS, or asks for the number of threads, waits meanwhile.
     """
     blas = _blas_threads()
-    with _turn() as free, _lock:
-        if blas is None or not free or list(_holders) != [get_ident()]:
+    with _lock:
+        if blas is None or list(_holders) != [get_ident()]:
             return False
         try:
             blas[1](_threads)

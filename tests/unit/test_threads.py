@@ -15,8 +15,11 @@ import pytest
 
 import mtorch
 from mtorch import fast, layers
+from mtorch.blas import cblas
 from mtorch.fast import product as products
 from mtorch.fast import threads
+
+BATCHED = cblas("?gemm_batch_strided", "f", products.BATCHED)
 
 
 class Blas:
@@ -320,7 +323,7 @@ def test_a_large_product_is_made_in_parts(blas, monkeypatch, rows, columns, bias
     c = rng.standard_normal(columns) if bias else None
     out, expected = numpy.empty((rows, columns)), a @ b if c is None else a @ b + c
     made, share = [], threads.share
-    monkeypatch.setattr(threads, "share", lambda task: made.append(task.length) or share(task))
+    monkeypatch.setattr(threads, "share", lambda task, **how: made.append(task.length) or share(task, **how))
     assert products.product(a, b, out, bias=c) is out and blas.now == 3 and made == [max(rows, columns)]
     numpy.testing.assert_allclose(out, expected, rtol=1e-14)
     numpy.testing.assert_allclose(products.product(a, b, bias=c), expected, rtol=1e-14)
@@ -353,7 +356,7 @@ def layouts(rows, inner, columns, dtype):
         yield a, b, y
 
 
-@pytest.mark.skipif(products._batched("f") is None, reason="this BLAS cannot make several products in one call")
+@pytest.mark.skipif(BATCHED is None, reason="this BLAS cannot make several products in one call")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [(128, 784, 512), (512, 128, 784), (600, 321, 64), (64, 1000, 400), (254, 333, 254)])
 @numpy.errstate(over="warn", divide="warn")  # where an accident is to raise, BLAS is not called
@@ -387,7 +390,7 @@ def test_whoever_makes_a_product_its_bits_are_the_same(monkeypatch, size, dtype)
     assert threads._blas_threads()[0]() == threads.count() > 1
 
 
-@pytest.mark.skipif(products._batched("f") is None, reason="this BLAS cannot make several products in one call")
+@pytest.mark.skipif(BATCHED is None, reason="this BLAS cannot make several products in one call")
 @pytest.mark.parametrize(
     ("a", "b", "y"),
     [
@@ -419,7 +422,7 @@ def test_a_product_into_an_array_of_another_type_or_layout_has_its_bias():
     assert (products.product(a, b.astype("d"), bias=bias) == 4.5).all()
 
 
-@pytest.mark.skipif(products._batched("f") is None, reason="this BLAS cannot make several products in one call")
+@pytest.mark.skipif(BATCHED is None, reason="this BLAS cannot make several products in one call")
 @numpy.errstate(over="warn", divide="warn")  # where an accident is to raise, BLAS is not called
 def test_threads_of_blas_are_called_while_they_are_faster_than_one_thread_is_now(monkeypatch):
     now, one_thread, by_blas, calls = 0.0, 1e-3, 0.5e-3, []
