@@ -2,14 +2,26 @@
 
 from collections.abc import Callable
 from math import inf
+from types import ModuleType
 from typing import Any
 
 import numpy
 
-from mtorch.arrays import ACCIDENTS, Array, array_module, as_numeric, constant, is_array, refuse_masked
+from mtorch.accelerate import accelerated
+from mtorch.arrays import Array, array_module, as_numeric, is_array, refuse_masked
 from mtorch.checks import check_flag, check_rate, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.operators import Stored
+
+
+@accelerated
+def descend(xp: ModuleType, value: Array, direction: Array, rate: float, scratch: Array) -> None:
+    """value -= rate * direction, with an array for what lies between, which may be the direction.
+
+    An overflow gives inf or NaN and raises nothing: an error would leave a network half updated.
+    """
+    with numpy.errstate(all="ignore"):
+        value -= xp.multiply(direction, rate, scratch)
 
 
 class Parameter(Stored):
@@ -94,28 +106,13 @@ class Parameter(Stored):
             self.has_grad = True
 
     def step(self, lr: float) -> None:
-        """value -= lr * (direction, or else grad); then the gradient counts as zero. ValueError for a bad rate.
-
-        An overflow gives inf or NaN and raises nothing: an error would leave a network half updated.
-        """
+        """value -= lr * (direction, or else grad); then the gradient counts as zero. ValueError for a bad rate."""
         if lr.__class__ is not float or not 0 <= lr < inf:
             check_rate(self, lr)
         if self.has_grad and self._trainable:
             value, grad = self.value, self._grad
-            rate = constant(numpy if value.__class__ is numpy.ndarray else None, lr, value.dtype)
-            if self.direction is not None:
-                with numpy.errstate(all="ignore"):
-                    xp: Any = array_module(value)
-                    value -= xp.multiply(self.direction, rate, grad)
-            else:
-                try:  # where NumPy's warnings are errors, it raises them after it has written
-                    grad *= rate
-                except ACCIDENTS:
-                    pass
-                try:
-                    value -= grad
-                except ACCIDENTS:
-                    pass
+            xp = numpy if value.__class__ is numpy.ndarray else array_module(value)
+            descend(xp, value, grad if self.direction is None else self.direction, lr, grad)
         self.has_grad, self.direction = False, None
 
     def zero_grad(self) -> None:

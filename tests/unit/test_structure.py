@@ -32,7 +32,7 @@ ALLOWED = {
     "devices": set(),
     "arrays": {"checks", "devices", "errors"},
     "deferred": {"arrays"},
-    "parameter": {"arrays", "checks", "errors", "operators"},
+    "parameter": {"accelerate", "arrays", "checks", "errors", "operators"},
     "operators": set(),
     "outputs": {"arrays"},
     "math": {"accelerate", "arrays", "checks", "math"},

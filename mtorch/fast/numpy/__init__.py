@@ -5,6 +5,7 @@
 from mtorch.fast.numpy import attention  # noqa: F401
 from mtorch.fast.numpy import batch_norm  # noqa: F401
 from mtorch.fast.numpy import convolution  # noqa: F401
+from mtorch.fast.numpy import descend  # noqa: F401
 from mtorch.fast.numpy import flat  # noqa: F401
 from mtorch.fast.numpy import gru  # noqa: F401
 from mtorch.fast.numpy import layer_norm  # noqa: F401

@@ -9,8 +9,9 @@ from math import inf
 import numpy
 
 from mtorch.accelerate import replace
-from mtorch.arrays import ACCIDENTS, Array
+from mtorch.arrays import Array
 from mtorch.checks import check_rate
+from mtorch.fast.numpy.descend import descend
 from mtorch.layer import Layer
 from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter
@@ -56,15 +57,7 @@ def step(layer: Linear, lr: float) -> None:
         ):  # fmt: skip
             if lr.__class__ is not float or not 0 <= lr < inf:
                 check_rate(layer, lr)
-            values, grads = flat.values, flat.grads
-            try:
-                grads *= numpy.array(lr, values.dtype)
-            except ACCIDENTS:
-                pass
-            try:
-                values -= grads
-            except ACCIDENTS:
-                pass
+            descend(numpy, flat.values, flat.grads, lr, flat.grads)
             weight.has_grad = bias.has_grad = False
             return
     Layer.step(layer, lr)

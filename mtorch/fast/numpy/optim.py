@@ -12,23 +12,19 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
+from mtorch.fast.axpby import axpby
 from mtorch.optim.adam import Adam
 
 
 def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
     """With c = sqrt(1 - beta2^t), d = (m / (sqrt(v) + c eps)) * c / (1 - beta1^t): the divisions join constants."""
-    # A number is not renewed in place; the square of 1 - beta1 must not vanish.
-    if not g.ndim or self.betas[0] > 0.99 or self.amsgrad:
+    if not g.ndim or self.amsgrad:  # a number is not renewed in place
         return reference(self, xp, g, state, t)
-    beta1, beta2, rest1, rest, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
+    beta1, rest1, beta2, rest2, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
     m, v = state.exp_avg, state.exp_avg_sq
-    g *= rest1
-    m *= beta1
-    m += g
+    average(m, beta1, g, rest1)
     g *= g
-    g *= rest
-    v *= beta2
-    v += g
+    average(v, beta2, g, rest2)
     d = numpy.sqrt(v, g)
     d += eps
     numpy.divide(m, d, d)
@@ -36,11 +32,18 @@ def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -
     return d
 
 
+def average(mean: Array, beta: Array, x: Array, rest: Array) -> None:
+    """mean := beta mean + rest x."""
+    if not axpby(rest, x, beta, mean):
+        mean *= beta
+        mean += rest * x
+
+
 @lru_cache(maxsize=16)
 def constants(beta1: float, beta2: float, eps: float, t: int, dtype: numpy.dtype) -> list[Array]:
     """As arrays without axes, which NumPy takes faster than numbers."""
     c = math.sqrt(1 - beta2**t)
-    numbers = beta1, beta2, 1 - beta1, (1 - beta2) / (1 - beta1) ** 2, c * eps, c / (1 - beta1**t)
+    numbers = beta1, 1 - beta1, beta2, 1 - beta2, c * eps, c / (1 - beta1**t)
     return [numpy.array(number, dtype) for number in numbers]
 
 

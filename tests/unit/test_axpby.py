@@ -1,0 +1,100 @@
+"""Large arrays are scaled and added by BLAS: the same values as NumPy's, and nothing where BLAS would do otherwise."""
+
+import numpy
+import pytest
+
+from mtorch import Adam, Module, Parameter, fast, layers
+from mtorch.blas import address, cblas
+from mtorch.fast.axpby import LARGE, axpby
+
+N = LARGE + 5
+BY_BLAS = cblas("?axpby", "f", "inpinpi") is not None
+
+
+def numbers(dtype="float32", shape=(N,), seed=0):
+    return numpy.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.skipif(not BY_BLAS, reason="this BLAS has no axpby")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("alpha", "beta"), [(-0.1, 1), (0.3, 0.7), (2.0, 0.0), (numpy.array(0.1, "f"), 0.9)])
+def test_it_scales_and_adds(alpha, beta, dtype):
+    x, y = numbers(dtype), numbers(dtype, seed=1)
+    expected = float(alpha) * x.astype("longdouble") + beta * y.astype("longdouble")
+    before = x.copy()
+    assert axpby(alpha, x, beta, y)
+    numpy.testing.assert_allclose(y, expected, rtol=0, atol=8 * numpy.finfo(dtype).eps)
+    assert (x == before).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (numbers(shape=10), numbers(shape=10)),
+        (numbers("float64"), numbers()),
+        (numbers(shape=(N, 2))[:, 0], numbers()),
+        (numbers(), numbers(shape=(N, 2))[:, 0]),
+        (numbers(shape=(200, 200)).T, numbers(shape=(200, 200))),
+        (numbers("float16"), numbers("float16")),
+        (numbers(">f4"), numbers(">f4")),
+    ],
+)
+def test_what_blas_cannot_take_stays_as_it_is(x, y):
+    before = y.copy()
+    assert not axpby(0.5, x, 0.5, y)
+    assert (y == before).all()
+
+
+@pytest.mark.parametrize("n", [7, N])
+def test_a_step_of_rate_zero_shows_nan_and_one_that_overflows_raises_nothing(n):
+    p = Parameter(numpy.zeros(n, "f"))
+    p.accumulate(numpy.full(n, numpy.nan, "f"))
+    with numpy.errstate(all="raise"):
+        p.step(0.0)
+        assert numpy.isnan(p.value).all()
+        p = Parameter(numpy.full(n, -3e38, "f"))
+        p.accumulate(numpy.full(n, 3e38, "f"))
+        p.step(1.0)
+    assert numpy.isneginf(p.value).all()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_large_parameter_steps_along_its_gradient_or_its_direction(dtype, order):
+    value, g, d = (numpy.asarray(numbers(dtype, (200, 200), seed), order=order) for seed in range(3))
+    p, tolerance = Parameter(value), 8 * numpy.finfo(dtype).eps
+    p.accumulate(g)
+    p.step(0.25)
+    numpy.testing.assert_allclose(p.value, value - 0.25 * g, rtol=0, atol=tolerance)
+    p.accumulate(g)
+    p.direction, kept = d, d.copy()
+    p.step(0.5)
+    numpy.testing.assert_allclose(p.value, value - 0.25 * g - 0.5 * d, rtol=0, atol=2 * tolerance)
+    assert (d == kept).all()  # it may be a momentum that the optimizer keeps
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.5), (0.999, 0.0)])
+@pytest.mark.parametrize("size", [3, 200])
+def test_adam_in_place_is_adam(size, betas):
+    def trained():
+        module = Module(layers.Linear(size, size, dtype="float64", rng=0))
+        adam = Adam(module, lr=0.01, betas=betas)
+        for k in range(5):
+            for i, p in enumerate(module.parameters().values()):
+                p.accumulate(numbers("float64", p.value.shape, seed=10 * k + i))
+            adam.step()
+        return module.state_dict() | adam.state_dict()
+
+    found = trained()
+    with fast.disabled():
+        expected = trained()
+    for name in expected:
+        numpy.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+def test_the_address_of_an_array():
+    x = numbers(shape=(6, 4))
+    fixed = x.copy()
+    fixed.setflags(write=False)
+    for each in (x, x.T, x[:, 1:], x[2:], x[::2].T, fixed, fixed.T, x[:0]):
+        assert address(each) == each.ctypes.data
