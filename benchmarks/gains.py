@@ -61,8 +61,17 @@ def without_both_at_once() -> None:
 
 
 def without_unpacked_products() -> None:
-    """Recurrent layers leave it to BLAS how it takes their matrices."""
-    threads().takes_unpacked = lambda: False
+    """It is left to BLAS how it takes its matrices."""
+    from mtorch.fast.unpacked import takes_unpacked
+
+    everywhere(takes_unpacked, lambda: False)
+
+
+def without_axpby() -> None:
+    """NumPy scales and adds arrays."""
+    from mtorch.fast.axpby import axpby
+
+    everywhere(axpby, lambda *args: False)
 
 
 def without_keeping_off() -> None:
@@ -86,7 +95,8 @@ def threads() -> ModuleType:
 TRICKS: dict[str, Callable[[], None]] = {
     "hold": without_blas_held, "threads": without_threads, "product": without_divided_products,
     "blas": without_threads_of_blas, "at_once": without_both_at_once,
-    "unpacked": without_unpacked_products, "keep_off": without_keeping_off, "spin": without_spinning,
+    "unpacked": without_unpacked_products, "axpby": without_axpby,
+    "keep_off": without_keeping_off, "spin": without_spinning,
 }  # fmt: skip
 ENVIRONMENT = {"none": {"MTORCH_FAST": "0"}, "memory": {"GLIBC_TUNABLES": ""}}  # mallopt is left alone where it is set
 

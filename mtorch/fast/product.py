@@ -21,6 +21,7 @@ from mtorch.arrays import Array
 from mtorch.blas import address, cblas
 from mtorch.fast import threads
 from mtorch.fast.threads import Payoff, Task, single_threaded_blas, with_all_threads_of_blas
+from mtorch.fast.unpacked import UNPACKED, in_sums, sums_pay
 
 BLAS_UNDIVIDED = 1 << 18  # multiplications up to which OpenBLAS takes one thread by itself
 ASLEEP_AFTER = 0.05  # seconds without work after which threads of OpenBLAS are surely asleep: they spin for some 20 ms
@@ -35,39 +36,36 @@ spinning = Payoff(most=0.01, pause=1.0, longest=8.0)
 
 def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = None) -> Array:
     """a b of two matrices, or a b + bias."""
-    rows, columns = len(a), b.shape[1]
-    plain = a.dtype == b.dtype and a.shape[1] == len(b)
-    if out is not None:
-        like_y = out.dtype == a.dtype and out.shape == (rows, columns) and out.flags.writeable
-        plain = plain and like_y and not _overlap(out, a, b)
-    if not plain:  # NumPy converts, makes copies, or refuses
-        y = a.dot(b) if out is None else numpy.matmul(a, b, out=out)
-        return y if bias is None else numpy.add(y, bias, out=out)
-    operations = a.size * columns
-    y = numpy.empty((rows, columns), a.dtype) if out is None else out
-    if operations < threads.WORTH:
-        if threads.blas_is_held() or operations <= BLAS_UNDIVIDED:
-            _whole(a, b, y)
-        else:
-            with single_threaded_blas():
-                _whole(a, b, y)
-    else:
+    operations = a.size * b.shape[1]
+    if operations >= threads.WORTH and _divisible(a, b, out):
+        y = numpy.empty((len(a), b.shape[1]), a.dtype) if out is None else out
         _in_parts(a, b, y, operations)
+    elif operations <= BLAS_UNDIVIDED or threads.blas_is_held():
+        y = _whole(a, b, out)
+    else:
+        with single_threaded_blas():
+            y = _whole(a, b, out)
     if bias is not None:
         y += bias
     return y
 
 
-def _whole(a: Array, b: Array, y: Array) -> None:
-    """dot copies factors that lie with gaps; matmul is slow where a row and a column have one entry."""
-    if a.shape[1] == 1 and y.flags.c_contiguous:
-        a.dot(b, y)
-    else:
-        numpy.matmul(a, b, out=y)
+def _whole(a: Array, b: Array, out: Array | None) -> Array:
+    """matmul is slow where a row and a column have one entry."""
+    if a.shape[1] == 1 and (out is None or (out.flags.c_contiguous and out.dtype == a.dtype == b.dtype)):
+        return a.dot(b, out)
+    if sums_pay(a, b):
+        return in_sums(a, b, out)
+    return numpy.matmul(a, b, out=out)
 
 
-def _overlap(out: Array, *factors: Array) -> bool:
-    return any(numpy.may_share_memory(out, each) for each in factors)
+def _divisible(a: Array, b: Array, out: Array | None) -> bool:
+    """Whether nothing must be converted, copied or refused."""
+    return (a.dtype == b.dtype and a.shape[1] == len(b)) and (
+        out is None
+        or (out.dtype == a.dtype and out.shape == (len(a), b.shape[1]) and out.flags.writeable)
+        and not (numpy.may_share_memory(out, a) or numpy.may_share_memory(out, b))
+    )
 
 
 def _in_parts(a: Array, b: Array, y: Array, operations: int) -> None:
@@ -127,7 +125,7 @@ def _one_call(
     else:
         m, n = rows, columns // count
         steps = 0, n * strides_b[1] // item, n
-    if order_y != AS_IT_IS or min(m, n, inner) < 2 or m * n * inner <= threads.UNPACKED:  # matmul has other kernels
+    if order_y != AS_IT_IS or min(m, n, inner) < 2 or m * n * inner <= UNPACKED:  # matmul has other kernels
         return None
     size, a, b, y = (C_ORDER, order_a, order_b, m, n, inner, 1), (lda, steps[0]), (ldb, steps[1]), (ldy, steps[2])
     return _Call(lambda at_a, at_b, at_y: multiply(*size, at_a, *a, at_b, *b, 0, at_y, *y, count))

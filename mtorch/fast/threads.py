@@ -26,10 +26,8 @@ from threading import Lock, Thread, get_ident
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from mtorch.blas import kernel as _kernels
 from mtorch.blas import openblas
 
-UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS can take matrices as they lie
 WORTH = 1 << 24  # multiplications of a product below which waking a thread costs more than it saves
 WORTH_IN_A_ROW = 1 << 25  # the same for `together`, whose calls follow each other, as those of convolutions do
 
@@ -102,10 +100,9 @@ def blas_is_held() -> bool:
     return get_ident() in _holders
 
 
-def takes_unpacked() -> bool:
-    """Whether BLAS makes a product of up to `UNPACKED` multiplications without packing: one thread, with AVX-512."""
+def blas_has_one_thread() -> bool:
     blas = _blas_threads()
-    return blas is not None and blas[0]() == 1 and _kernels() in ("SkylakeX", "Cooperlake", "SapphireRapids")
+    return blas is not None and blas[0]() == 1
 
 
 @contextmanager

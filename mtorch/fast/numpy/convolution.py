@@ -19,6 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 from mtorch.accelerate import replace
 from mtorch.arrays import Array, widened
 from mtorch.fast.threads import Task, in_threads, together
+from mtorch.fast.unpacked import in_columns
 from mtorch.layers import convolution as reference
 from mtorch.layers.conv import Conv
 from mtorch.layers.conv_transpose import ConvTranspose
@@ -199,7 +200,7 @@ def _rows_convolve(x, weight, bias, window, groups):
 
     def make(part: range) -> None:
         for i, columns in _walk(image, out_w, window, groups, part):
-            numpy.matmul(matrix, columns, out=rows[:, i])
+            in_columns(matrix, columns, rows[:, i])
             if b is not None:
                 rows[:, i] += b
 
@@ -266,7 +267,7 @@ def _multiply_rows(matrix, dy, low, product):
     inside = range(max(0, -low), min(count, height - tall - low + 1))
     if inside:
         stack = _stack(dy[:, low + inside.start :], tall, 1, len(inside))
-        numpy.matmul(matrix, stack, out=product[:, inside.start : inside.stop])
+        in_columns(matrix, stack, product[:, inside.start : inside.stop])
     for j in [j for j in range(count) if j not in inside]:
         first, last = max(low + j, 0), min(low + j + tall, height)
         if first >= last:

@@ -1,0 +1,67 @@
+"""Products in pieces so small that OpenBLAS takes the matrices as they lie.
+
+Of a large product it first copies ("packs") both factors, in the order in which its kernel reads them. Where one has
+few rows, or the result few entries, that takes up to a third of the time. With AVX-512 and one thread, OpenBLAS packs
+nothing of products up to a million multiplications.
+"""
+
+from functools import lru_cache
+
+import numpy
+
+from mtorch.arrays import Array
+from mtorch.blas import kernel
+from mtorch.fast import threads
+
+UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS can take matrices as they lie
+NARROW = 64  # columns below which such a piece takes longer than its packing would
+SHORT = 100  # the same for the entries that a piece sums over
+
+
+def takes_unpacked() -> bool:
+    """Whether BLAS makes a product of up to `UNPACKED` multiplications without packing."""
+    return threads.blas_has_one_thread() and kernel() in ("SkylakeX", "Cooperlake", "SapphireRapids")
+
+
+def in_columns(a: Array, b: Array, out: Array) -> None:
+    """out = a b for matrices, or stacks of them: some columns of b after the others."""
+    width = _width(a.shape[-2] * a.shape[-1], b.shape[-1])
+    if width and takes_unpacked():
+        a, b, out = a[..., None, :, :], _cut(b, width), _cut(out, width)
+    numpy.matmul(a, b, out=out)
+
+
+@lru_cache(maxsize=1000)
+def _width(size: int, columns: int) -> int:
+    """The most columns for which a matrix of so many entries needs no packing, in equal pieces; 0 if there are none."""
+    if size * columns > UNPACKED:
+        for count in range(2, columns // NARROW + 1):
+            width, rest = divmod(columns, count)
+            if not rest and width % 16 == 0 and size * width <= UNPACKED:
+                return width
+    return 0
+
+
+def _cut(x: Array, width: int) -> Array:
+    """(..., R, C) -> (..., C / width, R, width)."""
+    return x.reshape(*x.shape[:-1], -1, width).swapaxes(-2, -3)
+
+
+def sums_pay(a: Array, b: Array) -> bool:
+    """Whether `in_sums` takes less time than one product."""
+    entries, inner = len(a) * b.shape[1], a.shape[1]
+    return UNPACKED < entries * inner and entries * SHORT <= UNPACKED and inner == len(b) and takes_unpacked()
+
+
+def in_sums(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a b of two matrices: the sum over some columns of a and rows of b after the others."""
+    (rows, inner), columns = a.shape, b.shape[1]
+    length = inner // -(-rows * inner * columns // UNPACKED)
+    count, rest = divmod(inner, length)
+    whole = count * length
+    parts = numpy.matmul(_cut(a[:, :whole], length), b[:whole].reshape(count, length, columns))
+    last = a[:, whole:] @ b[whole:] if rest else None  # before `out` is written, which may be a factor
+    y = parts.sum(axis=0, out=out)
+    if last is not None:
+        y += last
+    return y
