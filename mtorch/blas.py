@@ -1,4 +1,4 @@
-"""The BLAS that NumPy has loaded: its name, the processor that it has chosen its kernels for, its threads."""
+"""The BLAS that NumPy has loaded: its name, the processor that it has chosen its kernels for, and its functions."""
 
 import sys
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ ENDS = ("64_", "")  # of the names in libraries with integers of 64 bits, and of
 def openblas(name: str) -> Any:
     """That function of the OpenBLAS that NumPy has loaded, in whichever way its build spells it; None if there is none.
 
-    It is called through ctypes and not through threadpoolctl: that would cost a dependency for three functions.
+    It is called through ctypes and not through threadpoolctl: that would cost a dependency for four functions.
     """
     return _function("PyDLL", (f"{prefix}_{name}{end}" for prefix in ("scipy_openblas", "openblas") for end in ENDS))
 
@@ -42,7 +42,7 @@ def cblas(name: str, dtype: str, arguments: str) -> Any:
     if letter is None:
         return None
     function, gemm = (_of_cblas(each.replace("?", letter)) for each in (name, "?gemm"))
-    if function is None or gemm is None or not gemm.__name__.endswith("64_"):  # not every name tells
+    if function is None or gemm is None or not gemm.__name__.endswith("64_"):  # only of gemm the name surely tells
         return None
     number = {"f": ctypes.c_float, "d": ctypes.c_double}[dtype]
     kinds = {"e": ctypes.c_int, "i": ctypes.c_int64, "n": number, "p": ctypes.c_void_p}
@@ -54,9 +54,10 @@ def _of_cblas(name: str) -> Any:
     return _function("CDLL", (f"{prefix}_{name}{end}" for prefix in ("scipy_cblas", "cblas") for end in ENDS))
 
 
-def _function(library: str, names: Iterable[str]) -> Any:
+def _function(loader: str, names: Iterable[str]) -> Any:
+    """The first of these functions. A "PyDLL" keeps the interpreter's lock during a call, a "CDLL" lets go of it."""
     with suppress(NameError, AttributeError, OSError):  # a browser loads no library
-        loaded = getattr(ctypes, library)(sys.modules["numpy._core._multiarray_umath"].__file__)
+        loaded = getattr(ctypes, loader)(sys.modules["numpy._core._multiarray_umath"].__file__)
         return next(filter(None, (getattr(loaded, name, None) for name in names)), None)
     return None
 

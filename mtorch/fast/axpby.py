@@ -6,6 +6,8 @@ from mtorch.blas import address, cblas
 Number = float | Array  # an array without axes
 LARGE = 1 << 15  # entries below which NumPy's passes, in cache, take no longer than this call
 
+NEARLY_0 = 1e-40  # a factor that may be 0 in single precision, for which BLAS leaves x out, with a NaN in it
+
 
 def axpby(alpha: Number, x: Array, beta: Number, y: Array) -> bool:
     """y := alpha x + beta y; False where BLAS does not do it, and then nothing has happened.
@@ -16,7 +18,7 @@ def axpby(alpha: Number, x: Array, beta: Number, y: Array) -> bool:
     if y.size < LARGE or x.dtype != dtype or not (x.flags.c_contiguous and y.flags.c_contiguous and dtype.isnative):
         return False
     function = cblas("?axpby", dtype.char, "inpinpi")
-    if function is None or not dtype.type(alpha):  # 0 would hide a NaN in x
+    if function is None or abs(alpha) < NEARLY_0:
         return False
     function(y.size, alpha, address(x), 1, beta, address(y), 1)
     return True

@@ -5,8 +5,8 @@ product is divided here, into parts of one size, which either of two groups of t
 
 - ours (`threads.share`), which sleep until they are called;
 - those of OpenBLAS, in one call for all parts (`cblas_?gemm_batch_strided`). They wait awake and so begin sooner, but
-  spin for some 20 ms afterwards, in the way of other threads. So they are called only where `threads.together` has had
-  nothing to do for longer than that, and while they are faster than one thread.
+  spin for some 20 ms afterwards, in the way of other threads. So they are called only in a pass that holds BLAS, where
+  `threads.together` has had nothing to do for longer than that, and while they are faster than one thread.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from mtorch.fast.unpacked import UNPACKED, in_sums, sums_pay
 
 BLAS_UNDIVIDED = 1 << 18  # multiplications up to which OpenBLAS takes one thread by itself
 ASLEEP_AFTER = 0.05  # seconds without work after which threads of OpenBLAS are surely asleep: they spin for some 20 ms
-QUIET = frozenset(("ignore", "warn"))  # what NumPy may do about an overflow where threads of BLAS keep quiet
+QUIET = frozenset(("ignore", "warn"))  # settings of errstate with which an overflow may go without a word, as of dot
 LOOK_AGAIN = 1.0  # seconds after which one thread makes such a product again, to see how long it takes
 Shape = tuple[int, ...]
 C_ORDER, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's numbers
-BATCHED = "eeeiiinpiipiinpiii"  # order and layouts, sizes, factor, matrix, matrix, factor, result, count
+BATCHED = "eee" + "iii" + "n" + "pii" + "pii" + "n" + "pii" + "i"  # layouts, sizes, alpha, a, b, beta, y, count
 
 spinning = Payoff(most=0.01, pause=1.0, longest=8.0)
 
@@ -51,7 +51,7 @@ def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = N
 
 
 def _whole(a: Array, b: Array, out: Array | None) -> Array:
-    """matmul is slow where a row and a column have one entry."""
+    """a b by this thread, in the fastest of three ways."""
     if a.shape[1] == 1 and (out is None or (out.flags.c_contiguous and out.dtype == a.dtype == b.dtype)):
         return a.dot(b, out)
     if sums_pay(a, b):
@@ -60,7 +60,7 @@ def _whole(a: Array, b: Array, out: Array | None) -> Array:
 
 
 def _divisible(a: Array, b: Array, out: Array | None) -> bool:
-    """Whether nothing must be converted, copied or refused."""
+    """Whether parts of the product can be written straight into `out`."""
     return (a.dtype == b.dtype and a.shape[1] == len(b)) and (
         out is None
         or (out.dtype == a.dtype and out.shape == (len(a), b.shape[1]) and out.flags.writeable)
@@ -70,18 +70,18 @@ def _divisible(a: Array, b: Array, out: Array | None) -> bool:
 
 def _in_parts(a: Array, b: Array, y: Array, operations: int) -> None:
     """y = a b by whichever threads are at hand; once in a second by this one alone, to be compared with them."""
-    start, alone = perf_counter(), False
+    start, measure = perf_counter(), False
     call = _one_call(a.shape, a.strides, b.shape, b.strides, y.strides, y.dtype, threads.count())
-    if call is not None and _may_spin(start):
+    if call is not None and _may_spin():
         at = address(a), address(b), address(y)
         if at[0] != at[1]:  # of a matrix and its transpose matmul makes a half
-            alone = start - call.when > LOOK_AGAIN
-            if not alone and with_all_threads_of_blas(call.make, *at):
-                spinning.add(call.alone - (perf_counter() - start))
+            measure = start - call.measured_at > LOOK_AGAIN
+            if not measure and with_all_threads_of_blas(call.make, *at):
+                spinning.add(call.seconds_alone - (perf_counter() - start))
                 return
-    threads.share(_task(a, b, y, operations), alone=alone)
-    if alone:
-        call.when, call.alone = start, perf_counter() - start  # type: ignore[union-attr]  # there is one
+    threads.share(_task(a, b, y, operations), alone=measure)
+    if call is not None and measure:
+        call.measured_at, call.seconds_alone = start, perf_counter() - start
 
 
 def _task(a: Array, b: Array, y: Array, operations: int) -> Task:
@@ -95,17 +95,17 @@ def _task(a: Array, b: Array, y: Array, operations: int) -> Task:
     return Task(by_rows if rows >= columns else by_columns, max(rows, columns), operations)
 
 
-def _may_spin(now: float) -> bool:
+def _may_spin() -> bool:
     """Whether the threads of OpenBLAS are in nobody's way, and may keep quiet about an overflow."""
-    asleep = now - threads.last_together >= ASLEEP_AFTER
-    return asleep and now >= spinning.again and QUIET.issuperset(numpy.geterr().values())
+    asleep = perf_counter() - threads.last_together >= ASLEEP_AFTER
+    return asleep and spinning.pays() and QUIET.issuperset(numpy.geterr().values())
 
 
 class _Call:
-    """How OpenBLAS makes such a product in parts of one size. `alone`: seconds of one thread, measured at `when`."""
+    """How OpenBLAS makes such a product in parts of one size, and how long one thread takes for it."""
 
     def __init__(self, make: Callable[[Any, Any, Any], Any]):
-        self.make, self.when, self.alone = make, -inf, inf
+        self.make, self.measured_at, self.seconds_alone = make, -inf, inf
 
 
 @lru_cache(maxsize=1000)

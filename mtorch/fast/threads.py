@@ -1,9 +1,9 @@
 """Several threads for one call, while BLAS has one.
 
 NumPy lets go of the interpreter while it computes, so the ranges of one call can run in several threads: copies and
-elementwise passes as well as products. BLAS keeps to one thread meanwhile (`single_threaded_blas`): its own threads
-take a share of products for which one thread is faster, wait for each other awake, and go on spinning for some 20 ms
-afterwards, on the cores that the ranges and other programs need.
+elementwise passes as well as products. BLAS is limited to one thread meanwhile, or *held* (`single_threaded_blas`): its
+own threads take a share of products for which one thread is faster, wait for each other awake, and go on spinning for
+some 20 ms afterwards, on the cores that the ranges and other programs need.
 
 **On a busy machine** a thread gets its core late, or for part of the time. So a range belongs to nobody: whichever
 thread is free takes the next one, and a thread that comes late finds nothing left. What sharing gains and costs is
@@ -28,14 +28,14 @@ from typing import Any, NamedTuple
 
 from mtorch.blas import openblas
 
-WORTH = 1 << 24  # multiplications of a product below which waking a thread costs more than it saves
+WORTH = 1 << 24  # operations, each as long as a multiplication of a product, for which waking a thread pays (measured)
 WORTH_IN_A_ROW = 1 << 25  # the same for `together`, whose calls follow each other, as those of convolutions do
 
 last_together = -inf  # when `together` was last done with work for several threads
-_busy: dict[str, object] = {}  # "by": whom the threads work for; no lock, as Ctrl-C may come just after acquire()
+_busy: dict[str, object] = {}  # "by": whom the threads work for. After acquire() of a lock Ctrl-C could leave it taken
 _lock = Lock()  # guards the next two
 _holders: dict[int, int] = {}  # how often each thread of Python holds BLAS to one thread
-_threads = 1  # what BLAS had before
+_threads = 1  # how many BLAS had before
 _undivided: ContextVar[bool] = ContextVar("undivided", default=False)  # whether calls in this context stay undivided
 
 
@@ -101,8 +101,8 @@ def blas_is_held() -> bool:
 
 
 def blas_has_one_thread() -> bool:
-    blas = _blas_threads()
-    return blas is not None and blas[0]() == 1
+    """Whether BLAS has one thread for the caller, whatever other threads of Python do."""
+    return blas_is_held() or count() == 1
 
 
 @contextmanager
@@ -199,7 +199,7 @@ def in_threads(function: Callable[[range], Any], length: int, operations: float)
 
 
 def together(*tasks: Task) -> list[Any]:
-    """`share` for calls that follow each other closely: products in between must leave the threads of BLAS asleep."""
+    """`share` for layers whose calls follow each other closely, in which `product` must not wake the threads of BLAS."""
     global last_together
     try:
         return share(*tasks, least=WORTH_IN_A_ROW)
@@ -234,9 +234,8 @@ def _with_others(work: "_Work", threads: int) -> None:
             core = _core_of_caller()()
             for i in range(1, min(threads, ranges)):
                 _worker(i, os.getpid()).call(work, core)
-        own, part = work.take()
-        own_seconds = perf_counter() - start
-        for _ in range(ranges - own):
+        part, own_seconds = work.take(), perf_counter() - start
+        for _ in range(ranges):
             work.done.get()
     except BaseException:  # Ctrl-C: what no thread has begun stays undone
         work.left.clear()
@@ -253,25 +252,21 @@ class _Work:
         self.ranges = [(task, part) for task in tasks for part in _ranges(task.length, threads)]
         self.left = deque(range(len(self.ranges)))
         self.outcomes: list[Any] = [None] * len(self.ranges)
-        self.done: SimpleQueue = SimpleQueue()  # one entry for each range that another thread has done
+        self.done: SimpleQueue = SimpleQueue()  # one entry for each range that is done
 
-    def take(self, report: Callable[[int], Any] = int) -> tuple[int, float]:
-        """Does one range after the other until none is left; how many it did, and their part of the operations.
-
-        It reports each range that is done; nobody waits for the caller's own, for which `int` does nothing.
-        """
-        before, own, operations = _undivided.get(), 0, 0.0
+    def take(self) -> float:
+        """Does one range after the other until none is left; their part of the operations."""
+        before, operations = _undivided.get(), 0.0
         try:
             _undivided.set(True)
             while self.left:
                 with suppress(IndexError):  # another thread was faster
                     i = self.left.popleft()
                     operations += self._do(i)
-                    own += 1
-                    report(i)
+                    self.done.put(i)
         finally:
             _undivided.set(before)
-        return own, operations / max(1, sum(task.operations for task in self.tasks))
+        return operations / max(1, sum(task.operations for task in self.tasks))
 
     def _do(self, i: int) -> float:
         task, part = self.ranges[i]
@@ -311,7 +306,7 @@ class _Worker:
     def _serve(self) -> None:
         while True:
             context, work = self.inbox.get()
-            context.run(work.take, work.done.put)
+            context.run(work.take)
             del context, work  # while it waits it keeps nothing alive
 
     def keep_off(self, core: int) -> None:

@@ -1,8 +1,8 @@
-"""Products in pieces so small that OpenBLAS takes the matrices as they lie.
+"""Products in pieces for OpenBLAS's small-matrix kernels, which take the matrices as they lie.
 
-Of a large product it first copies ("packs") both factors, in the order in which its kernel reads them. Where one has
-few rows, or the result few entries, that takes up to a third of the time. With AVX-512 and one thread, OpenBLAS packs
-nothing of products up to a million multiplications.
+Of a large product OpenBLAS first copies ("packs") both factors, in the order in which its kernel reads them. Where one
+has few rows, or the result few entries, that takes up to a third of the time. With AVX-512 and one thread it packs
+nothing of products up to a million multiplications, unless the right factor is transposed.
 """
 
 from functools import lru_cache
@@ -13,13 +13,13 @@ from mtorch.arrays import Array
 from mtorch.blas import kernel
 from mtorch.fast import threads
 
-UNPACKED = 1_000_000  # multiplications of a product up to which OpenBLAS can take matrices as they lie
-NARROW = 64  # columns below which such a piece takes longer than its packing would
-SHORT = 100  # the same for the entries that a piece sums over
+UNPACKED = 1_000_000  # multiplications up to which OpenBLAS has kernels for small matrices
+NARROW, SHORT = 64, 100  # columns, and entries of a sum, below which a piece takes longer than packing would (measured)
+REGISTER = 16  # single-precision numbers in a register of AVX-512: columns come in multiples of it
 
 
 def takes_unpacked() -> bool:
-    """Whether BLAS makes a product of up to `UNPACKED` multiplications without packing."""
+    """Whether BLAS uses its kernels for small matrices here."""
     return threads.blas_has_one_thread() and kernel() in ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 
@@ -37,7 +37,7 @@ def _width(size: int, columns: int) -> int:
     if size * columns > UNPACKED:
         for count in range(2, columns // NARROW + 1):
             width, rest = divmod(columns, count)
-            if not rest and width % 16 == 0 and size * width <= UNPACKED:
+            if not rest and width % REGISTER == 0 and size * width <= UNPACKED:
                 return width
     return 0
 
@@ -50,7 +50,8 @@ def _cut(x: Array, width: int) -> Array:
 def sums_pay(a: Array, b: Array) -> bool:
     """Whether `in_sums` takes less time than one product."""
     entries, inner = len(a) * b.shape[1], a.shape[1]
-    return UNPACKED < entries * inner and entries * SHORT <= UNPACKED and inner == len(b) and takes_unpacked()
+    long = UNPACKED < entries * inner and entries * SHORT <= UNPACKED
+    return long and inner == len(b) and b.strides[1] == b.itemsize and takes_unpacked()
 
 
 def in_sums(a: Array, b: Array, out: Array | None = None) -> Array:

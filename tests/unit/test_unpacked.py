@@ -66,8 +66,11 @@ def test_a_product_with_a_long_sum_is_made_in_pieces(monkeypatch):
     made = []
     monkeypatch.setattr(unpacked, "takes_unpacked", lambda: True)
     monkeypatch.setattr(products, "in_sums", lambda *args: made.append(args[0].shape) or unpacked.in_sums(*args))
-    for rows, inner, columns in ((32, 1600, 34), (32, 1600, 1000), (20, 100, 34), (120, 64, 400)):
+    sizes = (32, 1600, 34), (32, 1600, 1000), (20, 100, 34), (120, 64, 400), (34, 1600, 32)
+    for rows, inner, columns in sizes:
         a, b = numbers(inner, rows).T, numbers(inner, columns)
+        if rows == 34:  # of a right factor that lies the other way BLAS would pack the pieces too
+            b = numpy.asfortranarray(b)
         with threads.single_threaded_blas():
             numpy.testing.assert_allclose(products.product(a, b), a @ b, rtol=0, atol=1e-11)
     assert made == [(32, 1600)]
@@ -78,7 +81,9 @@ def test_what_blas_does_not_pack_depends_on_its_threads_and_kernels(monkeypatch)
         monkeypatch.setattr(threads, "_blas_threads", lambda count=count: (lambda: count, None))
         monkeypatch.setattr(unpacked, "kernel", lambda kernels=kernels: kernels)
         assert unpacked.takes_unpacked() is expected
-    monkeypatch.setattr(threads, "_blas_threads", lambda: None)
-    assert not unpacked.takes_unpacked()
+    monkeypatch.setattr(threads, "_blas_threads", lambda count=2: (lambda: count, lambda n: None))
+    with threads.single_threaded_blas():
+        monkeypatch.setattr(unpacked, "kernel", lambda: "SkylakeX")
+        assert unpacked.takes_unpacked()
     monkeypatch.undo()
     assert unpacked.kernel() == "" or unpacked.kernel().isalnum()

@@ -1,6 +1,6 @@
 """Adam's rule in place: without the large arrays that each line of the reference makes anew.
 
-The step uses up the gradient, so its memory serves for what lies between: first the part of m, then that of v, then d.
+The step uses up the gradient, so its memory serves for what lies between: first g^2, then d.
 """
 
 import inspect
@@ -17,8 +17,8 @@ from mtorch.optim.adam import Adam
 
 
 def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
-    """With c = sqrt(1 - beta2^t), d = (m / (sqrt(v) + c eps)) * c / (1 - beta1^t): the divisions join constants."""
-    if not g.ndim or self.amsgrad:  # a number is not renewed in place
+    """d = (m / (sqrt(v) + c eps)) * c / (1 - beta1^t) with c = sqrt(1 - beta2^t), both corrections in two constants."""
+    if not g.ndim or self.amsgrad:  # of an array without axes NumPy makes new numbers
         return reference(self, xp, g, state, t)
     beta1, rest1, beta2, rest2, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
     m, v = state.exp_avg, state.exp_avg_sq
