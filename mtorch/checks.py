@@ -92,7 +92,7 @@ def check_choice(who: object, name: str, value: Any, choices: Iterable[str]) -> 
 def check_rate(who: object, lr: Any) -> None:
     """TypeError if lr is not a number, ValueError if it is not a learning rate."""
     try:
-        fits = 0 <= lr <= sys.float_info.max
+        fits = 0 <= lr < math.inf and not (isinstance(lr, int) and lr > sys.float_info.max)
     except (TypeError, ValueError, ArithmeticError):
         raise TypeError(f"{who!r} expected a number as learning rate, got lr={shown(lr)}") from None
     if not fits:

@@ -1,12 +1,13 @@
 """Two scaled arrays added in one pass over memory (BLAS's axpby), where NumPy takes a pass for each operation."""
 
+import numpy
+
 from mtorch.arrays import Array
 from mtorch.blas import address, cblas
 
 Number = float | Array  # an array without axes
 LARGE = 1 << 15  # entries below which NumPy's passes, in cache, take no longer than this call
-
-NEARLY_0 = 1e-40  # a factor that may be 0 in single precision, for which BLAS leaves x out, with a NaN in it
+NEARLY_0 = 1e-40  # a factor that may be 0 in single precision, for which BLAS leaves its array out, with a NaN in it
 
 
 def axpby(alpha: Number, x: Array, beta: Number, y: Array) -> bool:
@@ -14,11 +15,17 @@ def axpby(alpha: Number, x: Array, beta: Number, y: Array) -> bool:
 
     An overflow gives inf or NaN and raises nothing.
     """
-    dtype = y.dtype
-    if y.size < LARGE or x.dtype != dtype or not (x.flags.c_contiguous and y.flags.c_contiguous and dtype.isnative):
+    if y.size < LARGE or min(abs(alpha), abs(beta)) < NEARLY_0 or not _fit(x, y):
         return False
-    function = cblas("?axpby", dtype.char, "inpinpi")
-    if function is None or abs(alpha) < NEARLY_0:
+    function = cblas("?axpby", y.dtype.char, "inpinpi")
+    if function is None:
         return False
     function(y.size, alpha, address(x), 1, beta, address(y), 1)
     return True
+
+
+def _fit(x: Array, y: Array) -> bool:
+    """Whether both lie in memory alike, without gaps, and apart."""
+    alike = isinstance(x, numpy.ndarray) and x.dtype == y.dtype and x.shape == y.shape
+    without_gaps = alike and x.flags.c_contiguous and y.flags.c_contiguous
+    return without_gaps and y.flags.writeable and y.dtype.isnative and not numpy.may_share_memory(x, y)

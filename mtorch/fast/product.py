@@ -52,9 +52,9 @@ def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = N
 
 def _whole(a: Array, b: Array, out: Array | None) -> Array:
     """a b by this thread, in the fastest of three ways."""
-    if a.shape[1] == 1 and (out is None or (out.flags.c_contiguous and out.dtype == a.dtype == b.dtype)):
-        return a.dot(b, out)
-    if sums_pay(a, b):
+    if a.shape[1] == 1 and (out is None or (out.flags.carray and out.dtype == a.dtype == b.dtype)):
+        return a.dot(b, out)  # matmul is slow where a row and a column have one entry
+    if sums_pay(a, b) and _divisible(a, b, out):
         return in_sums(a, b, out)
     return numpy.matmul(a, b, out=out)
 

@@ -199,7 +199,7 @@ def in_threads(function: Callable[[range], Any], length: int, operations: float)
 
 
 def together(*tasks: Task) -> list[Any]:
-    """`share` for layers whose calls follow each other closely, in which `product` must not wake the threads of BLAS."""
+    """`share` for layers whose calls follow each other closely, so that `product` must leave BLAS's threads asleep."""
     global last_together
     try:
         return share(*tasks, least=WORTH_IN_A_ROW)

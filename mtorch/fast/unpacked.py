@@ -25,7 +25,7 @@ def takes_unpacked() -> bool:
 
 def in_columns(a: Array, b: Array, out: Array) -> None:
     """out = a b for matrices, or stacks of them: some columns of b after the others."""
-    width = _width(a.shape[-2] * a.shape[-1], b.shape[-1])
+    width = _width(a.shape[-2] * a.shape[-1], b.shape[-1]) if b.dtype.char == "f" else 0  # in double precision none pay
     if width and takes_unpacked():
         a, b, out = a[..., None, :, :], _cut(b, width), _cut(out, width)
     numpy.matmul(a, b, out=out)
@@ -44,14 +44,15 @@ def _width(size: int, columns: int) -> int:
 
 def _cut(x: Array, width: int) -> Array:
     """(..., R, C) -> (..., C / width, R, width)."""
-    return x.reshape(*x.shape[:-1], -1, width).swapaxes(-2, -3)
+    return x.reshape(*x.shape[:-1], x.shape[-1] // width, width).swapaxes(-2, -3)
 
 
 def sums_pay(a: Array, b: Array) -> bool:
     """Whether `in_sums` takes less time than one product."""
     entries, inner = len(a) * b.shape[1], a.shape[1]
-    long = UNPACKED < entries * inner and entries * SHORT <= UNPACKED
-    return long and inner == len(b) and b.strides[1] == b.itemsize and takes_unpacked()
+    if not UNPACKED < entries * inner or entries * SHORT > UNPACKED or inner != len(b):
+        return False
+    return a.dtype == b.dtype and a.dtype.char in "fd" and b.strides[1] == b.itemsize and takes_unpacked()
 
 
 def in_sums(a: Array, b: Array, out: Array | None = None) -> Array:
@@ -61,8 +62,7 @@ def in_sums(a: Array, b: Array, out: Array | None = None) -> Array:
     count, rest = divmod(inner, length)
     whole = count * length
     parts = numpy.matmul(_cut(a[:, :whole], length), b[:whole].reshape(count, length, columns))
-    last = a[:, whole:] @ b[whole:] if rest else None  # before `out` is written, which may be a factor
     y = parts.sum(axis=0, out=out)
-    if last is not None:
-        y += last
+    if rest:
+        y += a[:, whole:] @ b[whole:]
     return y

@@ -1,5 +1,6 @@
 """The update of a parameter: large ones in one pass over memory, small ones without the time that errstate takes."""
 
+import inspect
 from math import inf
 from types import ModuleType
 
@@ -12,14 +13,17 @@ from mtorch.fast.axpby import LARGE, axpby
 
 
 def descend(xp: ModuleType, value: Array, direction: Array, rate: float, scratch: Array) -> None:
-    if value.size >= LARGE and axpby(-rate, direction, 1, value):
+    if value.size >= LARGE and isinstance(rate, float) and axpby(-rate, direction, 1.0, value):
+        return
+    if direction is not scratch:
+        reference(xp, value, direction, rate, scratch)
         return
     try:
         factor = numpy.array(rate, value.dtype)
     except ACCIDENTS:
         factor = numpy.array(inf, value.dtype)
     try:  # where NumPy's warnings are errors, it raises them after it has written
-        numpy.multiply(direction, factor, scratch)
+        scratch *= factor
     except ACCIDENTS:
         pass
     try:
@@ -28,4 +32,5 @@ def descend(xp: ModuleType, value: Array, direction: Array, rate: float, scratch
         pass
 
 
+reference = inspect.unwrap(parameter.descend)
 replace(parameter.descend, numpy, descend)

@@ -15,16 +15,19 @@ from mtorch.arrays import Array
 from mtorch.fast.axpby import axpby
 from mtorch.optim.adam import Adam
 
+ONE = numpy.ones((), "float16")  # of all types of floats the least
+
 
 def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
     """d = (m / (sqrt(v) + c eps)) * c / (1 - beta1^t) with c = sqrt(1 - beta2^t), both corrections in two constants."""
     if not g.ndim or self.amsgrad:  # of an array without axes NumPy makes new numbers
         return reference(self, xp, g, state, t)
-    beta1, rest1, beta2, rest2, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
+    beta1, rest1, beta2, root, eps, factor = constants(*self.betas, self.eps, t, g.dtype)
     m, v = state.exp_avg, state.exp_avg_sq
     average(m, beta1, g, rest1)
+    g *= root  # before it is squared, which may overflow
     g *= g
-    average(v, beta2, g, rest2)
+    average(v, beta2, g, ONE)
     d = numpy.sqrt(v, g)
     d += eps
     numpy.divide(m, d, d)
@@ -36,14 +39,14 @@ def average(mean: Array, beta: Array, x: Array, rest: Array) -> None:
     """mean := beta mean + rest x."""
     if not axpby(rest, x, beta, mean):
         mean *= beta
-        mean += rest * x
+        mean += x if rest is ONE else rest * x
 
 
 @lru_cache(maxsize=16)
 def constants(beta1: float, beta2: float, eps: float, t: int, dtype: numpy.dtype) -> list[Array]:
     """As arrays without axes, which NumPy takes faster than numbers."""
     c = math.sqrt(1 - beta2**t)
-    numbers = beta1, 1 - beta1, beta2, 1 - beta2, c * eps, c / (1 - beta1**t)
+    numbers = beta1, 1 - beta1, beta2, math.sqrt(1 - beta2), c * eps, c / (1 - beta1**t)
     return [numpy.array(number, dtype) for number in numbers]
 
 
