@@ -77,19 +77,19 @@ def single_threaded_blas() -> Iterator[None]:
         with _lock:
             first, depth = not _holders, _holders.get(ours, 0)
             if first:
-                _threads = blas[0]() if blas else 1
+                _threads = blas.get() if blas else 1
             _holders[ours], holds = depth + 1, True
             if blas and first and _threads > 1:
-                blas[1](1)
+                blas.set(1)
         yield
     finally:
         if holds:
             with _lock:
-                if ours in _holders:  # else after_fork() came in between
+                if ours in _holders:  # else one_thread_for_good() came in between
                     _holders[ours] -= 1
                     try:
                         if blas and _threads > 1 and _holders == {ours: 0}:
-                            blas[1](_threads)
+                            blas.set(_threads)
                     finally:
                         if not _holders[ours]:
                             del _holders[ours]
@@ -126,10 +126,10 @@ def with_all_threads_of_blas(function: Callable[..., Any], *args: Any) -> bool:
         if blas is None or list(_holders) != [get_ident()]:
             return False
         try:
-            blas[1](_threads)
+            blas.set(_threads)
             function(*args)
         finally:
-            blas[1](1)
+            blas.set(1)
     return True
 
 
@@ -145,13 +145,13 @@ def one_thread() -> Iterator[None]:
             _undivided.set(before)
 
 
-def after_fork() -> None:
-    """For a worker process, forked in the middle of whatever its parent did: no locks, and one thread for good."""
+def one_thread_for_good() -> None:
+    """For a worker process, forked in the middle of whatever its parent did: no locks either."""
     global _busy, _lock, _holders, _threads
     _busy, _lock, _holders, _threads = {}, Lock(), {}, 1
     blas = _blas_threads()
-    if blas and blas[0]() > 1:  # setting it starts BLAS's threads anew, and they spin
-        blas[1](1)
+    if blas and blas.get() > 1:  # setting it starts BLAS's threads anew, and they spin
+        blas.set(1)
 
 
 def _forked() -> None:
@@ -161,7 +161,7 @@ def _forked() -> None:
     _holders = {thread: depth for thread, depth in before.items() if thread == get_ident()}
     blas = _blas_threads()
     if blas and before and not _holders and _threads > 1:
-        blas[1](_threads)
+        blas.set(_threads)
 
 
 if hasattr(os, "register_at_fork"):
@@ -190,7 +190,7 @@ def count() -> int:
     if blas is None:
         return 1
     with _lock:  # between a holder's two steps BLAS has one thread already, or still
-        return _threads if _holders else blas[0]()
+        return _threads if _holders else blas.get()
 
 
 def in_threads(function: Callable[[range], Any], length: int, operations: float) -> list[Any]:
@@ -333,8 +333,15 @@ def _core_of_caller() -> Callable[[], int]:
     return lambda: -1
 
 
+class BlasThreads(NamedTuple):
+    """How to ask BLAS for its number of threads, and how to set it."""
+
+    get: Callable[[], int]
+    set: Callable[[int], Any]
+
+
 @cache
-def _blas_threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
-    """How to ask the OpenBLAS that NumPy has loaded for its number of threads, and how to set it."""
+def _blas_threads() -> "BlasThreads | None":
+    """Those of the OpenBLAS that NumPy has loaded; None for another BLAS."""
     get, set_ = openblas("get_num_threads"), openblas("set_num_threads")
-    return None if get is None or set_ is None else (get, set_)
+    return None if get is None or set_ is None else BlasThreads(get, set_)

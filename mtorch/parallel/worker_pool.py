@@ -238,7 +238,7 @@ def _work(rank: int, answer: Callable[..., Any], channel: _Channel) -> NoReturn:
         for stop in STOPS:
             signal.signal(stop, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        threads.after_fork()
+        threads.one_thread_for_good()
         while True:
             settings, message = channel.receive(copy=True)
             with numpy.errstate(**settings):

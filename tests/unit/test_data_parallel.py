@@ -561,7 +561,8 @@ class Counting(Layer):
 
 def test_each_process_has_one_thread_meanwhile_and_this_one_gets_its_threads_back(monkeypatch):
     blas = [3]
-    monkeypatch.setattr(threads, "_blas_threads", lambda: (lambda: blas[0], lambda n: blas.__setitem__(0, n)))
+    stand_in = threads.BlasThreads(lambda: blas[0], lambda n: blas.__setitem__(0, n))
+    monkeypatch.setattr(threads, "_blas_threads", lambda: stand_in)
     parallel = DataParallel(Counting(dtype="float64"), 2)
     assert (parallel(numpy.zeros(4)) == 1).all()
     assert blas == [3] and not threads.blas_is_held()

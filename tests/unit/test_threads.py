@@ -39,7 +39,7 @@ class Blas:
 @pytest.fixture
 def blas(monkeypatch):
     stand_in = Blas()
-    monkeypatch.setattr(threads, "_blas_threads", lambda: (stand_in.get, stand_in.set))
+    monkeypatch.setattr(threads, "_blas_threads", lambda: threads.BlasThreads(stand_in.get, stand_in.set))
     monkeypatch.setattr(threads, "WORTH", 0)
     monkeypatch.setattr(threads, "WORTH_IN_A_ROW", 0)
     monkeypatch.setattr(threads, "sharing", threads.Payoff(most=1e9, pause=0, longest=0))
@@ -220,7 +220,7 @@ def test_a_fork_waits_for_a_product_by_blas_and_its_child_holds_nothing(blas):
 
 def test_the_blas_of_this_numpy_answers_or_is_left_alone():
     found = threads._blas_threads()
-    assert found is None or found[0]() >= 1
+    assert found is None or found.get() >= 1
 
 
 def test_blas_gets_its_threads_back_from_the_last_who_holds_it(blas):
@@ -387,7 +387,7 @@ def test_whoever_makes_a_product_its_bits_are_the_same(monkeypatch, size, dtype)
         assert found[0] == found[1] == found[2]
         numpy.testing.assert_allclose(out, a @ b, rtol=0, atol=1e-3 if dtype == "float32" else 1e-11)
     assert by_blas
-    assert threads._blas_threads()[0]() == threads.count() > 1
+    assert threads._blas_threads().get() == threads.count() > 1
 
 
 @pytest.mark.skipif(BATCHED is None, reason="this BLAS cannot make several products in one call")

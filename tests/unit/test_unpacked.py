@@ -95,10 +95,10 @@ def test_a_product_with_a_long_sum_is_made_in_pieces(monkeypatch):
 
 def test_what_blas_does_not_pack_depends_on_its_threads_and_kernels(monkeypatch):
     for count, kernels, expected in ((1, "SkylakeX", True), (2, "SkylakeX", False), (1, "Haswell", False)):
-        monkeypatch.setattr(threads, "_blas_threads", lambda count=count: (lambda: count, None))
+        monkeypatch.setattr(threads, "_blas_threads", lambda count=count: threads.BlasThreads(lambda: count, print))
         monkeypatch.setattr(unpacked, "kernel", lambda kernels=kernels: kernels)
         assert unpacked.takes_unpacked() is expected
-    monkeypatch.setattr(threads, "_blas_threads", lambda count=2: (lambda: count, lambda n: None))
+    monkeypatch.setattr(threads, "_blas_threads", lambda: threads.BlasThreads(lambda: 2, lambda n: None))
     with threads.single_threaded_blas():
         monkeypatch.setattr(unpacked, "kernel", lambda: "SkylakeX")
         assert unpacked.takes_unpacked()
