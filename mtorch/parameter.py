@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from math import inf
-from types import ModuleType
 from typing import Any
 
 import numpy
@@ -12,16 +11,6 @@ from mtorch.arrays import Array, array_module, as_numeric, is_array, refuse_mask
 from mtorch.checks import check_flag, check_rate, shown
 from mtorch.errors import ShapeMismatchError
 from mtorch.operators import Stored
-
-
-@accelerated
-def descend(xp: ModuleType, value: Array, direction: Array, rate: float, scratch: Array) -> None:
-    """value -= rate * direction, with an array for what lies between, which may be the direction.
-
-    An overflow gives inf or NaN and raises nothing: an error would leave a network half updated.
-    """
-    with numpy.errstate(all="ignore"):
-        value -= xp.multiply(direction, rate, scratch)
 
 
 class Parameter(Stored):
@@ -46,6 +35,11 @@ class Parameter(Stored):
         self._trainable, self.has_grad = check_flag("Parameter", "trainable", trainable), False
         self.direction: Array | None = None
         self._grad: Array | None = None
+
+    @property
+    def xp(self) -> Any:
+        """The array module of the value."""
+        return array_module(self.value)
 
     @property
     def trainable(self) -> bool:
@@ -105,14 +99,18 @@ class Parameter(Stored):
             a.dot(b, self._grad if self._grad is not None else self._workspace())
             self.has_grad = True
 
+    @accelerated
     def step(self, lr: float) -> None:
-        """value -= lr * (direction, or else grad); then the gradient counts as zero. ValueError for a bad rate."""
+        """value -= lr * (direction, or else grad); then the gradient counts as zero. ValueError for a bad rate.
+
+        An overflow gives inf or NaN and raises nothing: an error would leave a network half updated.
+        """
         if lr.__class__ is not float or not 0 <= lr < inf:
             check_rate(self, lr)
         if self.has_grad and self._trainable:
-            value, grad = self.value, self._grad
-            xp = numpy if value.__class__ is numpy.ndarray else array_module(value)
-            descend(xp, value, grad if self.direction is None else self.direction, lr, grad)
+            direction: Any = self._grad if self.direction is None else self.direction
+            with numpy.errstate(all="ignore"):
+                self.value -= float(lr) * direction
         self.has_grad, self.direction = False, None
 
     def zero_grad(self) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from fractions import Fraction
 
 import numpy
 import pytest
@@ -92,6 +93,82 @@ def test_numbers_that_are_too_large_stop_no_step(size, huge, directed):
     layer.step(2.0)
     for parameter in (layer.weight, layer.bias):
         assert not numpy.isfinite(parameter.value).any() and not parameter.has_grad
+
+
+def test_a_fixed_value_stays_as_it_is():
+    p = Parameter(numpy.ones(7, "f"))
+    p.accumulate(numpy.ones(7, "f"))
+    p.value.setflags(write=False)
+    with pytest.raises(ValueError, match="read-only"):
+        p.step(0.5)
+    assert (p.value == 1).all()
+
+
+RATES = [numpy.uint8(1), numpy.True_, numpy.float64(1), numpy.float32(1), numpy.float16(1), 1, True, numpy.array(1.0)]
+
+
+@pytest.mark.parametrize("rate", [*RATES, Fraction(1)], ids=str)
+def test_a_rate_of_any_type(rate):
+    for layer in (layers.Linear(3, 2), layers.Conv2d(1, 1, 2), layers.LayerNorm(3)):
+        for p in layer.parameters().values():
+            p.value[...] = 1
+            p.accumulate(numpy.ones_like(p.value))
+        layer.step(rate)
+        assert not any(p.value.any() or p.has_grad for p in layer.parameters().values())
+
+
+def test_a_direction_may_share_memory_and_have_another_shape():
+    n = 10
+    with numpy.errstate(all="raise"):
+        p = Parameter(numpy.arange(n, dtype="f"))
+        p.accumulate(numpy.ones(n, "f"))
+        p.grad[0] = 1e-38
+        p.direction = p.grad[::-1]
+        p.step(1e-3)
+    numpy.testing.assert_allclose(p.value[:3], [-0.001, 0.999, 1.999], rtol=1e-6)
+    both = numpy.arange(n + 7, dtype="f")
+    p.value = both[7:]
+    p.accumulate(numpy.ones(n, "f"))
+    p.direction = both[:-7]
+    p.step(0.5)
+    assert p.value[8] == 7 + 8 - 0.5 * 8
+    for direction in (numpy.ones(1, "f"), 1.0, numpy.float32(1)):
+        p.value = numpy.ones(n, "f")
+        p.accumulate(numpy.ones(n, "f"))
+        p.direction = direction
+        p.step(0.5)
+        assert (p.value == 0.5).all()
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-46, 1e-41, 1.0, 1e39])
+@pytest.mark.parametrize("entry", [numpy.nan, 0.0, 3e38])
+def test_a_step_raises_nothing_and_hides_nothing(rate, entry):
+    for layer in (layers.Linear(3, 2), layers.LayerNorm(3)):
+        for p in layer.parameters().values():
+            p.value[...] = -3e38
+            p.accumulate(numpy.full_like(p.value, entry))
+        with numpy.errstate(all="raise"):
+            layer.step(rate)
+        with numpy.errstate(all="ignore"):
+            expected = numpy.float32(-3e38) - numpy.float32(rate) * numpy.float32(entry)
+        for p in layer.parameters().values():
+            numpy.testing.assert_array_equal(p.value, numpy.full_like(p.value, expected))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_direction_of_any_order_is_followed_and_kept(dtype, order):
+    rng = numpy.random.default_rng(0)
+    value, g, d = (numpy.asarray(rng.standard_normal((3, 4)).astype(dtype), order=order) for _ in range(3))
+    p = Parameter(value)
+    p.value = value.copy("K")
+    p.accumulate(g)
+    p.step(0.25)
+    p.accumulate(g)
+    p.direction, kept = d, d.copy()
+    p.step(0.5)
+    numpy.testing.assert_array_equal(p.value, value - 0.25 * g - 0.5 * d)
+    assert (d == kept).all()  # it may be a momentum that the optimizer keeps
 
 
 def test_a_parameter_holds_a_copy_in_row_order():

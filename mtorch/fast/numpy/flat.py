@@ -11,7 +11,7 @@ import numpy
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
 from mtorch.checks import check_rate
-from mtorch.fast.numpy.descend import descend
+from mtorch.fast.numpy.update import descend
 from mtorch.layer import Layer
 from mtorch.layers.linear import Linear
 from mtorch.parameter import Parameter
@@ -57,7 +57,7 @@ def step(layer: Linear, lr: float) -> None:
         ):  # fmt: skip
             if lr.__class__ is not float or not 0 <= lr < inf:
                 check_rate(layer, lr)
-            descend(numpy, flat.values, flat.grads, lr, flat.grads)
+            descend(flat.values, flat.grads, float(lr))
             weight.has_grad = bias.has_grad = False
             return
     Layer.step(layer, lr)

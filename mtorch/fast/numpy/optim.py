@@ -15,8 +15,6 @@ from mtorch.arrays import Array
 from mtorch.fast.axpby import axpby
 from mtorch.optim.adam import Adam
 
-ONE = numpy.ones((), "float16")  # of all types of floats the least
-
 
 def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -> Array:
     """d = (m / (sqrt(v) + c eps)) * c / (1 - beta1^t) with c = sqrt(1 - beta2^t), both corrections in two constants."""
@@ -27,7 +25,7 @@ def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -
     average(m, beta1, g, rest1)
     g *= root  # before it is squared, which may overflow
     g *= g
-    average(v, beta2, g, ONE)
+    average(v, beta2, g)
     d = numpy.sqrt(v, g)
     d += eps
     numpy.divide(m, d, d)
@@ -35,11 +33,11 @@ def adam(self: Adam, xp: ModuleType, g: Array, state: SimpleNamespace, t: int) -
     return d
 
 
-def average(mean: Array, beta: Array, x: Array, rest: Array) -> None:
+def average(mean: Array, beta: Array, x: Array, rest: Array | float = 1.0) -> None:
     """mean := beta mean + rest x."""
     if not axpby(rest, x, beta, mean):
         mean *= beta
-        mean += x if rest is ONE else rest * x
+        mean += rest * x
 
 
 @lru_cache(maxsize=16)
