@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from . import busy
+from .pairs import Pairs, first_quartile
 from .results import Results
 from .rounds import QUIET, Row
 from .workloads import OTHERS, PARTS, WORKLOADS
@@ -174,9 +175,32 @@ def beside(rows: list[Row]) -> Table:
     return Table("Beside a busy process", head, lines, remark)
 
 
+def earlier(found: dict) -> Table:
+    """Step times against those of an earlier commit, in fresh processes."""
+    lines, counts = [], set()
+    for name, times in found["rows"].items():
+        if name in WORKLOADS:
+            pairs = Pairs(**times)
+            low, high = pairs.range()
+            own = time_text(first_quartile(pairs.now)), time_text(first_quartile(pairs.then))
+            lines.append([WORKLOADS[name].title, *own, f"{pairs.ratio():.3f}", f"{low:.3f} to {high:.3f}"])
+            counts.add(str(len(pairs.now)))
+    remark = (
+        f"Made on {found['date']} by `python -m benchmarks.since {found['commit']} --write`. Two processes of the same "
+        "code can differ by 5 % for as long as they live, so each version had "
+        f"{' or '.join(sorted(counts))} fresh processes, in pairs. A time is their first quartile; the ratio is the "
+        "median of the pairs, and so not the quotient of the two times. With 95 % confidence the true median of such "
+        "pairs is in the range."
+    )
+    head = ["workload", "now", "then", "now / then", "range"]
+    return Table(f"Alone, against commit {found['commit']}", head, lines, remark)
+
+
 def other_tables(results: Results) -> list[Table]:
     """Every table after the first."""
     tables = [found for found in (alternatives(results.rows), beside(results.busy)) if found.lines]
+    if found := results.more.get("since"):
+        tables.append(earlier(found))
     sides = ("ours", "torch", "numpy")
     if found := results.more.get("cold_start"):
         lines = []

@@ -19,13 +19,13 @@ QUIET = 0.05  # a turn counts as undisturbed when other processes had less than 
 
 
 class Worker:
-    """The process of one side, in an environment with these changes."""
+    """The process of one side, in an environment with these changes, in that folder."""
 
-    def __init__(self, side: str, changes: Mapping[str, str] | None = None, *command: str) -> None:
+    def __init__(self, side: str, changes: Mapping[str, str] | None = None, *command: str, folder: Path = ROOT) -> None:
         self.side = side
         self.process = subprocess.Popen(
             [sys.executable, "-m", *(command or ["benchmarks.worker"]), side],
-            cwd=ROOT,
+            cwd=folder,
             text=True,
             env=measuring_environment(**changes or {}),
             stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ WIDTHS, BATCH = (784, 512, 512, 10), 128
 LR = {"SGD": 0.1, "Adam": 1e-3}
 
 
-def ours(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
+def ours(widths=WIDTHS, batch=BATCH, optimizer="SGD", lr=LR["SGD"]):
     import mtorch
     from mtorch import CrossEntropyLoss, Module, Sequential, layers
 
@@ -21,7 +21,7 @@ def ours(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
         chain += [layers.Linear(a, b), layers.ReLU()]
     module = fill_ours(Module(Sequential(chain[:-1])))
     loss_func = CrossEntropyLoss(module)
-    optimizer = getattr(mtorch, optimizer)(module, lr=LR[optimizer])
+    optimizer = getattr(mtorch, optimizer)(module, lr=lr)
     x, y = normal(batch, widths[0]), labels(batch)
 
     def step():
@@ -33,7 +33,7 @@ def ours(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
     return step
 
 
-def pytorch(widths=WIDTHS, batch=BATCH, optimizer="SGD", **options):
+def pytorch(widths=WIDTHS, batch=BATCH, optimizer="SGD", lr=LR["SGD"], **options):
     import torch
     from torch import nn
 
@@ -41,7 +41,7 @@ def pytorch(widths=WIDTHS, batch=BATCH, optimizer="SGD", **options):
     for a, b in pairwise(widths):
         chain += [nn.Linear(a, b), nn.ReLU()]
     net = fill_torch(nn.Sequential(*chain[:-1]))
-    optimizer = getattr(torch.optim, optimizer)(net.parameters(), lr=LR[optimizer], **options)
+    optimizer = getattr(torch.optim, optimizer)(net.parameters(), lr=lr, **options)
     x, y = torch.from_numpy(normal(batch, widths[0])), torch.from_numpy(labels(batch))
 
     def step():
@@ -54,13 +54,13 @@ def pytorch(widths=WIDTHS, batch=BATCH, optimizer="SGD", **options):
     return step
 
 
-def by_hand(widths=WIDTHS, batch=BATCH, optimizer="SGD"):
+def by_hand(widths=WIDTHS, batch=BATCH, optimizer="SGD", lr=LR["SGD"]):
     shapes = {}
     for i, (a, b) in enumerate(pairwise(widths)):
         shapes |= {f"{2 * i}.weight": (b, a), f"{2 * i}.bias": (b,)}
     values = list(fill(shapes).values())
     weights, biases = values[::2], values[1::2]
-    update = {"SGD": sgd, "Adam": adam}[optimizer](values, LR[optimizer])
+    update = {"SGD": sgd, "Adam": adam}[optimizer](values, lr)
     x, y, rows = normal(batch, widths[0]), labels(batch), np.arange(batch)
 
     def step():
@@ -136,7 +136,7 @@ def table_sides(optimizer="SGD"):
     passes = [products.RELU * BATCH * width for width in WIDTHS[1:-1]]
     passes.append((products.ADAM if optimizer == "Adam" else products.SGD) * size)
     same = {"widths": WIDTHS, "batch": BATCH, "lr": LR[optimizer], "optimizer": optimizer}
-    return sides(optimizer=optimizer) | {
+    return sides(optimizer=optimizer, lr=LR[optimizer]) | {
         "jax": partial(in_jax.mlp, **same),
         "sklearn": partial(in_sklearn.mlp, **same),
         "pydynet": partial(in_pydynet.mlp, **same),
@@ -147,7 +147,7 @@ def table_sides(optimizer="SGD"):
 
 ADAM = table_sides("Adam")
 FUSED = {side: ADAM[side] for side in ("ours", "torch", "numpy", "floor", "passes")}
-FUSED["torch"] = partial(pytorch, optimizer="Adam", fused=True)
+FUSED["torch"] = partial(pytorch, optimizer="Adam", lr=LR["Adam"], fused=True)
 
 WORKLOADS = [
     Workload("mlp", "784-512-512-10, batch 128, cross-entropy, SGD", table_sides(), {"torch": 0.85, "numpy": 1.10}),
@@ -160,6 +160,7 @@ SCALING = {
     for axis, sizes, make in (
         ("batch", [2**k for k in range(11)], lambda n: {"batch": n}),
         ("width", [2**k for k in range(4, 12)], lambda n: {"widths": (784, n, n, 10)}),
-        ("depth", [2**k for k in range(1, 8)], lambda n: {"widths": (784, *[64] * (n - 1), 10)}),
+        # at 0.1 nets of 32 and 64 layers diverge, and infinities would be timed
+        ("depth", [2**k for k in range(1, 8)], lambda n: {"widths": (784, *[64] * (n - 1), 10), "lr": 1e-3}),
     )
 }

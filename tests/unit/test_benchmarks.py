@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import busy, fresh, gains, lenet_to_99, machine, report, rounds
+from benchmarks import busy, fresh, gains, lenet_to_99, machine, report, rounds, since
+from benchmarks.pairs import Pairs
 from benchmarks.results import Results
 from benchmarks.rounds import Bench, Row, Worker
 from benchmarks.worker import Missing, build
@@ -79,6 +80,13 @@ def test_our_step_equals_that_of_another_library(process, side, name):
     assert "losses" in reply, reply
     same = np.allclose(losses(name, "ours"), reply["losses"], rtol=2e-4, atol=2e-7)
     assert same != (side in WORKLOADS[name].differs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [32, 64])
+def test_deep_nets_do_not_diverge_while_they_are_timed(size):
+    step = dict(SCALING["depth"])[size].sides["ours"]()
+    assert all(step() < 10 for _ in range(600))
 
 
 @pytest.mark.parametrize("axis", SCALING)
@@ -337,6 +345,62 @@ def test_gains_of_unknown_names_are_not_measured(options, reason, monkeypatch, c
     monkeypatch.setattr(sys, "argv", ["gains", *options])
     assert gains.main() == 2
     assert capsys.readouterr().err == reason + "\n"
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        (["HEAD", "--only", "digot"], "nothing is called digot; --help has the names"),
+        (["HEAD", "--pairs", "0"], "--pairs must be at least 1"),
+        (["HEAD", "--pairs", "5", "--write"], "--pairs must be at least 6"),
+        (["no-such-commit"], "git rev-parse --verify --end-of-options no-such-commit.*"),
+        (["--", "--list"], "git rev-parse --verify --end-of-options --list.*"),
+    ],
+)
+def test_what_cannot_be_compared_is_not_measured(options, reason, monkeypatch, capsys):
+    monkeypatch.setattr(since, "compare", lambda *args: pytest.fail("it measured"))
+    monkeypatch.setattr(sys, "argv", ["since", *options])
+    assert since.main() == 2
+    assert re.fullmatch(reason + "\n", capsys.readouterr().err, re.S)
+
+
+@pytest.mark.parametrize(("count", "left_out"), [(1, 0), (5, 0), (6, 0), (9, 1), (15, 3), (25, 7)])
+def test_the_range_of_a_median_leaves_out_as_many_as_a_sign_test(count, left_out):
+    """The least and the greatest rank of the usual tables, for 95 %."""
+    found = Pairs(then=[1.0] * count, now=[float(n) for n in reversed(range(count))])
+    assert found.range() == (left_out, count - 1 - left_out)
+
+
+def test_both_versions_take_turns_and_the_first_of_a_pair_changes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        since,
+        "seconds_of",
+        lambda folder, *args, **how: asked.append(folder) or ((3.0 if folder == since.ROOT else 2.0), 7),
+    )
+    assert since.compare("then", "digit", 4) == Pairs([2.0] * 4, [3.0] * 4)
+    assert {asked[-2 * k] for k in (1, 2)} == {asked[-2 * k - 1] for k in (1, 2)} == {"then", since.ROOT}
+
+
+def test_an_earlier_commit_has_a_table(monkeypatch, tmp_path):
+    (tmp_path / "results.json").write_text(command.text_of(results([], [])))
+    monkeypatch.setattr(since, "RESULTS", tmp_path / "results.json")
+    since.keep("abc", {"digit": Pairs([2e-3, 2e-3, 4e-3], [1e-3, 1e-3, 1e-3]), "a row of old": Pairs([1.0], [1.0])})
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "Alone, against commit abc" in text and "python -m benchmarks.since abc --write" in text
+    line = next(line for line in text.splitlines() if line.startswith("| digit net"))
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["1 ms", "2 ms", "0.500", "0.250 to 0.500"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (since.ROOT / ".git").exists(), reason="this is no clone")
+def test_the_package_of_a_commit_runs_in_the_benchmark_of_now():
+    with since.mtorch_of("HEAD") as folder:
+        seconds, steps = since.seconds_of(folder, "digit", 10, turns=2)
+        (folder / "mtorch" / "__init__.py").write_text("raise ImportError('of the commit', name='mtorch')")
+        with pytest.raises(RuntimeError, match="digit: of the commit"):
+            since.seconds_of(folder, "digit", 10)
+    assert 0 < seconds < 1 and steps == 10 and not folder.exists()
 
 
 @pytest.mark.slow
