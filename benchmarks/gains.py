@@ -62,9 +62,9 @@ def without_both_at_once() -> None:
 
 def without_unpacked_products() -> None:
     """It is left to BLAS how it takes its matrices."""
-    from mtorch.fast.unpacked import takes_unpacked
+    from mtorch.fast.unpacked import has_small_kernels
 
-    everywhere(takes_unpacked, lambda: False)
+    everywhere(has_small_kernels, lambda: False)
 
 
 def without_axpby() -> None:

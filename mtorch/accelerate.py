@@ -8,15 +8,15 @@ forward is a function `(layer, x) -> (y, memory)`, a fast backward is `(layer, m
 decides: its memory says which body answers it, so that `disabled()` entered in between, or another thread, changes
 nothing. Where a subclass or an instance defines one of the three by itself, the references of all three run.
 
-*Any other function* whose first argument (after `self`) is the array module `xp`, and any other method of a layer, is
-replaced by one of the same signature.
+*Any other function* whose first argument (after `self`) is the array module `xp`, and any other method of a layer or a
+Parameter, is replaced by one of the same signature.
 
 `MTORCH_FAST=0`, read when mtorch is imported, turns the mark off: it then hands back the function itself.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import wraps
 from threading import get_ident
 from types import ModuleType
@@ -46,13 +46,9 @@ class Blas:
     """How a pass limits BLAS to one thread while layers divide work among threads. `fast/` sets both functions."""
 
     held: Callable[[], bool] = staticmethod(lambda: True)
-    single_threaded: Callable[[], AbstractContextManager] = staticmethod(nullcontext)
-
-    @staticmethod
-    def limited(function: Callable, *args: Any) -> Any:
-        """function(*args), while BLAS uses one thread."""
-        with Blas.single_threaded():
-            return function(*args)
+    limited: Callable = staticmethod(
+        lambda function, *args: function(*args)
+    )  # fast/ calls it while BLAS has one thread
 
 
 def multithreaded(layer: Any) -> bool:

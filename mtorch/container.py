@@ -95,10 +95,14 @@ class Tape:
             raise
         return output_grad if output_grad.__class__ is self.owner.xp.ndarray else guards.as_grad(output_grad)
 
-    def pull_parameters(self, output_grad: Value) -> None:
-        """Runs the backward_parameters of the last call."""
+    def pull_parameters(self, output_grad: Value, number: int | None = None) -> None:
+        """Runs backward_parameters of call `number`, by default the last, after the backward of all calls above it."""
         if self.owner.multithreaded and not Blas.held():
-            return Blas.limited(self.pull_parameters, output_grad)
+            return Blas.limited(self.pull_parameters, output_grad, number)
+        if number is not None:
+            output_grad = self.rewind(output_grad, number + 1)
+            if output_grad is None:
+                return
         layer, memory = self.calls.pop()
         layer._memory = memory
         try:

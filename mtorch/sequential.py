@@ -72,9 +72,8 @@ class Sequential(Container):
         tape, first = self.recall(), self.first_trained
         if not (self.first_parameters and self.first_parameters[0]._trainable):  # frozen: look further
             first = next((i for i, layer in enumerate(self._layers) if layer.trains()), len(self._layers))
-        g = tape.rewind(g, first + 1)
-        if first < len(self._layers) and g is not None:
-            tape.pull_parameters(g)
+        if first < len(self._layers):
+            tape.pull_parameters(g, first)
 
     def step(self, lr: float) -> None:
         for layer in self.with_parameters:

@@ -10,9 +10,9 @@ if ENABLED:
     import mtorch.fast.numpy  # noqa: F401
     from mtorch.accelerate import Blas
     from mtorch.fast.memory import keep_freed_memory
-    from mtorch.fast.threads import blas_is_held, single_threaded_blas
+    from mtorch.fast.threads import blas_is_held, with_one_thread_of_blas
 
     keep_freed_memory()
-    Blas.held, Blas.single_threaded = blas_is_held, single_threaded_blas
+    Blas.held, Blas.limited = staticmethod(blas_is_held), staticmethod(with_one_thread_of_blas)
 
 __all__ = ["ENABLED", "disabled"]

@@ -16,7 +16,7 @@ else the number of cores). Where it cannot be asked (another BLAS, a browser), t
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cache
@@ -28,10 +28,11 @@ from typing import Any, NamedTuple
 
 from mtorch.blas import openblas
 
-WORTH = 1 << 24  # operations, each as long as a multiplication of a product, for which waking a thread pays (measured)
+# An operation is a multiplication of a product, or other work that takes as long.
+WORTH = 1 << 24  # operations for which waking a thread pays (measured)
 WORTH_IN_A_ROW = 1 << 25  # the same for `together`, whose calls follow each other, as those of convolutions do
 
-last_together = -inf  # when `together` was last done with work for several threads
+last_together = -inf  # when `together` was last done with work that is worth several threads
 _busy: dict[str, object] = {}  # "by": whom the threads work for. After acquire() of a lock Ctrl-C could leave it taken
 _lock = Lock()  # guards the next two
 _holders: dict[int, int] = {}  # how often each thread of Python holds BLAS to one thread
@@ -68,9 +69,8 @@ sharing = Payoff(most=0.005, pause=0.1, longest=1.0)
 # ---------------------------------------------------------------------- one thread for BLAS
 
 
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Holds BLAS to one thread inside. Ctrl-C may come after any call here, and nothing may then stay held."""
+def _hold() -> Generator[None]:
+    """Holds BLAS to one thread until it is closed. Ctrl-C may come after any call here; nothing may then stay held."""
     global _threads
     blas, ours, holds = _blas_threads(), get_ident(), False
     try:
@@ -83,25 +83,49 @@ def single_threaded_blas() -> Iterator[None]:
                 blas.set(1)
         yield
     finally:
-        if holds:
-            with _lock:
-                if ours in _holders:  # else one_thread_for_good() came in between
-                    _holders[ours] -= 1
-                    try:
-                        if blas and _threads > 1 and _holders == {ours: 0}:
-                            blas.set(_threads)
-                    finally:
-                        if not _holders[ours]:
-                            del _holders[ours]
+        interruption = None
+        while holds:
+            try:
+                with _lock:
+                    holds = False
+                    if ours in _holders:  # else one_thread_for_good() came in between
+                        _holders[ours] -= 1
+                        try:
+                            if blas and _threads > 1 and _holders == {ours: 0}:
+                                blas.set(_threads)
+                        finally:
+                            if not _holders[ours]:
+                                del _holders[ours]
+            except BaseException as error:
+                if not holds:
+                    raise
+                interruption = error  # it came while this waited for the lock
+        if interruption:
+            raise interruption
+
+
+single_threaded_blas = contextmanager(_hold)  # Ctrl-C inside of contextlib's own functions can leave BLAS held
+
+
+def with_one_thread_of_blas(function: Callable[..., Any], *args: Any) -> Any:
+    """function(*args) while this thread holds BLAS. It begins sooner than in a `with`."""
+    if blas_is_held():
+        return function(*args)
+    hold = _hold()
+    try:
+        next(hold)
+        return function(*args)
+    finally:
+        hold.close()
 
 
 def blas_is_held() -> bool:
-    """Whether this thread is inside `single_threaded_blas`, so that the other cores are free."""
+    """Whether this thread is inside `single_threaded_blas`."""
     return get_ident() in _holders
 
 
 def blas_has_one_thread() -> bool:
-    """Whether BLAS has one thread for the caller, whatever other threads of Python do."""
+    """Whether BLAS has one thread for the caller, whatever other threads of Python do, or cannot be asked."""
     return blas_is_held() or count() == 1
 
 
@@ -185,7 +209,7 @@ class Task(NamedTuple):
 
 
 def count() -> int:
-    """The number of threads that share a large task here; 1 inside of a range."""
+    """The number of threads that share a large task here; 1 inside of a range and of `one_thread`."""
     blas = None if _undivided.get() else _blas_threads()
     if blas is None:
         return 1
@@ -209,50 +233,53 @@ def together(*tasks: Task) -> list[Any]:
 
 
 def share(*tasks: Task, least: float = WORTH, alone: bool = False) -> list[Any]:
-    """What each task finishes with. There is one range a task where there is too little to do, and inside of a range.
+    """`finish` of the results of each task. Where there is too little to do, and inside of a range, it has one range.
 
-    alone: this thread does all ranges. The first error is raised once all ranges are done.
+    alone: this thread does all ranges. Of several ranges the first error is raised once all are done.
     """
-    threads = count() if sum(task.operations for task in tasks) >= least else 1
+    operations = sum([task.operations for task in tasks])
+    threads = count() if operations >= least else 1
     if threads == 1:
         return [task.finish([task.function(range(task.length))]) for task in tasks]
-    work = _Work(tasks, threads)
-    with single_threaded_blas():
-        if len(work.ranges) > 1 and not alone and sharing.pays():
-            with _turn() as free:
-                if free:
-                    _with_others(work, threads)
-        work.take()  # what is left: all, or nothing
+    work = _Work(tasks, operations, threads)
+    with_one_thread_of_blas(work.make, alone)
     return work.results()
 
 
-def _with_others(work: "_Work", threads: int) -> None:
-    """All ranges of the work, by this thread and others."""
-    start, ranges = perf_counter(), len(work.ranges)
-    try:
-        with suppress(RuntimeError):  # the system starts no more threads
-            core = _core_of_caller()()
-            for i in range(1, min(threads, ranges)):
-                _worker(i, os.getpid()).call(work, core)
-        part, own_seconds = work.take(), perf_counter() - start
-        for _ in range(ranges):
-            work.done.get()
-    except BaseException:  # Ctrl-C: what no thread has begun stays undone
-        work.left.clear()
-        raise
-    if part:  # what this thread alone would take, minus what all took
-        sharing.add(own_seconds / part - (perf_counter() - start))
-
-
 class _Work:
-    """The ranges of some tasks, and (error, result) of each."""
+    """The ranges of some tasks, and the result or the error of each."""
 
-    def __init__(self, tasks: tuple[Task, ...], threads: int):
-        self.tasks = tasks
+    def __init__(self, tasks: tuple[Task, ...], operations: float, threads: int):
+        self.tasks, self.operations, self.threads = tasks, operations, threads
         self.ranges = [(task, part) for task in tasks for part in _ranges(task.length, threads)]
         self.left = deque(range(len(self.ranges)))
         self.outcomes: list[Any] = [None] * len(self.ranges)
+        self.errors: dict[int, BaseException] = {}
         self.done: SimpleQueue = SimpleQueue()  # one entry for each range that is done
+
+    def make(self, alone: bool) -> None:
+        """All ranges, by this thread and, where it pays and they are free, others."""
+        if len(self.ranges) > 1 and not alone and sharing.pays():
+            with _turn() as free:
+                if free:
+                    self._make_with_others()
+        self.take()  # what is left: all, or nothing
+
+    def _make_with_others(self) -> None:
+        start, ranges = perf_counter(), len(self.ranges)
+        try:
+            with suppress(RuntimeError):  # the system starts no more threads
+                core = _core_of_caller()()
+                for i in range(1, min(self.threads, ranges)):
+                    _worker(i, os.getpid()).call(self, core)
+            part, own_seconds = self.take(), perf_counter() - start
+            for _ in range(ranges):
+                self.done.get()
+        except BaseException:  # Ctrl-C: what no thread has begun stays undone
+            self.left.clear()
+            raise
+        if part:  # what this thread alone would take, minus what all took
+            sharing.add(own_seconds / part - (perf_counter() - start))
 
     def take(self) -> float:
         """Does one range after the other until none is left; their part of the operations."""
@@ -260,28 +287,26 @@ class _Work:
         try:
             _undivided.set(True)
             while self.left:
-                with suppress(IndexError):  # another thread was faster
+                try:
                     i = self.left.popleft()
-                    operations += self._do(i)
-                    self.done.put(i)
+                except IndexError:  # another thread was faster
+                    break
+                task, part = self.ranges[i]
+                try:
+                    self.outcomes[i] = task.function(part)
+                except BaseException as error:
+                    self.errors[i] = error
+                operations += task.operations * len(part) / max(1, task.length)
+                self.done.put(i)
         finally:
             _undivided.set(before)
-        return operations / max(1, sum(task.operations for task in self.tasks))
-
-    def _do(self, i: int) -> float:
-        task, part = self.ranges[i]
-        try:
-            self.outcomes[i] = None, task.function(part)
-        except BaseException as error:
-            self.outcomes[i] = error, None
-        return task.operations * len(part) / max(1, task.length)
+        return operations / max(1, self.operations)
 
     def results(self) -> list[Any]:
-        for error, _ in self.outcomes:
-            if error is not None:
-                raise error
+        if self.errors:
+            raise self.errors[min(self.errors)]
         found = list(zip(self.ranges, self.outcomes, strict=True))
-        return [task.finish([result for (of, _), (_, result) in found if of is task]) for task in self.tasks]
+        return [task.finish([result for (of, _), result in found if of is task]) for task in self.tasks]
 
 
 def _ranges(length: int, threads: int) -> list[range]:

@@ -18,7 +18,7 @@ NARROW, SHORT = 64, 100  # columns, and entries of a sum, below which a piece ta
 REGISTER = 16  # single-precision numbers in a register of AVX-512: columns come in multiples of it
 
 
-def takes_unpacked() -> bool:
+def has_small_kernels() -> bool:
     """Whether BLAS uses its kernels for small matrices here."""
     return threads.blas_has_one_thread() and kernel() in ("SkylakeX", "Cooperlake", "SapphireRapids")
 
@@ -26,14 +26,14 @@ def takes_unpacked() -> bool:
 def in_columns(a: Array, b: Array, out: Array) -> None:
     """out = a b for matrices, or stacks of them: some columns of b after the others."""
     width = _width(a.shape[-2] * a.shape[-1], b.shape[-1]) if b.dtype.char == "f" else 0  # in double precision none pay
-    if width and takes_unpacked():
+    if width and has_small_kernels():
         a, b, out = a[..., None, :, :], _cut(b, width), _cut(out, width)
     numpy.matmul(a, b, out=out)
 
 
 @lru_cache(maxsize=1000)
 def _width(size: int, columns: int) -> int:
-    """The most columns for which a matrix of so many entries needs no packing, in equal pieces; 0 if there are none."""
+    """The most columns, in equal pieces, for which a matrix of so many entries needs no packing; 0 for no pieces."""
     if size * columns > UNPACKED:
         for count in range(2, columns // NARROW + 1):
             width, rest = divmod(columns, count)
@@ -50,9 +50,9 @@ def _cut(x: Array, width: int) -> Array:
 def sums_pay(a: Array, b: Array) -> bool:
     """Whether `in_sums` takes less time than one product."""
     entries, inner = len(a) * b.shape[1], a.shape[1]
-    if not UNPACKED < entries * inner or entries * SHORT > UNPACKED or inner != len(b):
+    if entries * inner <= UNPACKED or entries * SHORT > UNPACKED or inner != len(b):
         return False
-    return a.dtype == b.dtype and a.dtype.char in "fd" and b.strides[1] == b.itemsize and takes_unpacked()
+    return a.dtype == b.dtype and a.dtype.char in "fd" and b.strides[1] == b.itemsize and has_small_kernels()
 
 
 def in_sums(a: Array, b: Array, out: Array | None = None) -> Array:

@@ -645,7 +645,7 @@ def test_wrong_lengths_on_a_device_are_raised_at_the_next_host_read(kind):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_products_that_blas_does_not_pack_equal_the_references(monkeypatch, kind, rows, there, back, bidirectional):
     """The weights lie as (G / B, K, B) for products of at most a million multiplications."""
-    monkeypatch.setattr(recurrence, "takes_unpacked", lambda: True)
+    monkeypatch.setattr(recurrence, "has_small_kernels", lambda: True)
     hidden, size = (256 if kind == "RNN" else 128), 20
     bias = rows != 50  # without a bias there are less columns
     layer = getattr(layers, kind)(size, hidden, bias=bias, bidirectional=bidirectional, dtype="float64", rng=0)
@@ -665,13 +665,13 @@ def test_products_are_cut_only_where_that_pays(monkeypatch):
         return recurrence.right_factor(matrix, rows)[0].ndim == 3
 
     large = numpy.zeros((135, 512))
-    monkeypatch.setattr(recurrence, "takes_unpacked", lambda: True)
+    monkeypatch.setattr(recurrence, "has_small_kernels", lambda: True)
     assert cut(large, 100)
     assert not cut(large, 10)  # BLAS takes it whole
     assert not cut(large, 10_000)  # many rows
     assert not cut(numpy.zeros((135, 408)), 100)  # widths that do not divide
     assert not cut(numpy.zeros((35, 128)), 1000)  # a small matrix
-    monkeypatch.setattr(recurrence, "takes_unpacked", lambda: False)
+    monkeypatch.setattr(recurrence, "has_small_kernels", lambda: False)
     assert not cut(large, 100)
 
 

@@ -298,6 +298,37 @@ def test_after_ctrl_c_blas_has_its_threads_and_ours_are_free(blas, monkeypatch, 
     assert len({thread for _, thread in threads.in_threads(meeting(3), 3, 1)}) == 3
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="only Unix sends a signal to a thread")
+def test_ctrl_c_while_another_thread_changes_the_hold_leaves_nothing_held(blas):
+    leave, taken = threading.Event(), threading.Event()
+
+    def change():
+        with threads._lock:
+            taken.set()
+            leave.wait(10)
+
+    main = threading.get_ident()
+
+    def stop():
+        time.sleep(0.1)  # until the main thread waits for the lock
+        signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.1)
+        leave.set()
+
+    others = [threading.Thread(target=target) for target in (change, stop)]
+
+    def work():
+        others[0].start()
+        taken.wait(10)
+        others[1].start()
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.with_one_thread_of_blas(work)
+    for other in others:
+        other.join()
+    assert blas.now == 3 and not threads._holders
+
+
 def test_after_ctrl_c_no_range_is_begun(blas, monkeypatch):
     works = []
     monkeypatch.setattr(threads._Worker, "call", lambda self, work, core: works.append(work))  # it comes late
@@ -331,6 +362,27 @@ def test_a_large_product_is_made_in_parts(blas, monkeypatch, rows, columns, bias
     numpy.testing.assert_allclose(products.product(a, b, bias=c), expected, rtol=1e-14)
     numpy.testing.assert_allclose(products.product(a.astype("f"), b, bias=c), expected, rtol=1e-6, atol=1e-6)
     assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns", "count", "divided"),
+    [
+        (784, 10, 512, 2, 784),
+        (512, 128, 784, 2, 512),  # fewer rows, but many, and short sums
+        (512, 128, 784, 8, 784),  # the parts would have too few rows
+        (128, 128, 512, 2, 512),
+        (256, 784, 512, 2, 512),  # the sums are too long
+    ],
+)
+def test_rows_or_columns_are_divided_whichever_is_faster(monkeypatch, rows, inner, columns, count, divided):
+    lengths, share = [], threads.share
+    monkeypatch.setattr(threads, "WORTH", 0)
+    monkeypatch.setattr(threads, "count", lambda: count)
+    monkeypatch.setattr(products, "_may_spin", lambda: False)
+    monkeypatch.setattr(threads.sharing, "again", math.inf)
+    monkeypatch.setattr(threads, "share", lambda task, **how: lengths.append(task.length) or share(task, **how))
+    a, b = numpy.ones((rows, inner), "f"), numpy.ones((inner, columns), "f")
+    assert (products.product(a, b) == inner).all() and lengths == [divided]
 
 
 def test_a_small_product_has_one_thread_of_blas(blas, monkeypatch):

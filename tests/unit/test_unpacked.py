@@ -19,7 +19,7 @@ def small(monkeypatch):
     monkeypatch.setattr(unpacked, "UNPACKED", 1000)
     monkeypatch.setattr(unpacked, "SHORT", 10)
     monkeypatch.setattr(unpacked, "NARROW", 16)
-    monkeypatch.setattr(unpacked, "takes_unpacked", lambda: True)
+    monkeypatch.setattr(unpacked, "has_small_kernels", lambda: True)
     unpacked._width.cache_clear()
     yield
     unpacked._width.cache_clear()
@@ -66,6 +66,15 @@ def test_numbers_that_blas_does_not_take_are_left_to_numpy(small, dtype, inner):
         numpy.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+@pytest.mark.parametrize("inner", [1, 7, 101])
+def test_a_place_for_other_numbers_is_refused_as_numpy_does(small, dtype, inner):
+    a, b, out = numbers(9, inner), numbers(inner, 10), numpy.ones((9, 10), dtype)
+    with pytest.raises(TypeError, match="cast"):
+        products.product(a, b, out)
+    assert (out == 1).all()
+
+
 def test_a_stack_of_nothing_has_no_pieces():
     out = numpy.empty((0, 16, 1792), "f")
     unpacked.in_columns(numpy.ones((16, 144), "f"), numpy.ones((0, 144, 1792), "f"), out)
@@ -81,7 +90,7 @@ def test_pieces_are_taken_only_where_they_pay():
 
 def test_a_product_with_a_long_sum_is_made_in_pieces(monkeypatch):
     made = []
-    monkeypatch.setattr(unpacked, "takes_unpacked", lambda: True)
+    monkeypatch.setattr(unpacked, "has_small_kernels", lambda: True)
     monkeypatch.setattr(products, "in_sums", lambda *args: made.append(args[0].shape) or unpacked.in_sums(*args))
     sizes = (32, 1600, 34), (32, 1600, 1000), (20, 100, 34), (120, 64, 400), (34, 1600, 32)
     for rows, inner, columns in sizes:
@@ -97,10 +106,10 @@ def test_what_blas_does_not_pack_depends_on_its_threads_and_kernels(monkeypatch)
     for count, kernels, expected in ((1, "SkylakeX", True), (2, "SkylakeX", False), (1, "Haswell", False)):
         monkeypatch.setattr(threads, "_blas_threads", lambda count=count: threads.BlasThreads(lambda: count, print))
         monkeypatch.setattr(unpacked, "kernel", lambda kernels=kernels: kernels)
-        assert unpacked.takes_unpacked() is expected
+        assert unpacked.has_small_kernels() is expected
     monkeypatch.setattr(threads, "_blas_threads", lambda: threads.BlasThreads(lambda: 2, lambda n: None))
     with threads.single_threaded_blas():
         monkeypatch.setattr(unpacked, "kernel", lambda: "SkylakeX")
-        assert unpacked.takes_unpacked()
+        assert unpacked.has_small_kernels()
     monkeypatch.undo()
     assert unpacked.kernel() == "" or unpacked.kernel().isalnum()

@@ -22,7 +22,7 @@ from mtorch.accelerate import replace
 from mtorch.arrays import BLOCK, Array, Value
 from mtorch.fast import threads
 from mtorch.fast.product import product
-from mtorch.fast.unpacked import UNPACKED, takes_unpacked
+from mtorch.fast.unpacked import UNPACKED, has_small_kernels
 from mtorch.layers.recurrent import RecurrentLayer, State, Wanted, Weights, rows
 
 WIDE = 256  # hidden entries from which on a step is so long that several threads can share the sequences
@@ -215,7 +215,7 @@ def right_factor(matrix: Array, rows: int, gaps: bool = False) -> tuple[Array, C
     lines. For small matrices dot is called faster; but what lies with gaps, as the rows of a step may, it copies.
     """
     size, columns = matrix.shape
-    if matrix.size > SMALL and rows * matrix.size > UNPACKED and takes_unpacked():
+    if matrix.size > SMALL and rows * matrix.size > UNPACKED and has_small_kernels():
         for width in (64, 32, 16):
             if rows * size * width <= UNPACKED and columns % width == 0:
                 return _in_blocks(matrix, rows, width)
