@@ -67,6 +67,20 @@ def without_unpacked_products() -> None:
     everywhere(has_small_kernels, lambda: False)
 
 
+def without_descend() -> None:
+    """Updates are made within errstate."""
+    import numpy
+
+    from mtorch.fast.numpy.update import descend
+
+    def within_errstate(value, grad, lr):
+        with numpy.errstate(all="ignore"):
+            grad *= lr
+            value -= grad
+
+    everywhere(descend, within_errstate)
+
+
 def without_axpby() -> None:
     """NumPy scales and adds arrays."""
     from mtorch.fast.axpby import axpby
@@ -95,7 +109,7 @@ def threads() -> ModuleType:
 TRICKS: dict[str, Callable[[], None]] = {
     "hold": without_blas_held, "threads": without_threads, "product": without_divided_products,
     "blas": without_threads_of_blas, "at_once": without_both_at_once,
-    "unpacked": without_unpacked_products, "axpby": without_axpby,
+    "unpacked": without_unpacked_products, "axpby": without_axpby, "descend": without_descend,
     "keep_off": without_keeping_off, "spin": without_spinning,
 }  # fmt: skip
 ENVIRONMENT = {"none": {"MTORCH_FAST": "0"}, "memory": {"GLIBC_TUNABLES": ""}}  # mallopt is left alone where it is set

@@ -35,7 +35,7 @@ BATCHED = "eee" + "iii" + "n" + "pii" + "pii" + "n" + "pii" + "i"  # layouts, si
 
 # Gives the object that NumPy keeps for the errstate of now; numpy.geterr() takes some microseconds after a product.
 error_state: Any = getattr(getattr(sys.modules.get("numpy._core.umath"), "_extobj_contextvar", None), "get", object)
-spinning = Payoff(most=0.01, pause=1.0, longest=8.0)
+spinning = Payoff(most=0.05, pause=1.0, longest=8.0)
 
 
 def product(a: Array, b: Array, out: Array | None = None, bias: Array | None = None) -> Array:
@@ -81,7 +81,7 @@ def _in_parts(a: Array, b: Array, y: Array, operations: int) -> None:
         if at[0] != at[1]:  # of a matrix and its transpose matmul makes a half
             measure = start - call.measured_at > LOOK_AGAIN
             if not measure and with_all_threads_of_blas(call.make, *at):
-                spinning.add(call.seconds_alone - (perf_counter() - start))
+                spinning.add(threads.ENOUGH * call.seconds_alone - (perf_counter() - start))
                 return
     threads.share(_task(a, b, y, operations, by_rows), alone=measure)
     if call is not None and measure:

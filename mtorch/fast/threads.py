@@ -32,6 +32,8 @@ from mtorch.blas import openblas
 WORTH = 1 << 24  # operations for which waking a thread pays (measured)
 WORTH_IN_A_ROW = 1 << 25  # the same for `together`, whose calls follow each other, as those of convolutions do
 
+ENOUGH = 0.85  # of the time that one thread would take: sharing counts as gain below it, and as loss above
+
 last_together = -inf  # when `together` was last done with work that is worth several threads
 _busy: dict[str, object] = {}  # "by": whom the threads work for. After acquire() of a lock Ctrl-C could leave it taken
 _lock = Lock()  # guards the next two
@@ -63,7 +65,7 @@ class Payoff:
             self.pause = min(2 * self.pause, self.longest)
 
 
-sharing = Payoff(most=0.005, pause=0.1, longest=1.0)
+sharing = Payoff(most=0.02, pause=0.1, longest=1.0)
 
 
 # ---------------------------------------------------------------------- one thread for BLAS
@@ -278,8 +280,8 @@ class _Work:
         except BaseException:  # Ctrl-C: what no thread has begun stays undone
             self.left.clear()
             raise
-        if part:  # what this thread alone would take, minus what all took
-            sharing.add(own_seconds / part - (perf_counter() - start))
+        if part:  # this thread alone would take own_seconds / part
+            sharing.add(ENOUGH * own_seconds / part - (perf_counter() - start))
 
     def take(self) -> float:
         """Does one range after the other until none is left; their part of the operations."""
