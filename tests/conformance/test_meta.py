@@ -83,6 +83,7 @@ def proofs(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_a_new_layer_gets_every_shared_proof_from_its_file_alone(proofs):
     first = {proof for proof in proofs["NewCube"] if proof[1].endswith("-0")}
     assert first == set(proofs["GELU"]) and len(first) >= 17

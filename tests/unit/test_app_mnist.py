@@ -116,6 +116,7 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_with(tmp_path, no_pictures, 
     assert (tmp_path / "model.npz").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_checkpoint_names_neither_paths_nor_the_clock(tmp_path, no_pictures):
     train(tmp_path / "here", "--epochs", 1)
     time.sleep(2.1)  # the finest grain of a zip file's clock
@@ -155,6 +156,7 @@ def test_a_run_on_another_device_ends_where_one_on_the_cpu_does(tmp_path, no_pic
     assert main(["evaluate", "--data", "digits", "--device", "gpu", "--out", str(tmp_path / "gpu")]) == 0
 
 
+@pytest.mark.slow
 def test_several_models_are_compared_in_one_figure(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert main([*COMPARE, "--out", str(tmp_path)]) == 0
@@ -544,6 +546,7 @@ def test_a_signal_to_the_whole_group_lets_workers_finish_the_step(tmp_path, no_p
     assert re.fullmatch(r"stopped: epoch \d+ is kept in .*; go on with: python -m apps.mnist train .* --resume\n", err)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 def test_a_closed_pipe_and_no_streams_at_all_end_without_a_traceback(tmp_path):
     command = f'"{sys.executable}" -m apps.mnist --data digits --epochs 100000 --out "{tmp_path / "a"}" | head -1'

@@ -82,6 +82,7 @@ def test_a_resumed_run_leaves_the_very_bytes_of_an_uninterrupted_one(tmp_path, n
     assert str(tmp_path).encode() not in (tmp_path / "whole" / "model.npz").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["sine-cosine", "noisy-sine"])
 def test_a_run_on_another_device_ends_where_one_on_the_cpu_does(tmp_path, monkeypatch, task):
     pytest.importorskip("matplotlib")

@@ -422,6 +422,7 @@ BAD = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", BAD)
 def test_a_mirror_that_fails_is_passed_over_and_leaves_nothing(server, monkeypatch, tmp_path, bad):
     monkeypatch.setattr(mnist_files, "FILES", {NAMES[0]: mnist_files.FILES[NAMES[0]]})
@@ -483,6 +484,7 @@ def test_a_name_look_up_that_hangs_is_given_up(monkeypatch):
     release.set()
 
 
+@pytest.mark.slow
 def test_patience_is_for_all_mirrors_together_and_ends_within_seconds(server, monkeypatch):
     monkeypatch.setattr(download, "ANSWER", 0.4)
     monkeypatch.setattr(download, "PATIENCE", 1.0)

@@ -504,6 +504,7 @@ document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_page_steps_through_the_chain_in_a_browser(tmp_path):
     path = inspect(Module(small()), X, LABELS, CrossEntropyLoss).html(tmp_path / "page.html")

@@ -369,6 +369,7 @@ class Interrupt:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["loader", "list"])
 def test_an_interrupt_at_any_line_loses_and_repeats_no_batch(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: None)
