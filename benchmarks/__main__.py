@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import busy, fresh, lenet_to_99, report
+from .commands import run
 from .machine import describe
 from .results import Results
 from .rounds import Bench, Row
@@ -101,17 +102,13 @@ def main() -> int:
 def keep(results: Results, options: argparse.Namespace) -> None:
     """Writes what there is so far."""
     if options.json:
-        Path(options.json).write_text(text_of(results))
+        Path(options.json).write_text(results.as_json())
     if options.figure:
         from .figure import overview
 
         overview(options.figure, results)
     if options.write:
         write(results)
-
-
-def text_of(results: Results) -> str:
-    return json.dumps(results.as_dict(), indent=1) + "\n"
 
 
 def obstacle(options: argparse.Namespace) -> str | None:
@@ -137,8 +134,7 @@ def write(results: Results) -> None:
     """RESULTS.md, results.json and both pictures."""
     from .figure import overview, side_by_side
 
-    (HERE / "results.json").write_text(text_of(results))
-    (HERE / "RESULTS.md").write_text(report.markdown(results))
+    report.write(results, HERE)
     overview(str(HERE / "results.png"), results)
     side_by_side(str(IMAGES / "speed.png"), results)
 
@@ -192,7 +188,4 @@ def check(names: list[str], tolerance: float = 2e-4) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    run(main)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import ModuleType
 
 from . import worker
+from .commands import mistake, run
 from .rounds import Bench, Worker
 from .workloads import TABLE, matching, unknown
 
@@ -67,6 +68,13 @@ def without_unpacked_products() -> None:
     everywhere(has_small_kernels, lambda: False)
 
 
+def without_alignment() -> None:
+    """Arrays begin where the C library puts them."""
+    from mtorch.fast.aligned import is_large
+
+    everywhere(is_large, lambda x: False)
+
+
 def without_descend() -> None:
     """Updates are made within errstate."""
     import numpy
@@ -109,7 +117,8 @@ def threads() -> ModuleType:
 TRICKS: dict[str, Callable[[], None]] = {
     "hold": without_blas_held, "threads": without_threads, "product": without_divided_products,
     "blas": without_threads_of_blas, "at_once": without_both_at_once,
-    "unpacked": without_unpacked_products, "axpby": without_axpby, "descend": without_descend,
+    "unpacked": without_unpacked_products, "aligned": without_alignment,
+    "axpby": without_axpby, "descend": without_descend,
     "keep_off": without_keeping_off, "spin": without_spinning,
 }  # fmt: skip
 ENVIRONMENT = {"none": {"MTORCH_FAST": "0"}, "memory": {"GLIBC_TUNABLES": ""}}  # mallopt is left alone where it is set
@@ -199,11 +208,8 @@ def main() -> int:
         return 0
     left_out, rows = options.without or names(), [row.name for row in TABLE]
     wrong = [*unknown(options.only or [], rows), *(name for name in left_out if name not in names())]
-    if wrong:
-        print(f"nothing is called {', '.join(wrong)}; --help has the names", file=sys.stderr)
-        return 2
-    if options.rounds < 1:
-        print("--rounds must be at least 1", file=sys.stderr)
+    if reason := mistake(wrong, "--rounds", options.rounds, 1):
+        print(reason, file=sys.stderr)
         return 2
     for row in matching(options.only or ["*"], rows):
         with Variants(["all", *left_out], options.rounds, options.seconds) as bench:
@@ -217,7 +223,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    run(main)

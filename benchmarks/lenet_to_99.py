@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .commands import run
 from .machine import measuring_environment
 from .rounds import ROOT
 
@@ -212,4 +213,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

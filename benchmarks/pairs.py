@@ -32,7 +32,3 @@ class Pairs:
             k += 1
             tail += math.comb(n, k) / 2**n
         return found[k], found[-1 - k]
-
-
-def first_quartile(times: list[float]) -> float:
-    return statistics.quantiles(times, n=4, method="inclusive")[0] if len(times) > 1 else times[0]

@@ -1,12 +1,13 @@
 """The results as tables for people, plain or Markdown."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from . import busy
-from .pairs import Pairs, first_quartile
+from .pairs import Pairs
 from .results import Results
-from .rounds import QUIET, Row
+from .rounds import QUIET, Row, first_quartile
 from .workloads import OTHERS, PARTS, WORKLOADS
 
 HEAD = [
@@ -302,3 +303,8 @@ def markdown(results: Results) -> str:
     if remarks:
         parts.append("\n".join(f"- {line}" for line in remarks))
     return "\n\n".join(parts) + "\n"
+
+
+def write(results: Results, folder: Path) -> None:
+    (folder / "results.json").write_text(results.as_json())
+    (folder / "RESULTS.md").write_text(markdown(results))

@@ -1,5 +1,6 @@
 """What a run of the benchmark found, as a dictionary for machines and back."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -38,6 +39,9 @@ class Results:
             "busy": [busy_dict(row) for row in self.busy],
             **self.more,
         }
+
+    def as_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=1) + "\n"
 
     @classmethod
     def from_dict(cls, found: dict) -> "Results":

@@ -67,7 +67,7 @@ class Row:
 
     def time(self, side: str) -> float | None:
         """The first quartile of the rounds: other programs, also on the same host, make a turn longer, not shorter."""
-        return self.quartiles(side)[0] if self.times.get(side) else None
+        return first_quartile(self.times[side]) if self.times.get(side) else None
 
     def spread(self, side: str) -> float:
         """Half the range between the quartiles as a share of the first one."""
@@ -75,8 +75,7 @@ class Row:
         return (high - low) / 2 / low
 
     def quartiles(self, side: str) -> list[float]:
-        times = self.times[side]
-        return statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else 3 * times
+        return quartiles(self.times[side])
 
     def out_of_reach(self, side: str, goal: float) -> bool:
         """Whether NumPy's products and passes alone take longer than that side's time times the goal."""
@@ -95,6 +94,14 @@ class Row:
         """The quickest of the libraries that a user would pick instead."""
         found = [side for side in OTHERS if self.time(side)]
         return min(found, key=self.time) if found else None
+
+
+def quartiles(times: list[float]) -> list[float]:
+    return statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else 3 * times
+
+
+def first_quartile(times: list[float]) -> float:
+    return quartiles(times)[0]
 
 
 class Bench:

@@ -20,9 +20,10 @@ from io import BytesIO
 from pathlib import Path
 
 from . import report
-from .pairs import LEAST, Pairs, first_quartile
+from .commands import mistake, run
+from .pairs import LEAST, Pairs
 from .results import Results
-from .rounds import ROOT, Worker
+from .rounds import ROOT, Worker, first_quartile
 from .workloads import TABLE, matching, unknown
 
 TURNS, SECONDS = 5, 0.2  # turns of each process and their length; the first quartile of its turns counts
@@ -82,12 +83,11 @@ def text(row: str, found: Pairs) -> str:
 
 
 def keep(commit: str, rows: dict[str, Pairs]) -> None:
-    """Puts the rows into results.json and RESULTS.md."""
+    """Puts the rows into results.json and RESULTS.md; of the other tables, rows that the benchmark no longer has go."""
     results = json.loads(RESULTS.read_text())
     today = datetime.date.today().isoformat()
     results["since"] = {"commit": commit, "date": today, "rows": {name: vars(pairs) for name, pairs in rows.items()}}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    RESULTS.with_name("RESULTS.md").write_text(report.markdown(Results.from_dict(results)))
+    report.write(Results.from_dict(results), RESULTS.parent)
 
 
 def main() -> int:
@@ -97,12 +97,9 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=15, metavar="N", help="of processes (default 15)")
     parser.add_argument("--write", action="store_true", help="into benchmarks/RESULTS.md and results.json too")
     options = parser.parse_args()
-    least = LEAST if options.write else 1
-    if wrong := unknown(options.only or [], ROWS):
-        print(f"nothing is called {', '.join(wrong)}; --help has the names", file=sys.stderr)
-        return 2
-    if options.pairs < least:
-        print(f"--pairs must be at least {least}", file=sys.stderr)
+    wrong = unknown(options.only or [], ROWS)
+    if reason := mistake(wrong, "--pairs", options.pairs, LEAST if options.write else 1):
+        print(reason, file=sys.stderr)
         return 2
     rows = {}
     try:
@@ -119,7 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    run(main)

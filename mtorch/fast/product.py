@@ -74,8 +74,7 @@ def _divisible(a: Array, b: Array, out: Array | None) -> bool:
 def _in_parts(a: Array, b: Array, y: Array, operations: int) -> None:
     """y = a b by whichever threads are at hand; once in a second by this one alone, to be compared with them."""
     start, measure, count = perf_counter(), False, threads.count()
-    by_rows = _rows_are_faster(len(a), a.shape[1], b.shape[1], count)
-    call = _one_call(a.shape, a.strides, b.shape, b.strides, y.strides, y.dtype, count, by_rows)
+    call = _one_call(a.shape, a.strides, b.shape, b.strides, y.strides, y.dtype, count)
     if call is not None and _may_spin():
         at = address(a), address(b), address(y)
         if at[0] != at[1]:  # of a matrix and its transpose matmul makes a half
@@ -83,19 +82,21 @@ def _in_parts(a: Array, b: Array, y: Array, operations: int) -> None:
             if not measure and with_all_threads_of_blas(call.make, *at):
                 spinning.add(threads.ENOUGH * call.seconds_alone - (perf_counter() - start))
                 return
-    threads.share(_task(a, b, y, operations, by_rows), alone=measure)
+    threads.share(_task(a, b, y, operations, count), alone=measure)
     if call is not None and measure:
         call.measured_at, call.seconds_alone = start, perf_counter() - start
 
 
-def _task(a: Array, b: Array, y: Array, operations: int, by_rows: bool) -> Task:
+def _task(a: Array, b: Array, y: Array, operations: int, count: int) -> Task:
     def some_rows(part: range) -> None:
         numpy.matmul(a[part.start : part.stop], b, out=y[part.start : part.stop])
 
     def some_columns(part: range) -> None:
         numpy.matmul(a, b[:, part.start : part.stop], out=y[:, part.start : part.stop])
 
-    return Task(some_rows, len(y), operations) if by_rows else Task(some_columns, y.shape[1], operations)
+    if _rows_are_faster(len(a), a.shape[1], b.shape[1], count):
+        return Task(some_rows, len(y), operations)
+    return Task(some_columns, y.shape[1], operations)
 
 
 def _rows_are_faster(rows: int, inner: int, columns: int, count: int) -> bool:
@@ -129,17 +130,11 @@ class _Call:
 
 @lru_cache(maxsize=1000)
 def _one_call(
-    of_a: Shape,
-    strides_a: Shape,
-    of_b: Shape,
-    strides_b: Shape,
-    strides_y: Shape,
-    dtype: numpy.dtype,
-    count: int,
-    by_rows: bool,
+    of_a: Shape, strides_a: Shape, of_b: Shape, strides_b: Shape, strides_y: Shape, dtype: numpy.dtype, count: int
 ) -> _Call | None:
     """For y = a b in `count` parts of its rows or columns; None where one call cannot make them."""
     (rows, inner), columns, item = of_a, of_b[1], dtype.itemsize
+    by_rows = _rows_are_faster(rows, inner, columns, count)
     multiply = cblas("?gemm_batch_strided", dtype.char, BATCHED) if dtype.isnative else None
     layouts = _layout(of_a, strides_a, item), _layout(of_b, strides_b, item), _layout((rows, columns), strides_y, item)
     if multiply is None or None in layouts or count < 2 or (rows if by_rows else columns) % count:

@@ -14,7 +14,7 @@ from mtorch.blas import kernel
 from mtorch.fast import threads
 
 UNPACKED = 1_000_000  # multiplications up to which OpenBLAS has kernels for small matrices
-NARROW, SHORT = 64, 100  # columns, and entries of a sum, below which a piece takes longer than packing would (measured)
+NARROW, SHORT = 32, 100  # columns, and entries of a sum, below which a piece takes longer than packing would (measured)
 REGISTER = 16  # single-precision numbers in a register of AVX-512: columns come in multiples of it
 
 

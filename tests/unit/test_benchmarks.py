@@ -383,9 +383,11 @@ def test_both_versions_take_turns_and_the_first_of_a_pair_changes(monkeypatch):
 
 
 def test_an_earlier_commit_has_a_table(monkeypatch, tmp_path):
-    (tmp_path / "results.json").write_text(command.text_of(results([], [])))
+    (tmp_path / "results.json").write_text(results([], []).as_json())
     monkeypatch.setattr(since, "RESULTS", tmp_path / "results.json")
     since.keep("abc", {"digit": Pairs([2e-3, 2e-3, 4e-3], [1e-3, 1e-3, 1e-3]), "a row of old": Pairs([1.0], [1.0])})
+    kept = json.loads((tmp_path / "results.json").read_text())["since"]
+    assert kept["commit"] == "abc" and kept["rows"]["digit"] == {"then": [2e-3, 2e-3, 4e-3], "now": [1e-3, 1e-3, 1e-3]}
     text = (tmp_path / "RESULTS.md").read_text()
     assert "Alone, against commit abc" in text and "python -m benchmarks.since abc --write" in text
     line = next(line for line in text.splitlines() if line.startswith("| digit net"))

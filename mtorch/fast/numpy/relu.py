@@ -6,6 +6,7 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
+from mtorch.fast.aligned import empty_like
 from mtorch.layers.relu import ReLU
 
 
@@ -23,7 +24,7 @@ def relu_grad(layer: ReLU, y: Array, output_grad: Array) -> Array:
     """
     if y.dtype.itemsize != 4:
         return output_grad * (y > 0)
-    bits = y.view(numpy.int32).clip(0, 1)
+    bits = y.view(numpy.int32).clip(0, 1, out=empty_like(y, numpy.int32))
     bits *= output_grad.view(numpy.int32)
     return bits.view(y.dtype)
 
