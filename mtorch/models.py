@@ -21,11 +21,14 @@ def _model(function: Callable[..., Sequential]) -> Callable[..., Sequential]:
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     sizes = {name for name, kind in function.__annotations__.items() if kind is int}
 
+    def checked(name: str, value: Any) -> Any:
+        return check_size(function.__name__, name, value) if name in sizes else value
+
     @wraps(function)
     def model(*args: Any, **options: Any) -> Sequential:
+        args = (*map(checked, names, args), *args[len(names) :])
+        options = {name: checked(name, value) for name, value in options.items()}
         given = dict(zip(names, args, strict=False)) | options
-        for name in sizes & given.keys():
-            check_size(function.__name__, name, given[name])
         try:
             return function(*args, **options)
         except Exception as error:

@@ -28,8 +28,8 @@ def sample_times(first: int = 0, count: int = 32, steps: int = 10) -> numpy.ndar
 
 
 def _times(who: str, first: int, count: int, steps: int) -> numpy.ndarray:
-    for name, value, least in (("first", first, 0), ("count", count, 1), ("steps", steps, 2)):
-        check_size(who, name, value, least)
+    first, count = check_size(who, "first", first, 0), check_size(who, "count", count)
+    steps = check_size(who, "steps", steps, 2)
     check_memory(who, count * steps, count=count, steps=steps)
     return (first + numpy.arange(count, dtype=float) + numpy.linspace(0, 1, steps)[:, None]) * (13 * math.pi / 11)
 

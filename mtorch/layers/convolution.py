@@ -76,9 +76,9 @@ class Convolution(Layer):
     ):
         super().__init__(xp=xp, dtype=dtype)
         name = type(self).__name__
-        self.in_channels = check_size(name, "in_channels", in_channels)
-        self.out_channels = check_size(name, "out_channels", out_channels)
-        self.groups = check_size(name, "groups", groups)
+        self.in_channels = in_channels = check_size(name, "in_channels", in_channels)
+        self.out_channels = out_channels = check_size(name, "out_channels", out_channels)
+        self.groups = groups = check_size(name, "groups", groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"{name} expected groups to divide in_channels={in_channels} and out_channels={out_channels}, "

@@ -43,12 +43,12 @@ class Embedding(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.num_embeddings = check_size("Embedding", "num_embeddings", num_embeddings)
-        self.embedding_dim = check_size("Embedding", "embedding_dim", embedding_dim)
+        self.num_embeddings = num_embeddings = check_size("Embedding", "num_embeddings", num_embeddings)
+        self.embedding_dim = embedding_dim = check_size("Embedding", "embedding_dim", embedding_dim)
         given = {"num_embeddings": num_embeddings, "embedding_dim": embedding_dim}
         check_memory("Embedding", num_embeddings * embedding_dim, **given)
         if padding_idx is not None:
-            check_size("Embedding", "padding_idx", padding_idx, least=-num_embeddings)
+            padding_idx = check_size("Embedding", "padding_idx", padding_idx, least=-num_embeddings)
             if padding_idx >= num_embeddings:
                 raise ValueError(f"Embedding expected padding_idx < {num_embeddings}, got {padding_idx}")
             padding_idx %= num_embeddings

@@ -42,8 +42,8 @@ class GroupNorm(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.num_groups = check_size("GroupNorm", "num_groups", num_groups)
-        self.num_channels = check_size("GroupNorm", "num_channels", num_channels)
+        self.num_groups = num_groups = check_size("GroupNorm", "num_groups", num_groups)
+        self.num_channels = num_channels = check_size("GroupNorm", "num_channels", num_channels)
         check_memory("GroupNorm", num_channels, num_channels=num_channels)
         if num_channels % num_groups:
             raise ValueError(f"GroupNorm expected num_groups to divide num_channels, got {num_groups}, {num_channels}")

@@ -41,7 +41,8 @@ class Linear(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.in_dim, self.out_dim = check_size("Linear", "in_dim", in_dim), check_size("Linear", "out_dim", out_dim)
+        self.in_dim = in_dim = check_size("Linear", "in_dim", in_dim)
+        self.out_dim = out_dim = check_size("Linear", "out_dim", out_dim)
         check_memory("Linear", in_dim * out_dim, in_dim=in_dim, out_dim=out_dim)
         if init is None:
             if check_number("Linear", "coe", coe) <= 0:

@@ -44,8 +44,8 @@ class PositionalEmbedding(Stateful, Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.max_length = check_size("PositionalEmbedding", "max_length", max_length)
-        self.embed_dim = check_size("PositionalEmbedding", "embed_dim", embed_dim)
+        self.max_length = max_length = check_size("PositionalEmbedding", "max_length", max_length)
+        self.embed_dim = embed_dim = check_size("PositionalEmbedding", "embed_dim", embed_dim)
         check_memory("PositionalEmbedding", max_length * embed_dim, max_length=max_length, embed_dim=embed_dim)
         shape = (self.max_length, self.embed_dim)
         if check_flag("PositionalEmbedding", "learned", learned):

@@ -38,7 +38,7 @@ class PReLU(Layer):
         rng: Any = None,
     ):
         super().__init__(xp=xp, dtype=dtype)
-        self.num_parameters = check_size("PReLU", "num_parameters", num_parameters)
+        self.num_parameters = num_parameters = check_size("PReLU", "num_parameters", num_parameters)
         check_memory("PReLU", num_parameters, num_parameters=num_parameters)
         slopes = xp.full(num_parameters, check_number("PReLU", "init", init), dtype=self.dtype)
         self.weight = Parameter(slopes)

@@ -175,7 +175,8 @@ class Cell(Layer):
     ):
         super().__init__(xp=xp, dtype=dtype)
         name = type(self).__name__
-        self.in_dim, self.out_dim = check_size(name, "in_dim", in_dim), check_size(name, "out_dim", out_dim)
+        self.in_dim = in_dim = check_size(name, "in_dim", in_dim)
+        self.out_dim = out_dim = check_size(name, "out_dim", out_dim)
         check_memory(name, self.gates * out_dim * (in_dim + out_dim), in_dim=in_dim, out_dim=out_dim)
         add_parameters(self, as_generator(rng, name), self.gates, self.in_dim, self.out_dim, bias)
 
@@ -258,8 +259,9 @@ class RecurrentLayer(Recurrence, Layer):
     ):
         super().__init__(xp=xp, dtype=dtype)
         name, rng = type(self).__name__, as_generator(rng, type(self).__name__)
-        self.in_dim, self.out_dim = check_size(name, "in_dim", in_dim), check_size(name, "out_dim", out_dim)
-        self.num_layers = check_size(name, "num_layers", num_layers)
+        self.in_dim = in_dim = check_size(name, "in_dim", in_dim)
+        self.out_dim = out_dim = check_size(name, "out_dim", out_dim)
+        self.num_layers = num_layers = check_size(name, "num_layers", num_layers)
         given = {"in_dim": in_dim, "out_dim": out_dim, "num_layers": num_layers}
         check_memory(name, self.gates * out_dim * (in_dim + out_dim) * num_layers, **given)
         self.dropout = check_number(name, "dropout", dropout, least=0, most=1)

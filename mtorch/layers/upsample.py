@@ -51,13 +51,14 @@ class Upsample(Layer):
         check_choice("Upsample", "mode", mode, RANKS)
         if align_corners is not None and mode == "nearest":
             raise ValueError("Upsample expected mode 'linear' or 'bilinear' with align_corners, got 'nearest'")
-        given: Any = scale_factor if size is None else size
-        self.given = tuple(given) if isinstance(given, tuple | list) else given
-        for number in self.given if isinstance(self.given, tuple) else (given,):
+
+        def checked(number: Any) -> Any:
             if size is None:
-                check_number("Upsample", "scale_factor", number, above=0)
-            else:
-                check_size("Upsample", "size", number)
+                return check_number("Upsample", "scale_factor", number, above=0)
+            return check_size("Upsample", "size", number)
+
+        given: Any = scale_factor if size is None else size
+        self.given = tuple(map(checked, given)) if isinstance(given, tuple | list) else checked(given)
         if isinstance(self.given, tuple) and len(self.given) not in RANKS[mode]:
             argument = "scale_factor" if size is None else "size"
             raise ValueError(

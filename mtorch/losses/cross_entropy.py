@@ -37,8 +37,7 @@ class CrossEntropyLoss(LabelLoss):
         reduction: str = "mean",
     ):
         super().__init__(backward_func, weight=weight, ignore_index=ignore_index, reduction=reduction)
-        check_number(type(self).__name__, "label_smoothing", label_smoothing, least=0, most=1)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_number(type(self).__name__, "label_smoothing", label_smoothing, least=0, most=1)
 
     def cast_target(self, xp: ModuleType, prediction: Array, target: Any) -> Array:
         target = target if arrays.is_array(target, self) else arrays.host_array(target, self)

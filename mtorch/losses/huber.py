@@ -21,8 +21,7 @@ class HuberLoss(LossFunction):
 
     def __init__(self, backward_func: Any = None, *, delta: float = 1, reduction: str = "mean"):
         super().__init__(backward_func, reduction=reduction)
-        check_number(type(self).__name__, "delta", delta, above=0)
-        self.delta = delta
+        self.delta = check_number(type(self).__name__, "delta", delta, above=0)
 
     def terms(self, xp: ModuleType, prediction: Array, target: Array) -> tuple[Array, Array]:
         d = prediction - target

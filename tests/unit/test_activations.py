@@ -439,6 +439,16 @@ def test_the_fast_rectifier_is_the_reference_one(shape, dtype):
         numpy.testing.assert_array_equal(dx, slope)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8"])
+@pytest.mark.parametrize("size", [10, 5000])
+def test_a_rectifier_of_integers_keeps_their_type(dtype, size):
+    x = (numpy.arange(size) % 5 - 2).astype(dtype)
+    layer = layers.ReLU(dtype=D)
+    y = layer.forward(x)
+    numpy.testing.assert_array_equal(y, numpy.where(x > 0, x, numpy.zeros_like(x)), strict=True)
+    assert layer.backward(numpy.ones(size)).tolist() == (x > 0).tolist()
+
+
 @pytest.mark.parametrize("cls", ALL)
 def test_not_a_number_stays_one(cls):
     for size in (10, 10_000):

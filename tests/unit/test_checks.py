@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy
 import pytest
 
+from mtorch import layers, losses, models
 from mtorch.checks import (
     check_axes,
     check_axis,
@@ -18,6 +19,7 @@ from mtorch.checks import (
     plain,
     shown,
 )
+from mtorch.data import sine_cosine
 
 
 @pytest.mark.parametrize("number", [0.5, numpy.float32(0.5), numpy.longdouble(0.5), Fraction(1, 2)])
@@ -135,3 +137,55 @@ def test_a_choice_is_one_of_the_names():
     for wrong in ("c", None, ["a"], numpy.array(["a", "b"])):
         with pytest.raises(ValueError, match=r"Layer expected mode in \('a', 'b'\), got"):
             check_choice("Layer", "mode", wrong, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n, few: layers.Linear(n, n, rng=0),
+        lambda n, few: layers.Conv2d(n, n, few, rng=0),
+        lambda n, few: layers.Conv2d(n, n, few, groups=few, rng=0),
+        lambda n, few: layers.ConvTranspose2d(n, n, few, groups=few, rng=0),
+        lambda n, few: layers.RNNCell(n, n, rng=0),
+        lambda n, few: layers.LSTM(n, n, few, bidirectional=True, rng=0),
+        lambda n, few: layers.Embedding(n, n, n - 1, rng=0),
+        lambda n, few: layers.PositionalEmbedding(n, n, learned=False),
+        lambda n, few: layers.MultiHeadAttention(n, few, rng=0),
+        lambda n, few: layers.GroupNorm(few, n),
+        lambda n, few: layers.LayerNorm((n, n)),
+        lambda n, few: layers.PReLU(n),
+        lambda n, few: models.linear(784, n, rng=0),
+        lambda n, few: models.bilstm(n, classes=few, embedding=n, hidden=n, rng=0),
+        lambda n, few: models.transformer(width=n, heads=few, blocks=few, rng=0),
+    ],
+)
+def test_sizes_may_be_integers_of_any_width(make):
+    """The number of classes may be the maximum of some bytes, plus one."""
+    expected, found = make(200, 2), make(numpy.uint8(200), numpy.uint8(2))
+    assert repr(found) == repr(expected)
+    for name, value in expected.state_dict().items():
+        numpy.testing.assert_array_equal(found.state_dict()[name], value, strict=True)
+
+
+def test_other_numbers_may_be_of_any_width():
+    x = numpy.arange(800.0).reshape(2, 2, 200)
+    for mode in ("nearest", "linear"):
+        for given in ({"size": 250}, {"scale_factor": 2}):
+            (name, number), options = *given.items(), {"mode": mode, "dtype": "float64"}
+            y = layers.Upsample(**{name: numpy.uint8(number)}, **options).forward(x)
+            numpy.testing.assert_array_equal(y, layers.Upsample(**given, **options).forward(x), strict=True)
+    few = numpy.uint8(200)
+    numpy.testing.assert_array_equal(sine_cosine(few, few, few), sine_cosine(200, 200, 200), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "target"),
+    [
+        (losses.HuberLoss(delta=numpy.float64(0.5)), numpy.ones((2, 3), "f")),
+        (losses.CrossEntropyLoss(label_smoothing=numpy.float64(0.1)), numpy.array([0, 2])),
+    ],
+    ids=repr,
+)
+def test_a_wide_number_leaves_a_gradient_as_narrow_as_the_prediction(loss, target):
+    terms, grad = loss.terms(numpy, numpy.zeros((2, 3), "f"), target)
+    assert terms.dtype == grad.dtype == "f"

@@ -14,7 +14,7 @@ def relu(layer: ReLU, x: Array) -> tuple[Array, Array]:
     """NumPy clips large arrays up to three times faster than it takes a maximum."""
     if layer.dim is not None:
         layer.check_size(x)
-    y = x.clip(0.0, math.inf)
+    y = x.clip(0.0, math.inf, out=empty_like(x)) if x.dtype.kind == "f" else numpy.maximum(x, 0)
     return y, y
 
 
@@ -22,7 +22,7 @@ def relu_grad(layer: ReLU, y: Array, output_grad: Array) -> Array:
     """As an integer the bits of y are 0 where y is 0 and positive where y is. Clipped to 0 or 1 they multiply the bits
     of the gradient, and so keep or clear them: NumPy multiplies by that faster than by a mask of booleans.
     """
-    if y.dtype.itemsize != 4:
+    if y.dtype.char != "f":
         return output_grad * (y > 0)
     bits = y.view(numpy.int32).clip(0, 1, out=empty_like(y, numpy.int32))
     bits *= output_grad.view(numpy.int32)
