@@ -2,6 +2,9 @@
 
 Of a product that BLAS need not pack (`unpacked.py`) it reads the right factor as it lies, a register of AVX-512 at a
 time. A register is as long as a cache line: where all rows begin on one, such a product takes up to a fifth less time.
+
+The gradients that such products read need it. Results of convolutions and of ReLU do not, but lie like these: so both
+take equally long blocks of memory, and each fits where another one was freed.
 """
 
 from math import prod
@@ -26,9 +29,13 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     return numpy.ndarray(shape, dtype, memory, -memory.ctypes.data % LINE)
 
 
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """numpy.empty, on a cache line where it is large."""
+    y = numpy.empty(shape, dtype)
+    return aligned(shape, dtype) if is_large(y) else y
+
+
 def empty_like(x: Array, dtype: Any = None, shape: tuple[int, ...] | None = None) -> Array:
-    """numpy.empty_like, on a cache line where it is large: for gradients, which the convolution below multiplies."""
-    like = numpy.empty_like(x, dtype, shape=shape)
-    if not is_large(like):
-        return like
-    return numpy.ndarray(like.shape, like.dtype, aligned((like.nbytes,), "uint8"), 0, like.strides)
+    """numpy.empty_like, on a cache line where it is large."""
+    y = numpy.empty_like(x, dtype, shape=shape)
+    return numpy.ndarray(y.shape, y.dtype, aligned((y.nbytes,), "uint8"), 0, y.strides) if is_large(y) else y

@@ -14,7 +14,8 @@ from mtorch.blas import kernel
 from mtorch.fast import threads
 
 UNPACKED = 1_000_000  # multiplications up to which OpenBLAS has kernels for small matrices
-NARROW, SHORT = 32, 100  # columns, and entries of a sum, below which a piece takes longer than packing would (measured)
+NARROW = 32  # columns below which a piece, of a factor on a cache line, takes longer than packing would (measured)
+SHORT = 100  # entries of a sum below which a piece does (measured)
 REGISTER = 16  # single-precision numbers in a register of AVX-512: columns come in multiples of it
 
 
