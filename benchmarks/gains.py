@@ -72,7 +72,7 @@ def without_alignment() -> None:
     """Arrays begin where the C library puts them."""
     from mtorch.fast.aligned import is_large
 
-    everywhere(is_large, lambda x: False)
+    everywhere(is_large, lambda nbytes: False)
 
 
 def without_descend() -> None:

@@ -19,10 +19,11 @@ from mtorch.sequential import Sequential
 def _model(function: Callable[..., Sequential]) -> Callable[..., Sequential]:
     """The function with its sizes checked, and with a note on every error: the model and what it was called with."""
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
-    sizes = {name for name, kind in function.__annotations__.items() if kind is int}
+    kinds = function.__annotations__
 
     def checked(name: str, value: Any) -> Any:
-        return check_size(function.__name__, name, value) if name in sizes else value
+        is_size = kinds.get(name) is int or (kinds.get(name) == int | None and value is not None)
+        return check_size(function.__name__, name, value) if is_size else value
 
     @wraps(function)
     def model(*args: Any, **options: Any) -> Sequential:
@@ -258,7 +259,8 @@ def lstm(pixels: int = 784, classes: int = 10, hidden: int | None = None, **opti
 
 def _over_rows(cell: str, pixels: int, classes: int, hidden: int | None, options: dict[str, Any]) -> Sequential:
     nn, side = layers.on(**options), side_of(pixels)
-    hidden = hidden or (16 if side <= 8 else 64)
+    if hidden is None:
+        hidden = 16 if side <= 8 else 64
     return Sequential(
         nn.Reshape((side, side)), getattr(nn, cell)(side, hidden, batch_first=True), nn.Slice((slice(None), -1)),
         nn.Linear(hidden, classes),
@@ -309,7 +311,8 @@ def transformer_block(nn: Any, width: int, heads: int, hidden: int, p: float = 0
 
 def side_of(pixels: int) -> int:
     """The side of a square image of that many pixels."""
-    side = math.isqrt(check_size("side_of", "pixels", pixels))
+    pixels = check_size("side_of", "pixels", pixels)
+    side = math.isqrt(pixels)
     if side * side != pixels:
         raise ValueError(f"side_of expected the pixels of a square image, got {pixels}")
     return side

@@ -33,7 +33,7 @@ def digits(size: int = 28, seed: int = 0) -> DigitData:
 
     size: 28 for pictures made like MNIST's (0 … 255), 8 for the raw scans (0 … 16). The split is the same for both.
     """
-    if not isinstance(size, int) or size not in (8, 28):
+    if not isinstance(size, int | numpy.integer) or size not in (8, 28):
         raise ValueError(f"digits size: expected 28 (like MNIST) or 8 (the raw scans), got {shown(size)}")
     scans, labels = _scans()
     images = scans if size == 8 else _enlarged()

@@ -3,8 +3,9 @@
 Of a product that BLAS need not pack (`unpacked.py`) it reads the right factor as it lies, a register of AVX-512 at a
 time. A register is as long as a cache line: where all rows begin on one, such a product takes up to a fifth less time.
 
-The gradients that such products read need it. Results of convolutions and of ReLU do not, but lie like these: so both
-take equally long blocks of memory, and each fits where another one was freed.
+Such products read gradients, so these lie like that. Results of convolutions and of ReLU do so too, though they gain
+nothing by it: an aligned array takes a block that is 64 bytes longer, and where all blocks have one length, a new array
+fits where an old one was freed.
 """
 
 from math import prod
@@ -15,11 +16,11 @@ import numpy
 from mtorch.arrays import Array
 
 LINE = 64  # bytes of a cache line
-LARGE = 1 << 22  # bytes of an image from which it pays (measured)
+LARGE = 1 << 22  # bytes of an array from which it pays (measured)
 
 
-def is_large(x: Array) -> bool:
-    return x.nbytes >= LARGE
+def is_large(nbytes: int) -> bool:
+    return nbytes >= LARGE
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -31,11 +32,15 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """numpy.empty, on a cache line where it is large."""
-    y = numpy.empty(shape, dtype)
-    return aligned(shape, dtype) if is_large(y) else y
+    nbytes = prod(shape) * numpy.dtype(dtype).itemsize
+    return aligned(shape, dtype) if is_large(nbytes) else numpy.empty(shape, dtype)
 
 
 def empty_like(x: Array, dtype: Any = None, shape: tuple[int, ...] | None = None) -> Array:
     """numpy.empty_like, on a cache line where it is large."""
     y = numpy.empty_like(x, dtype, shape=shape)
-    return numpy.ndarray(y.shape, y.dtype, aligned((y.nbytes,), "uint8"), 0, y.strides) if is_large(y) else y
+    if not is_large(y.nbytes):
+        return y
+    shape, dtype, strides, nbytes = y.shape, y.dtype, y.strides, y.nbytes
+    del y  # its block is free again for the next line
+    return numpy.ndarray(shape, dtype, aligned((nbytes,), "uint8"), 0, strides)

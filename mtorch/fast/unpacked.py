@@ -14,8 +14,8 @@ from mtorch.blas import kernel
 from mtorch.fast import threads
 
 UNPACKED = 1_000_000  # multiplications up to which OpenBLAS has kernels for small matrices
-NARROW = 32  # columns below which a piece, of a factor on a cache line, takes longer than packing would (measured)
-SHORT = 100  # entries of a sum below which a piece does (measured)
+NARROW = 32  # a piece with fewer columns takes longer than packing would (measured with factors on a cache line)
+SHORT = 100  # so does a piece whose sums have fewer entries (measured)
 REGISTER = 16  # single-precision numbers in a register of AVX-512: columns come in multiples of it
 
 

@@ -41,7 +41,7 @@ def shapes_of(module: Layer, sample: Any, containers: bool = True) -> list[Seen]
     The batch axis of an input is 0; in a net with layers of sequences (T, N, D) it is the one with which these layers
     find the batch on axis 1.
     """
-    sample = (sample,) if isinstance(sample, int) else sample
+    sample = (int(sample),) if isinstance(sample, int | numpy.integer) else sample
     inputs = module.cast_input(sample) if _is_data(sample) else None
     given = sample if inputs is None else inputs
     sequences = any(isinstance(layer, TIME_MAJOR) for _, layer in module.walk())

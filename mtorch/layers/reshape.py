@@ -30,8 +30,9 @@ class Reshape(Layer):
         super().__init__(xp=xp, dtype=dtype)
         if not isinstance(shape, int | numpy.integer | tuple | list):
             raise TypeError(f"Reshape expected shape to be an int or a tuple of ints, got {shown(shape)}")
-        shape = (shape,) if isinstance(shape, int | numpy.integer) else tuple(shape)
-        self.shape = tuple(n if n == -1 else check_size("Reshape", "shape", n) for n in shape)
+        given = (shape,) if isinstance(shape, int | numpy.integer) else shape
+        sizes = [check_integer("Reshape", "shape", n) for n in given]
+        self.shape = tuple(n if n == -1 else check_size("Reshape", "shape", n) for n in sizes)
         if self.shape.count(-1) > 1:
             raise ValueError(f"Reshape expected at most one -1 in shape, got {shape}")
 

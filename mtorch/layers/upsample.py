@@ -52,19 +52,20 @@ class Upsample(Layer):
         if align_corners is not None and mode == "nearest":
             raise ValueError("Upsample expected mode 'linear' or 'bilinear' with align_corners, got 'nearest'")
 
-        def checked(number: Any) -> Any:
-            if size is None:
-                return check_number("Upsample", "scale_factor", number, above=0)
-            return check_size("Upsample", "size", number)
-
-        given: Any = scale_factor if size is None else size
-        self.given = tuple(map(checked, given)) if isinstance(given, tuple | list) else checked(given)
-        if isinstance(self.given, tuple) and len(self.given) not in RANKS[mode]:
-            argument = "scale_factor" if size is None else "size"
+        self.by_factor, self.mode = size is None, mode
+        given: Any = scale_factor if self.by_factor else size
+        several = isinstance(given, tuple | list)
+        numbers: tuple = tuple(given) if several else (given,)
+        if self.by_factor:
+            numbers = tuple(check_number("Upsample", "scale_factor", number, above=0) for number in numbers)
+        else:
+            numbers = tuple(check_size("Upsample", "size", number) for number in numbers)
+        if several and len(numbers) not in RANKS[mode]:
+            argument = "scale_factor" if self.by_factor else "size"
             raise ValueError(
                 f"Upsample expected as {argument} a number for each of {RANKS[mode][-1]} axes, got {shown(given)}"
             )
-        self.by_factor, self.mode = size is None, mode
+        self.given = numbers if several else numbers[0]
         self.align_corners = align_corners is not None and check_flag("Upsample", "align_corners", align_corners)
 
     def infer_shape(self, known: dict[int, int]) -> dict[int, int]:

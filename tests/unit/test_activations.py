@@ -439,14 +439,23 @@ def test_the_fast_rectifier_is_the_reference_one(shape, dtype):
         numpy.testing.assert_array_equal(dx, slope)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8"])
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "bool"])
 @pytest.mark.parametrize("size", [10, 5000])
 def test_a_rectifier_of_integers_keeps_their_type(dtype, size):
     x = (numpy.arange(size) % 5 - 2).astype(dtype)
     layer = layers.ReLU(dtype=D)
     y = layer.forward(x)
     numpy.testing.assert_array_equal(y, numpy.where(x > 0, x, numpy.zeros_like(x)), strict=True)
-    assert layer.backward(numpy.ones(size)).tolist() == (x > 0).tolist()
+    if dtype != "bool":
+        assert layer.backward(numpy.ones(size)).tolist() == (x > 0).tolist()
+
+
+@pytest.mark.parametrize("dtype", ["f", ">f4"])
+@pytest.mark.parametrize("size", [10, 5000])
+def test_a_rectifier_takes_a_wider_gradient(dtype, size):
+    layer = layers.ReLU(dtype=D)
+    assert layer.forward(numpy.linspace(-1, 1, size, dtype=dtype)).dtype == "f"
+    assert layer.backward(numpy.ones(size)).tolist() == [0] * (size // 2) + [1] * (size // 2)
 
 
 @pytest.mark.parametrize("cls", ALL)

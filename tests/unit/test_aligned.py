@@ -1,4 +1,4 @@
-"""Arrays that begin on a cache line, where convolutions want them."""
+"""Large arrays that begin on a cache line."""
 
 import numpy
 import pytest
@@ -23,6 +23,13 @@ def test_an_array_begins_on_a_cache_line(dtype, length):
     assert all(x.shape == (length, 3, 5) and x.dtype == dtype and x.flags.carray for x in kept)
 
 
+def test_a_large_array_begins_on_a_cache_line():
+    length = aligned.LARGE // 4
+    large, smaller = ([aligned.empty((n,), "f") for _ in range(20)] for n in (length, length - 1))
+    assert {place(x) for x in large} == {0} != {place(x) for x in smaller}
+    assert large[0].shape == (length,) and smaller[0].shape == (length - 1,) and large[0].dtype == "f"
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 def test_a_large_array_like_another_keeps_its_order_in_memory(order, monkeypatch):
     x = numpy.empty((40, 9, 7), "f").transpose(order)
@@ -36,8 +43,7 @@ def test_a_large_array_like_another_keeps_its_order_in_memory(order, monkeypatch
 
 @pytest.mark.parametrize("above", [layers.ReLU(), layers.BatchNorm2d(5), layers.MaxPool2d(2)], ids=repr)
 def test_what_a_large_convolution_multiplies_with_begins_on_a_cache_line(above, monkeypatch):
-    for module in (aligned, convolution):
-        monkeypatch.setattr(module, "is_large", lambda x: True)
+    monkeypatch.setattr(aligned, "is_large", lambda nbytes: True)
     places, multiply = set(), convolution.in_columns
     monkeypatch.setattr(convolution, "in_columns", lambda a, b, out: places.add(place(b)) or multiply(a, b, out))
     conv, kept = layers.Conv2d(3, 5, 3, rng=0), []
@@ -45,6 +51,16 @@ def test_what_a_large_convolution_multiplies_with_begins_on_a_cache_line(above, 
         y = above.forward(conv.forward(RNG.standard_normal((32, 3, 8, 10)).astype("f")))
         kept.append(conv.backward(above.backward(y)))
     assert places == {0}
+
+
+def test_large_results_around_a_convolution_begin_on_a_cache_line(monkeypatch):
+    """So their blocks are as long as those of gradients, which fit where these were freed."""
+    monkeypatch.setattr(aligned, "is_large", lambda nbytes: True)
+    conv, relu, kept = layers.Conv2d(3, 5, 3, rng=0), layers.ReLU(), []
+    for _ in range(20):
+        y = conv.forward(RNG.standard_normal((32, 3, 8, 10)).astype("f"))
+        kept += [y, relu.forward(y), conv.backward(y)]
+    assert {place(x) for x in kept} == {0}
 
 
 @pytest.mark.parametrize(

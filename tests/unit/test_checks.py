@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy
 import pytest
 
+import mtorch
 from mtorch import layers, losses, models
 from mtorch.checks import (
     check_axes,
@@ -19,7 +20,7 @@ from mtorch.checks import (
     plain,
     shown,
 )
-from mtorch.data import sine_cosine
+from mtorch.data import digits, sine_cosine
 
 
 @pytest.mark.parametrize("number", [0.5, numpy.float32(0.5), numpy.longdouble(0.5), Fraction(1, 2)])
@@ -159,7 +160,7 @@ def test_a_choice_is_one_of_the_names():
         lambda n, few: models.transformer(width=n, heads=few, blocks=few, rng=0),
     ],
 )
-def test_sizes_may_be_integers_of_any_width(make):
+def test_sizes_may_be_numpys(make):
     """The number of classes may be the maximum of some bytes, plus one."""
     expected, found = make(200, 2), make(numpy.uint8(200), numpy.uint8(2))
     assert repr(found) == repr(expected)
@@ -167,15 +168,31 @@ def test_sizes_may_be_integers_of_any_width(make):
         numpy.testing.assert_array_equal(found.state_dict()[name], value, strict=True)
 
 
-def test_other_numbers_may_be_of_any_width():
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(("name", "number"), [("size", 250), ("scale_factor", 2)])
+def test_the_numbers_of_upsample_may_be_numpys(name, number, mode):
     x = numpy.arange(800.0).reshape(2, 2, 200)
-    for mode in ("nearest", "linear"):
-        for given in ({"size": 250}, {"scale_factor": 2}):
-            (name, number), options = *given.items(), {"mode": mode, "dtype": "float64"}
-            y = layers.Upsample(**{name: numpy.uint8(number)}, **options).forward(x)
-            numpy.testing.assert_array_equal(y, layers.Upsample(**given, **options).forward(x), strict=True)
-    few = numpy.uint8(200)
-    numpy.testing.assert_array_equal(sine_cosine(few, few, few), sine_cosine(200, 200, 200), strict=True)
+    expected, found = (
+        layers.Upsample(**{name: each}, mode=mode, dtype="float64") for each in (number, numpy.uint8(number))
+    )
+    assert repr(found) == repr(expected)
+    numpy.testing.assert_array_equal(found.forward(x), expected.forward(x), strict=True)
+
+
+def test_other_sizes_may_be_numpys():
+    byte = numpy.uint8(200)
+    found, expected = (sine_cosine(first=n, count=n, steps=n) for n in (byte, 200))
+    numpy.testing.assert_array_equal(found, expected, strict=True)
+    assert layers.Reshape((numpy.int8(-1), byte)).shape == (-1, 200)
+    assert [type(n) for n in layers.Reshape(numpy.int8(-1)).shape] == [int]
+    assert digits(numpy.int64(8)).train_images.shape == (1257, 8, 8)
+    assert str(mtorch.summary(layers.Linear(200, 2), byte)) == str(mtorch.summary(layers.Linear(200, 2), 200))
+
+
+@pytest.mark.parametrize("wrong", [0, False, "", 2.0])
+def test_a_wrong_size_of_a_model_is_named(wrong):
+    with pytest.raises((TypeError, ValueError), match="gru expected"):
+        models.gru(64, 10, hidden=wrong)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +203,5 @@ def test_other_numbers_may_be_of_any_width():
     ],
     ids=repr,
 )
-def test_a_wide_number_leaves_a_gradient_as_narrow_as_the_prediction(loss, target):
-    terms, grad = loss.terms(numpy, numpy.zeros((2, 3), "f"), target)
-    assert terms.dtype == grad.dtype == "f"
+def test_a_number_of_numpys_leaves_a_gradient_the_dtype_of_the_prediction(loss, target):
+    assert loss(numpy.zeros((2, 3), "f"), target).grad.dtype == "f"

@@ -205,7 +205,7 @@ def test_the_value_of_an_outcome_is_scaled_and_its_gradient_is_not():
 
 def test_the_repr_of_losses_names_what_is_set():
     assert repr(SquareLoss(transform=True)) == "SquareLoss(transform=True)"
-    assert repr(HuberLoss(delta=2, reduction="sum")) == "HuberLoss(delta=2, reduction='sum')"
+    assert repr(HuberLoss(delta=2, reduction="sum")) == "HuberLoss(delta=2.0, reduction='sum')"
     options = {"weight": [1, 2], "ignore_index": -100, "label_smoothing": 0.1}
     assert repr(CrossEntropyLoss(**options)) == (
         "CrossEntropyLoss(weight=[1.0, 2.0], ignore_index=-100, label_smoothing=0.1)"

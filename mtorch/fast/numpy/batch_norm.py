@@ -13,7 +13,7 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import BLOCK, Array, ones, quiet, widened
-from mtorch.fast.aligned import empty_like
+from mtorch.fast import aligned
 from mtorch.fast.numpy.rows import row_sums
 from mtorch.layers.batchnorm import BatchNorm
 
@@ -119,7 +119,7 @@ def normalise_grad(
     d is x - mean. Where the statistics are not those of the batch, dx = weight inv g; without `sums` that is all.
     """
     n = g.shape[0] * g.shape[2]
-    dx, dw, db = empty_like(g), numpy.empty_like(inv), numpy.empty_like(inv)
+    dx, dw, db = aligned.empty_like(g), numpy.empty_like(inv), numpy.empty_like(inv)
     for c in _channel_groups(g):
         gc, dc, dxc, pieces = g[:, c], d[:, c], dx[:, c], _pieces(g[:, c])
         if sums:

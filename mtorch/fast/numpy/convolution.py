@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array, widened
-from mtorch.fast.aligned import aligned, empty, is_large
+from mtorch.fast import aligned
 from mtorch.fast.threads import Task, in_threads, together
 from mtorch.fast.unpacked import in_columns
 from mtorch.layers import convolution as reference
@@ -156,8 +156,8 @@ def _unroll(image, first, last, window, groups):
     n, c, h, w = image.shape
     kernel_w, out_w, depth = window.kernel[1], window.out_size((h, w))[1], c // groups
     low, high = (min(max(i, 0), h) for i in (first, last))
-    new = aligned if is_large(image) else numpy.empty
-    out = new((groups, last - first, kernel_w, depth, out_w, n), image.dtype)
+    allocate = aligned.aligned if aligned.is_large(image.nbytes) else numpy.empty
+    out = allocate((groups, last - first, kernel_w, depth, out_w, n), image.dtype)
     out[:, : low - first] = 0
     out[:, high - first :] = 0
     part = image[:, :, low:high].transpose(2, 1, 3, 0).reshape(high - low, groups, depth, w, n).transpose(1, 0, 2, 3, 4)
@@ -197,7 +197,7 @@ def _rows_convolve(x, weight, bias, window, groups):
     (out_h, out_w), og, image = window.out_size(size), o // groups, _batch_last(x)
     matrix = weight.transpose(0, 2, 3, 1).reshape(groups, 1, og, kernel_h * kernel_w * c)
     b = None if bias is None else bias.reshape(groups, 1, og, 1)
-    y = empty((out_h, o, out_w, n), x.dtype)
+    y = aligned.empty((out_h, o, out_w, n), x.dtype)
     rows = y.reshape(out_h, groups, og, out_w * n).transpose(1, 0, 2, 3)
 
     def make(part: range) -> None:
@@ -238,7 +238,7 @@ def _rows_input_grad(output_grad, weight, size, window, groups):
     stride, padding = window.stride[0], window.padding[0]
     dy, og, columns = _rows(widened(output_grad), groups), o // groups, spans(window, width, 1)
     w = weight.reshape(groups, og, c, kernel_h, kernel_w).transpose(0, 4, 2, 3, 1)
-    dx = numpy.empty((height, groups, c, width, n), dy.dtype)
+    dx = aligned.empty((height, groups, c, width, n), dy.dtype)
     step = max(1, PRODUCT_BYTES // (groups * kernel_w * c * out_w * n * dy.itemsize)) * stride
 
     def make(part: range) -> None:

@@ -6,7 +6,7 @@ import numpy
 
 from mtorch.accelerate import replace
 from mtorch.arrays import Array
-from mtorch.fast.aligned import empty_like
+from mtorch.fast import aligned
 from mtorch.fast.threads import in_threads
 from mtorch.layers import pooling as reference
 from mtorch.layers.geometry import as_image, like_input
@@ -34,7 +34,7 @@ def max_pool_grad(layer: MaxPool, memory: Any, output_grad: Array) -> Array:
     g, (winner, size) = output_grad, memory
     if _batch_last(winner) and not _batch_last(g):
         g = numpy.ascontiguousarray(g.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
-    dx = empty_like(winner, g.dtype, shape=(*g.shape[:2], *size))
+    dx = aligned.empty_like(winner, g.dtype, shape=(*g.shape[:2], *size))
     if size[0] % 2 or size[1] % 2:
         dx[...] = 0
     _fill_fours(dx, g, winner)
