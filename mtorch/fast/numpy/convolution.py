@@ -156,7 +156,7 @@ def _unroll(image, first, last, window, groups):
     n, c, h, w = image.shape
     kernel_w, out_w, depth = window.kernel[1], window.out_size((h, w))[1], c // groups
     low, high = (min(max(i, 0), h) for i in (first, last))
-    allocate = aligned.aligned if aligned.is_large(image.nbytes) else numpy.empty
+    allocate = aligned.aligned if aligned.is_large(image.nbytes) else numpy.empty  # a piece of it is not large
     out = allocate((groups, last - first, kernel_w, depth, out_w, n), image.dtype)
     out[:, : low - first] = 0
     out[:, high - first :] = 0
