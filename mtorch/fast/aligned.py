@@ -3,8 +3,8 @@
 Of a product that BLAS need not pack (`unpacked.py`) it reads the right factor as it lies, a register of AVX-512 at a
 time. A register is as long as a cache line: where all rows begin on one, such a product takes up to a fifth less time.
 
-Gradients are such factors. Results of convolutions and of ReLU begin on a line as well: not for speed, but so that the
-blocks of all large arrays are longer by one line, and a new array fits where an old one was freed.
+Gradients are such factors. Results of convolutions and of ReLU begin on a line as well: not for speed, but so that
+their blocks of memory are as long as those of gradients, and each fits where another one was freed.
 """
 
 from math import prod

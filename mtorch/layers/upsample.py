@@ -51,7 +51,6 @@ class Upsample(Layer):
         check_choice("Upsample", "mode", mode, RANKS)
         if align_corners is not None and mode == "nearest":
             raise ValueError("Upsample expected mode 'linear' or 'bilinear' with align_corners, got 'nearest'")
-
         self.by_factor, self.mode = size is None, mode
         given: Any = scale_factor if self.by_factor else size
         several = isinstance(given, tuple | list)

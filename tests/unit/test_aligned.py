@@ -54,7 +54,7 @@ def test_what_a_large_convolution_multiplies_with_begins_on_a_cache_line(above, 
 
 
 def test_large_results_around_a_convolution_begin_on_a_cache_line(monkeypatch):
-    """So their blocks are as long as those of gradients, which fit where these were freed."""
+    """So their blocks are as long as those of gradients, and each fits where another one was freed."""
     monkeypatch.setattr(aligned, "is_large", lambda nbytes: True)
     conv, relu, kept = layers.Conv2d(3, 5, 3, rng=0), layers.ReLU(), []
     for _ in range(20):

@@ -25,11 +25,10 @@ def relu_grad(layer: ReLU, y: Array, output_grad: Array) -> Array:
     """As an integer the bits of y are 0 where y is 0 and positive where y is. Clipped to 0 or 1 they multiply the bits
     of the gradient, and so keep or clear them: NumPy multiplies by that faster than by a mask of booleans.
     """
-    g = layer.cast_grad(output_grad)
-    if not y.dtype == g.dtype == numpy.float32:
-        return g * numpy.sign(y)
+    if not y.dtype == output_grad.dtype == numpy.float32:
+        return output_grad * numpy.sign(y)
     bits = y.view(numpy.int32).clip(0, 1, out=aligned.empty_like(y, numpy.int32))
-    bits *= g.view(numpy.int32)
+    bits *= output_grad.view(numpy.int32)
     return bits.view(y.dtype)
 
 
